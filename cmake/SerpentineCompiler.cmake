@@ -1,0 +1,21 @@
+# Warnings and sanitizers for our own targets: the interface target `serpentine_options`.
+add_library(serpentine_options INTERFACE)
+target_compile_options(serpentine_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion>)
+if(SERPENTINE_WERROR)
+  target_compile_options(serpentine_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+endif()
+if(SERPENTINE_SANITIZE)
+  target_compile_options(serpentine_options INTERFACE
+    -fsanitize=${SERPENTINE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+  target_link_options(serpentine_options INTERFACE -fsanitize=${SERPENTINE_SANITIZE})
+endif()
+find_program(SERPENTINE_CCACHE ccache)
+if(SERPENTINE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
+      CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} ${SERPENTINE_CCACHE})
+endif()
+find_program(SERPENTINE_LLD ld.lld)
+if(SERPENTINE_LLD)
+  add_link_options(-fuse-ld=lld)
+endif()

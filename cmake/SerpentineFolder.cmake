@@ -1,0 +1,48 @@
+# serpentine_folder(NAME SOURCES ... LINK ...): one folder's OBJECT library `serpentine_NAME_objects`.
+#
+# torch/torch.h takes over ten seconds to parse, so one precompiled header is built once and reused.
+add_library(serpentine_pch OBJECT ${CMAKE_SOURCE_DIR}/cmake/pch.cpp)
+target_link_libraries(serpentine_pch PUBLIC serpentine_torch serpentine_options)
+target_precompile_headers(serpentine_pch PRIVATE <torch/torch.h> <nlohmann/json_fwd.hpp>)
+target_compile_options(serpentine_pch PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+
+function(serpentine_folder name)
+  cmake_parse_arguments(arg "NO_PCH" "" "SOURCES;LINK" ${ARGN})
+  set(target serpentine_${name}_objects)
+  add_library(${target} OBJECT ${arg_SOURCES})
+  target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
+  target_link_libraries(${target} PUBLIC serpentine_torch serpentine_options ${arg_LINK})
+  if(NOT arg_NO_PCH)
+    target_precompile_headers(${target} REUSE_FROM serpentine_pch)
+    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+  endif()
+endfunction()
+
+# serpentine_library(NAME PARTS ...): the SHARED library `serpentine_NAME` of one or more folders.
+function(serpentine_library name)
+  cmake_parse_arguments(arg "" "" "PARTS;LINK" ${ARGN})
+  set(objects "")
+  foreach(part IN LISTS arg_PARTS)
+    list(APPEND objects $<TARGET_OBJECTS:serpentine_${part}_objects>)
+  endforeach()
+  add_library(serpentine_${name} SHARED ${objects})
+  add_library(Serpentine::${name} ALIAS serpentine_${name})
+  set_target_properties(serpentine_${name} PROPERTIES EXPORT_NAME ${name} LINKER_LANGUAGE CXX)
+  target_include_directories(serpentine_${name} PUBLIC
+    $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}> $<INSTALL_INTERFACE:include/serpentine>)
+  target_link_libraries(serpentine_${name} PUBLIC serpentine_torch PRIVATE serpentine_options)
+  target_link_libraries(serpentine_${name} PUBLIC ${arg_LINK})
+endfunction()
+
+# serpentine_test(NAME LABELS ... SOURCES ... LINK ...): one GoogleTest program, one CTest entry a case.
+function(serpentine_test name)
+  cmake_parse_arguments(arg "" "" "SOURCES;LINK;LABELS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE serpentine_options ${arg_LINK} GTest::gtest GTest::gtest_main)
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/tests)
+  target_precompile_headers(${name} REUSE_FROM serpentine_pch)
+  target_compile_options(${name} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+  target_compile_definitions(${name} PRIVATE SERPENTINE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")
+endfunction()

@@ -1,0 +1,1 @@
+// Compiled once so that every folder can reuse its precompiled header.

@@ -1,0 +1,37 @@
+// A state dict, the files it lives in, and how one is laid into a module.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <torch/nn/module.h>
+#include <torch/types.h>
+
+namespace serpentine {
+
+/// Names and tensors in file order.
+using StateDict = std::vector<std::pair<std::string, torch::Tensor>>;
+
+/// Reads `.safetensors`, `.pth`, `.pt` or `.bin` by content, not by name. Unwraps {"model": ...},
+/// {"state_dict": ...} and a `module.` prefix. Throws with the file and the cause.
+StateDict read_state_dict(const std::string& path);
+
+/// All parameters and buffers of a module under the reference's names.
+StateDict state_dict(const torch::nn::Module& module);
+
+/// What did not fit when a state dict was laid into a module.
+struct LoadReport {
+  std::vector<std::string> missing;     // the module has it, the file does not
+  std::vector<std::string> unexpected;  // the file has it, the module does not
+  std::vector<std::string> tolerated;   // unexpected, but the model says it has no use for it
+  std::vector<std::string> shapes;      // "name: the module has [2, 3], the file [2, 4]"
+  bool ok() const { return missing.empty() && unexpected.empty() && shapes.empty(); }
+  std::string text() const;  // a table for people
+};
+
+/// Copies what fits. `tolerated`: name prefixes, or patterns with one `*`, that may be left over.
+LoadReport load_state_dict(torch::nn::Module& module, const StateDict& weights,
+                           const std::vector<std::string>& tolerated = {});
+
+}  // namespace serpentine

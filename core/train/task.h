@@ -1,0 +1,68 @@
+// What the trainer knows of models, tasks and observers. It knows neither labels nor metrics.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <torch/nn/module.h>
+#include <torch/types.h>
+
+#include "core/data/dataset.h"
+
+namespace serpentine {
+
+class Model : public torch::nn::Module {
+ public:
+  virtual torch::Tensor forward(const Batch& batch) = 0;
+  /// Keys of a reference checkpoint that this model knowingly has no use for, as prefixes or with one `*`.
+  virtual std::vector<std::string> tolerated_keys() const { return {}; }
+};
+
+struct Loss {
+  torch::Tensor value;  // scalar, a mean over `count` elements
+  int64_t count = 0;    // weights the mean across batches and ranks
+};
+
+class Task {
+ public:
+  virtual ~Task() = default;
+  virtual Loss loss(Model& model, const Batch& batch) = 0;
+  /// Adds one batch to the running sums of the metrics (float64, exact whatever the batch size).
+  virtual void evaluate(Model& model, const Batch& batch) = 0;
+  /// The metrics of what was evaluated since the last call; resets.
+  virtual std::map<std::string, double> metrics() = 0;
+  /// The sums behind `metrics`, float64 [M], so that ranks can add theirs before reading.
+  virtual torch::Tensor sums() const = 0;
+  virtual void set_sums(const torch::Tensor& sums) = 0;
+  /// The metric that picks the best checkpoint; smaller is better unless it begins with '+'.
+  virtual std::string monitored() const = 0;
+};
+
+/// Where training stands. Everything an exact resume needs beside tensors.
+struct TrainState {
+  int64_t epoch = 0;            // finished epochs
+  int64_t step = 0;             // finished optimiser steps
+  int64_t batch_in_epoch = 0;   // finished batches of the current epoch
+  double learning_rate = 0;
+  double loss = 0;              // of the last step
+  double epoch_loss = 0;        // mean over the current epoch so far
+  double best = 0;              // best monitored value
+  int64_t best_epoch = -1;
+  int64_t epochs_without_gain = 0;
+  bool stop = false;            // an observer may set it
+};
+
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void after_step(TrainState& state) { (void)state; }
+  virtual void after_evaluation(TrainState& state, const std::map<std::string, double>& metrics) {
+    (void)state;
+    (void)metrics;
+  }
+};
+
+}  // namespace serpentine

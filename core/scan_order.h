@@ -31,8 +31,11 @@ struct ScanOrder {
   ScanOrder to(at::Device device) const;
 };
 
-/// Derives `visits` and checks the rest: offsets cover P, branches are sorted from 0, tokens are below T.
-ScanOrder make_order(at::Tensor tokens, at::Tensor offsets, at::Tensor branch, int64_t num_tokens);
+/// Derives `visits` and checks the rest: offsets cover P, branches are sorted from 0 without a gap,
+/// tokens are below T (checked on the CPU only). Pass `offsets` and `branch` on the CPU and a known
+/// `num_visits` (V, the most that any token has) to spare a GPU the synchronisation.
+ScanOrder make_order(at::Tensor tokens, at::Tensor offsets, at::Tensor branch, int64_t num_tokens,
+                     int64_t num_visits = -1);
 
 /// One branch, one sequence, position p is token p.
 ScanOrder identity_order(int64_t num_tokens, at::Device device = at::kCPU);

@@ -1,0 +1,13 @@
+#include "core/ops/selective_scan.h"
+
+#include "core/ops/selective_scan_check.h"
+
+namespace serpentine {
+
+SelectiveScanResult selective_scan(const SelectiveScanArgs& args, const ScanOrder& order, Rows rows,
+                                   Merge merge, bool want_final_state) {
+  check_selective_scan(args, order, rows);
+  return selective_scan_reference(args, order, rows, merge, want_final_state);
+}
+
+}  // namespace serpentine

@@ -19,6 +19,15 @@ class Model : public torch::nn::Module {
   virtual torch::Tensor forward(const Batch& batch) = 0;
   /// Keys of a reference checkpoint that this model knowingly has no use for, as prefixes or with one `*`.
   virtual std::vector<std::string> tolerated_keys() const { return {}; }
+
+  /// While set, forward leaves intermediate tensors there under the names that recordings of the
+  /// reference use ("after_embed"): what `serpentine parity` and the golden tests compare.
+  std::map<std::string, torch::Tensor>* trace = nullptr;
+
+ protected:
+  void leave_trace(const std::string& name, const torch::Tensor& tensor) const {
+    if (trace) (*trace)[name] = tensor;
+  }
 };
 
 struct Loss {

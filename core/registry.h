@@ -4,15 +4,18 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "core/config.h"
 
 namespace serpentine {
+
+/// The error for a `type` that is not among `known`: the nearest name and all of them.
+std::string unknown_name(const std::string& kind, const std::string& name,
+                         const std::vector<std::string>& known);
 
 template <class Interface>
 class Registry {
@@ -22,10 +25,13 @@ class Registry {
 
   /// Registers `name`; a second registration of a name throws.
   template <class Options>
-  void add(const std::string& name, std::function<std::shared_ptr<Interface>(const Options&)> make) {
+  void add(const std::string& name,
+           std::function<std::shared_ptr<Interface>(const Options&)> make) {
     Entry entry;
-    entry.build = [make](const Config& config) { return make(config.read<Options>(Options{})); };
-    entry.schema = [] { return schema_of([](Fields& f) { Options options; options.fields(f); }); };
+    entry.build = [make](const Config& config) {
+      return make(config.read_typed<Options>(Options{}));
+    };
+    entry.fields = visit_fields<Options>();
     if (!entries_.emplace(name, std::move(entry)).second) {
       throw std::logic_error(kind_ + " '" + name + "' is registered twice");
     }
@@ -35,14 +41,7 @@ class Registry {
   std::shared_ptr<Interface> build(const Config& config) const {
     const std::string type = config.type();
     const auto entry = entries_.find(type);
-    if (entry == entries_.end()) {
-      std::string message = "unknown " + kind_ + " '" + type + "'";
-      const std::string near = nearest(type, names());
-      if (!near.empty()) message += "; did you mean '" + near + "'?";
-      message += " Known:";
-      for (const auto& name : names()) message += " " + name;
-      config.fail("type", message);
-    }
+    if (entry == entries_.end()) config.fail("type", unknown_name(kind_, type, names()));
     return entry->second.build(config);
   }
 
@@ -51,13 +50,13 @@ class Registry {
     for (const auto& [name, entry] : entries_) all.push_back(name);
     return all;
   }
-  nlohmann::json schema(const std::string& name) const { return entries_.at(name).schema(); }
+  const VisitFields& fields(const std::string& name) const { return entries_.at(name).fields; }
   const std::string& kind() const { return kind_; }
 
  private:
   struct Entry {
     std::function<std::shared_ptr<Interface>(const Config&)> build;
-    std::function<nlohmann::json()> schema;
+    VisitFields fields;
   };
   std::string kind_;
   std::map<std::string, Entry> entries_;

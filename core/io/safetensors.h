@@ -1,4 +1,6 @@
 // Reading and writing .safetensors: 8-byte length, JSON header, raw little-endian data.
+//
+// The format: huggingface/safetensors, README "Format".
 #pragma once
 
 #include <map>
@@ -13,10 +15,12 @@ struct SafeTensors {
   std::map<std::string, std::string> metadata;  // the header's __metadata__
 };
 
-/// Checks every length and offset against the file before it reads. Throws c10::Error with file and cause.
+/// Checks every length and offset against the file before it reads. Tensors come in the order of
+/// their data. Throws c10::Error with file and cause.
 SafeTensors read_safetensors(const std::string& path);
 
-/// Writes to a temporary file beside `path`, syncs, then renames: a reader sees the old file or the new one.
+/// Writes to a temporary file beside `path`, syncs, then renames: a reader sees the old file or the
+/// new one.
 void write_safetensors(const std::string& path, const StateDict& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

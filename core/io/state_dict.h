@@ -1,12 +1,12 @@
 // A state dict, the files it lives in, and how one is laid into a module.
 #pragma once
 
+#include <torch/nn/module.h>
+#include <torch/types.h>
+
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <torch/nn/module.h>
-#include <torch/types.h>
 
 namespace serpentine {
 

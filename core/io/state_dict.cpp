@@ -1,0 +1,89 @@
+#include "core/io/state_dict.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <map>
+#include <sstream>
+
+#include "core/io/safetensors.h"
+
+namespace serpentine {
+namespace {
+
+/// `pattern` is a prefix, or has one `*` that stands for any text.
+bool matches(const std::string& name, const std::string& pattern) {
+  const size_t star = pattern.find('*');
+  if (star == std::string::npos) return name.rfind(pattern, 0) == 0;
+  const std::string head = pattern.substr(0, star);
+  const std::string tail = pattern.substr(star + 1);
+  return name.size() >= head.size() + tail.size() && name.rfind(head, 0) == 0 &&
+         name.compare(name.size() - tail.size(), tail.size(), tail) == 0;
+}
+
+std::string text_of(at::IntArrayRef sizes) {
+  std::ostringstream text;
+  text << sizes;
+  return text.str();
+}
+
+void list(std::ostringstream& out, const char* title, const std::vector<std::string>& names) {
+  constexpr size_t kMost = 20;
+  if (names.empty()) return;
+  out << title << " (" << names.size() << ")\n";
+  for (size_t i = 0; i < std::min(names.size(), kMost); ++i) out << "  " << names[i] << "\n";
+  if (names.size() > kMost) out << "  and " << names.size() - kMost << " more\n";
+}
+
+}  // namespace
+
+StateDict state_dict(const torch::nn::Module& module) {
+  StateDict all;
+  for (const auto& item : module.named_parameters()) all.emplace_back(item.key(), item.value());
+  for (const auto& item : module.named_buffers()) all.emplace_back(item.key(), item.value());
+  return all;
+}
+
+LoadReport load_state_dict(torch::nn::Module& module, const StateDict& weights,
+                           const std::vector<std::string>& tolerated) {
+  const torch::NoGradGuard no_grad;
+  LoadReport report;
+  std::map<std::string, torch::Tensor> given(weights.begin(), weights.end());
+  for (auto& [name, target] : state_dict(module)) {
+    const auto source = given.find(name);
+    if (source == given.end()) {
+      report.missing.push_back(name);
+      continue;
+    }
+    if (target.sizes() == source->second.sizes()) {
+      target.copy_(source->second);
+    } else {
+      report.shapes.push_back(name + ": the module has " + text_of(target.sizes()) + ", the file " +
+                              text_of(source->second.sizes()));
+    }
+    given.erase(source);
+  }
+
+  // what is left, in file order
+  for (const auto& [name, tensor] : weights) {
+    if (given.count(name) == 0) continue;
+    const bool known = std::any_of(tolerated.begin(), tolerated.end(),
+                                   [&, key = name](const auto& p) { return matches(key, p); });
+    (known ? report.tolerated : report.unexpected).push_back(name);
+  }
+  return report;
+}
+
+std::string LoadReport::text() const {
+  std::ostringstream out;
+  list(out, "missing in the file", missing);
+  list(out, "unexpected in the file", unexpected);
+  list(out, "of another shape", shapes);
+  list(out, "left over, as the model expects", tolerated);
+  const std::string text = out.str();
+  return text.empty() ? "all weights fit\n" : text;
+}
+
+StateDict read_state_dict(const std::string& path) { return read_safetensors(path).tensors; }
+
+}  // namespace serpentine

@@ -124,13 +124,14 @@ std::string gnuplot_script(const Figure& figure, const std::string& name) {
     }
   }
   const std::string size = " size " + std::to_string(width) + "," + std::to_string(height);
-  script += "set grid linecolor rgb '#dee2e6' linewidth 0.6\nset border 3 linecolor rgb '#495057'\n"
-            "set tics nomirror out scale 0.5\nset key top left horizontal samplen 2 font ',10' noenhanced\n";
+  script += "set grid xtics ytics back linetype 1 linewidth 0.7 linecolor rgb '#dee2e6'\nset border 3 linecolor rgb '#495057'\n"
+            "set tics nomirror out scale 0.5\nset key top left horizontal reverse Left samplen 2 font ',10' noenhanced\n";
   if (figure.dates) {
     script += "set xdata time\nset timefmt '%s'\nset format x \"" + date_format(figure) + "\"\n";
   }
-  if (figure.log_y) script += "set logscale y\n";
-  script += "set autoscale xfix\nset offsets graph 0, graph 0, graph 0.18, graph 0.05\n";
+  // room above the curves for the legend; offsets do not work with a logarithmic axis
+  script += figure.log_y ? "set logscale y\nset autoscale xfix\n"
+                         : "set autoscale xfix\nset autoscale yfix\nset offsets graph 0, graph 0, graph 0.15, graph 0.04\n";
   if (!figure.x_label.empty()) script += "set xlabel " + quoted(figure.x_label) + " noenhanced\n";
   if (!figure.y_label.empty()) script += "set ylabel " + quoted(figure.y_label) + " noenhanced\n";
   script += "do for [kind in 'png svg'] {\n  if (kind eq 'png') {\n    set terminal pngcairo" + size +

@@ -64,7 +64,10 @@ def measure(entries, options):
             count = max(1, min(100, int(100 / entry["first"])))
             start = time.perf_counter()
             warm = 1 if entry["first"] < 1000 else 0
-            entry["ms"] += entry["worker"].ask("time", entry["what"], count, warm)["ms"]
+            answer = entry["worker"].ask("time", entry["what"], count, warm)
+            if "error" in answer:
+                raise RuntimeError(f"{entry['name']}: {answer['error']}")
+            entry["ms"] += answer["ms"]
             entry["spent"] += (time.perf_counter() - start) * 1e3
     for entry in entries:
         if len(entry["ms"]) > 1:

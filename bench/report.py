@@ -1,6 +1,7 @@
 """Tables of a benchmark run, and the bound that each case is held against."""
 
 import datetime
+import os
 import platform
 
 import numpy
@@ -14,7 +15,6 @@ def machine():
     """What the numbers were measured on."""
     with open("/proc/cpuinfo", encoding="utf-8") as lines:
         model = next((l.split(":")[1].strip() for l in lines if l.startswith("model name")), "?")
-    import os
     now = datetime.datetime.now(datetime.timezone.utc)
     return {"processor": model, "cores": os.cpu_count(), "system": platform.platform(),
             "torch": torch.__version__, "numpy": numpy.__version__, "date": f"{now:%Y-%m-%d}"}

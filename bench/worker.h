@@ -67,7 +67,8 @@ inline void answer_time(Implementation& implementation, bool backward, int count
     const auto start = Clock::now();
     implementation.run(backward);
     const std::chrono::duration<double, std::milli> elapsed = Clock::now() - start;
-    times += (i ? ", " : "") + std::to_string(elapsed.count());
+    if (i > 0) times += ", ";
+    times += std::to_string(elapsed.count());
   }
   std::cout << "{\"ms\": [" << times << "]}" << std::endl;
 }

@@ -1,0 +1,162 @@
+// The backward scan: chunks from the end; each chunk's states are computed again from its saved start.
+#include "core/ops/scan_tile-inl.h"
+
+#if defined(SERPENTINE_CORE_OPS_SCAN_BACKWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SERPENTINE_CORE_OPS_SCAN_BACKWARD_INL_H_
+#undef SERPENTINE_CORE_OPS_SCAN_BACKWARD_INL_H_
+#else
+#define SERPENTINE_CORE_OPS_SCAN_BACKWARD_INL_H_
+#endif
+
+#include "core/ops/scan_adjoint-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serpentine::cpu::HWY_NAMESPACE {
+
+template <class T>
+class BackwardUnit {
+ public:
+  /// Channel blocks [first, last), the part `group` of dB and dC.
+  BackwardUnit(const ScanCall& call, int64_t first, int64_t last, int64_t group)
+      : call_(call),
+        first_(first),
+        last_(last),
+        group_(group),
+        tile_(call, call.chunk),
+        rows_(call.chunk),
+        history_(call.chunk),
+        start_(block_size()),
+        carry_((last - first) * block_size()),
+        dA_((last - first) * block_size()),
+        dD_((last - first) * kBlock),
+        dbias_((last - first) * kBlock),
+        dB_(call.chunk * block_size()),
+        dC_(call.chunk * block_size()) {}
+
+  void run(int64_t batch, int64_t slab) {
+    batch_ = batch;
+    branch_ = call_.slabs[slab].branch;
+    for (int64_t s = call_.slabs[slab].first; s < call_.slabs[slab].last; ++s) run_sequence(s);
+    const int64_t part = batch * call_.num_slabs + slab;
+    for (int64_t block = first_; block < last_; ++block) {
+      const int64_t at = part * call_.channels + block * kBlock, count = channels_of(block);
+      const int64_t local = block - first_;
+      write_state(dA_.get() + local * block_size(), call_.states, count,
+                  static_cast<T*>(call_.dA) + at * call_.states);
+      if (call_.dD != nullptr) {
+        std::copy_n(dD_.get() + local * kBlock, count, static_cast<T*>(call_.dD) + at);
+      }
+      if (call_.dbias != nullptr) {
+        std::copy_n(dbias_.get() + local * kBlock, count, static_cast<T*>(call_.dbias) + at);
+      }
+    }
+  }
+
+ private:
+  int64_t block_size() const { return call_.states * kBlock; }
+  int64_t channels_of(int64_t block) const {
+    return std::min(kBlock, call_.channels - block * kBlock);
+  }
+  int64_t state_place(int64_t s, int64_t block) const {
+    return ((batch_ * call_.sequences + s) * call_.channels + block * kBlock) * call_.states;
+  }
+
+  void run_sequence(int64_t s) {
+    const int64_t begin = call_.offsets[s], end = call_.offsets[s + 1];
+    for (int64_t block = first_; block < last_; ++block) {
+      const T* from = static_cast<const T*>(call_.dfinal);
+      read_state(from == nullptr ? nullptr : from + state_place(s, block), call_.states,
+                 channels_of(block), carry_.get() + (block - first_) * block_size());
+    }
+    const int64_t chunks = (end - begin + call_.chunk - 1) / call_.chunk;
+    for (int64_t chunk = chunks; chunk-- > 0;) {
+      const int64_t at = begin + chunk * call_.chunk;
+      tile_.read(batch_, branch_, at, std::min(call_.chunk, end - at));
+      std::fill_n(dB_.get(), tile_.count * block_size(), T{0});
+      std::fill_n(dC_.get(), tile_.count * block_size(), T{0});
+      for (int64_t block = first_; block < last_; ++block) run_block(s, chunk, block);
+      sum_channels(dB_.get(), static_cast<T*>(call_.dB));
+      sum_channels(dC_.get(), static_cast<T*>(call_.dC));
+    }
+    if (call_.dinitial == nullptr) return;
+    for (int64_t block = first_; block < last_; ++block) {
+      write_state(carry_.get() + (block - first_) * block_size(), call_.states, channels_of(block),
+                  static_cast<T*>(call_.dinitial) + state_place(s, block));
+    }
+  }
+
+  void run_block(int64_t s, int64_t chunk, int64_t block) {
+    const int64_t channel = block * kBlock, count = channels_of(block), local = block - first_;
+    const T* start = start_of(s, chunk, block);
+    rows_.prepare(call_, tile_, branch_, channel, count);
+    int64_t n = 0;
+    for (; n + 4 <= call_.states; n += 4) states<4>(start, block, n);
+    for (; n + 2 <= call_.states; n += 2) states<2>(start, block, n);
+    for (; n < call_.states; ++n) states<1>(start, block, n);
+    rows_.finish(call_, tile_, branch_, channel, count, dD_.get() + local * kBlock,
+                 dbias_.get() + local * kBlock);
+  }
+
+  /// The states [N, 16] before a chunk's first position.
+  const T* start_of(int64_t s, int64_t chunk, int64_t block) {
+    if (chunk > 0) {
+      const int64_t index = batch_ * call_.num_saved + call_.saved_before[s] + chunk - 1;
+      return static_cast<const T*>(call_.saved) +
+             (index * call_.num_blocks() + block) * block_size();
+    }
+    const T* from = static_cast<const T*>(call_.initial_state);
+    read_state(from == nullptr ? nullptr : from + state_place(s, block), call_.states,
+               channels_of(block), start_.get());
+    return start_.get();
+  }
+
+  template <int kStates>
+  void states(const T* start, int64_t block, int64_t n) {
+    const Lanes<T> d;
+    const int64_t local = (block - first_) * block_size() + n * kBlock;
+    const T* A = static_cast<const T*>(call_.A) +
+                 (branch_ * call_.num_blocks() + block) * block_size() + n * kBlock;
+    for (int64_t i = 0; i < kBlock; i += static_cast<int64_t>(hn::Lanes(d))) {
+      replay<kStates>(d, tile_, call_.states, n, A + i, start + n * kBlock + i, rows_, i, history_);
+      retreat<kStates>(d, tile_, call_.states, n, A + i, carry_.get() + local + i,
+                       dA_.get() + local + i, rows_, i, history_, dB_.get() + n * kBlock + i,
+                       dC_.get() + n * kBlock + i);
+    }
+  }
+
+  /// Adds the 16 channels of each [count, N, 16] sum and writes the tile's rows of [groups, B, P, N].
+  void sum_channels(const T* sums, T* out) const {
+    const Lanes<T> d;
+    out += ((group_ * call_.batch + batch_) * call_.positions + tile_.begin) * call_.states;
+    for (int64_t i = 0; i < tile_.count * call_.states; ++i, sums += kBlock) {
+      auto total = hn::Load(d, sums);
+      for (int64_t c = static_cast<int64_t>(hn::Lanes(d)); c < kBlock;
+           c += static_cast<int64_t>(hn::Lanes(d))) {
+        total = hn::Add(total, hn::Load(d, sums + c));
+      }
+      out[i] = hn::GetLane(hn::SumOfLanes(d, total));
+    }
+  }
+
+  const ScanCall& call_;
+  int64_t first_, last_, group_, batch_ = 0, branch_ = 0;
+  Tile<T> tile_;
+  AdjointRows<T> rows_;
+  History<T> history_;
+  Buffer<T> start_, carry_, dA_, dD_, dbias_, dB_, dC_;
+};
+
+template <class T>
+void backward_range(const ScanCall& call, int64_t begin, int64_t end) {
+  const int64_t blocks = call.num_blocks();
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t unit = item / call.groups, group = item % call.groups;
+    const int64_t first = group * blocks / call.groups, last = (group + 1) * blocks / call.groups;
+    BackwardUnit<T>(call, first, last, group).run(unit / call.num_slabs, unit % call.num_slabs);
+  }
+}
+
+}  // namespace serpentine::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // SERPENTINE_CORE_OPS_SCAN_BACKWARD_INL_H_

@@ -1,0 +1,151 @@
+// A tile: neighbouring positions of one sequence, with the operands that all channels share.
+#include "core/ops/scan_math-inl.h"
+
+#if defined(SERPENTINE_CORE_OPS_SCAN_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SERPENTINE_CORE_OPS_SCAN_TILE_INL_H_
+#undef SERPENTINE_CORE_OPS_SCAN_TILE_INL_H_
+#else
+#define SERPENTINE_CORE_OPS_SCAN_TILE_INL_H_
+#endif
+
+#include <algorithm>
+#include <memory>
+#include <new>
+
+HWY_BEFORE_NAMESPACE();
+namespace serpentine::cpu::HWY_NAMESPACE {
+
+/// Zeroed memory on a cache line's boundary.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size = 0)
+      : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{64}))) {
+    std::fill_n(data_.get(), size, T{0});
+  }
+  T* get() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(T* data) const { ::operator delete(data, std::align_val_t{64}); }
+  };
+  static size_t bytes(int64_t size) { return static_cast<size_t>(std::max<int64_t>(size, 1)) * sizeof(T); }
+  std::unique_ptr<T, Free> data_;
+};
+
+/// Channels [first, first + count) of a row, zeros behind; `out` holds a whole block.
+template <class T>
+HWY_INLINE void read_block(const RowsView& view, int64_t index, int64_t count, T* HWY_RESTRICT out) {
+  const Lanes<T> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  if (HWY_LIKELY(index >= 0 && count == kBlock)) {
+    for (int64_t i = 0; i < kBlock; i += lanes) {
+      hn::Store(load_as(d, view.data, view.element, index + i), d, out + i);
+    }
+    return;
+  }
+  std::fill_n(out, kBlock, T{0});
+  if (index < 0) return;
+  const hn::CappedTag<T, 1> one;
+  for (int64_t i = 0; i < count; ++i) {
+    hn::Store(load_as(one, view.data, view.element, index + i), one, out + i);
+  }
+}
+
+/// The reverse of read_block; a negative index writes nothing.
+template <class T>
+HWY_INLINE void write_block(const RowsView& view, int64_t index, int64_t count,
+                            const T* HWY_RESTRICT in) {
+  const Lanes<T> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  if (index < 0) return;
+  if (HWY_LIKELY(count == kBlock)) {
+    for (int64_t i = 0; i < kBlock; i += lanes) {
+      store_as(d, hn::Load(d, in + i), view.data, view.element, index + i);
+    }
+    return;
+  }
+  const hn::CappedTag<T, 1> one;
+  for (int64_t i = 0; i < count; ++i) {
+    store_as(one, hn::Load(one, in + i), view.data, view.element, index + i);
+  }
+}
+
+template <class T>
+class Tile {
+ public:
+  Tile(const ScanCall& call, int64_t capacity)
+      : B(capacity * call.states), C(capacity * call.states), call_(call), tokens_(capacity) {}
+
+  /// Reads the rows' places, B and C of positions [first, first + size).
+  void read(int64_t batch, int64_t branch, int64_t first, int64_t size) {
+    batch_ = batch;
+    branch_ = branch;
+    begin = first;
+    count = size;
+    for (int64_t p = 0; p < count; ++p) {
+      tokens_.get()[p] = call_.tokens == nullptr
+                             ? begin + p
+                             : call_.tokens[batch * call_.tokens_batch + begin + p];
+    }
+    read_states(call_.B, B.get());
+    read_states(call_.C, C.get());
+  }
+
+  /// The place of channel 0 of the tile's row p, or -1 for a pad.
+  HWY_INLINE int64_t row(const RowsView& view, int64_t p) const {
+    const int64_t row = view.by_token ? tokens_.get()[p] : begin + p;
+    return row < 0 ? -1 : batch_ * view.batch + row * view.row + branch_ * view.branch;
+  }
+  HWY_INLINE int64_t place(const RowsView& view, int64_t p, int64_t channel) const {
+    const int64_t at = row(view, p);
+    return at < 0 ? -1 : at + channel;
+  }
+
+  Buffer<T> B, C;  // [count, N]
+  int64_t begin = 0, count = 0;
+
+ private:
+  void read_states(const RowsView& view, T* out) const {
+    const hn::CappedTag<T, 1> one;
+    const int64_t states = call_.states;
+    for (int64_t p = 0; p < count; ++p, out += states) {
+      const int64_t at = row(view, p);
+      int64_t n = 0;
+      for (; n + kBlock <= states; n += kBlock) {
+        alignas(64) T whole[kBlock];
+        read_block(view, at < 0 ? -1 : at + n, kBlock, whole);
+        std::copy_n(whole, kBlock, out + n);
+      }
+      for (; n < states; ++n) {
+        out[n] = at < 0 ? T{0} : hn::GetLane(load_as(one, view.data, view.element, at + n));
+      }
+    }
+  }
+
+  const ScanCall& call_;
+  Buffer<int64_t> tokens_;
+  int64_t batch_ = 0, branch_ = 0;
+};
+
+/// States of channels [channel, channel + count) between [channels, N] and a block [N, 16].
+template <class T>
+void read_state(const T* from, int64_t states, int64_t count, T* block) {
+  for (int64_t n = 0; n < states; ++n) {
+    for (int64_t c = 0; c < kBlock; ++c) {
+      block[n * kBlock + c] = from != nullptr && c < count ? from[c * states + n] : T{0};
+    }
+  }
+}
+
+template <class T>
+void write_state(const T* block, int64_t states, int64_t count, T* to) {
+  for (int64_t n = 0; n < states; ++n) {
+    for (int64_t c = 0; c < count; ++c) to[c * states + n] = block[n * kBlock + c];
+  }
+}
+
+}  // namespace serpentine::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // SERPENTINE_CORE_OPS_SCAN_TILE_INL_H_

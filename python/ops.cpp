@@ -1,0 +1,101 @@
+// Registers the operators for Python under torch.ops.serpentine: load with torch.ops.load_library.
+//
+// Each call is the C++ function itself, whose autograd functions record the gradients, so that no
+// operator needs a second registration. Letters as in core/ops/selective_scan.h.
+#include <torch/library.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <tuple>
+
+#include "core/check.h"
+#include "core/ops/causal_conv1d_published.h"
+#include "core/ops/selective_scan.h"
+
+namespace serpentine {
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+at::Tensor or_undefined(const OptionalTensor& tensor) { return tensor.value_or(at::Tensor()); }
+
+Rows parse_rows(std::string_view name) {
+  TORCH_CHECK(name == "token" || name == "position",
+              "selective_scan: rows must be token or position, got ", name);
+  return name == "token" ? Rows::kToken : Rows::kPosition;
+}
+
+Merge parse_merge(std::string_view name) {
+  TORCH_CHECK(name == "sum" || name == "mean" || name == "concat",
+              "selective_scan: merge must be sum, mean or concat, got ", name);
+  return name == "sum" ? Merge::kSum : name == "mean" ? Merge::kMean : Merge::kConcat;
+}
+
+// Without tokens, the identity over u's rows; offsets and branch default to one sequence.
+ScanOrder make_order(const at::Tensor& u, const OptionalTensor& tokens,
+                     const OptionalTensor& offsets, const OptionalTensor& branch,
+                     std::optional<int64_t> num_tokens) {
+  TORCH_CHECK(u.dim() == 3, "selective_scan: u must be [B, T, D] or [B, P, D], got ", u.sizes());
+  if (!tokens) {
+    TORCH_CHECK(!branch, "selective_scan: branch needs tokens");
+    return offsets ? ragged_order(*offsets) : identity_order(u.size(1), u.device());
+  }
+  const at::TensorOptions ints = tokens->options().dtype(at::kInt);
+  const int64_t positions = tokens->size(-1);
+  const at::Tensor starts =
+      offsets ? *offsets : at::arange(0, positions + 1, std::max<int64_t>(positions, 1), ints);
+  const at::Tensor branches = branch ? *branch : at::zeros({starts.size(0) - 1}, ints);
+  return serpentine::make_order(*tokens, starts, branches, num_tokens.value_or(u.size(1)));
+}
+
+std::tuple<at::Tensor, at::Tensor> scan(
+    const at::Tensor& u, const at::Tensor& delta, const at::Tensor& A, const at::Tensor& B,
+    const at::Tensor& C, const OptionalTensor& D, const OptionalTensor& delta_bias,
+    const OptionalTensor& initial_state, bool delta_softplus, const OptionalTensor& tokens,
+    const OptionalTensor& offsets, const OptionalTensor& branch, std::optional<int64_t> num_tokens,
+    std::string_view rows, std::string_view merge, bool return_final_state) {
+  SelectiveScanArgs args;
+  args.u = u;
+  args.delta = delta;
+  args.A = A;
+  args.B = B;
+  args.C = C;
+  args.D = or_undefined(D);
+  args.delta_bias = or_undefined(delta_bias);
+  args.initial_state = or_undefined(initial_state);
+  args.delta_softplus = delta_softplus;
+  SelectiveScanResult result =
+      selective_scan(args, make_order(u, tokens, offsets, branch, num_tokens), parse_rows(rows),
+                     parse_merge(merge), return_final_state);
+  return {result.y, result.final_state};
+}
+
+std::tuple<at::Tensor, at::Tensor> convolve(const at::Tensor& x, const at::Tensor& weight,
+                                            const OptionalTensor& bias,
+                                            const OptionalTensor& initial_states,
+                                            bool return_final_states,
+                                            std::optional<std::string_view> activation) {
+  TORCH_CHECK(!activation || *activation == "silu" || *activation == "swish",
+              "causal_conv1d_fn: activation must be None, silu or swish, got ", *activation);
+  PublishedConvResult result =
+      causal_conv1d_fn(x, weight, or_undefined(bias), or_undefined(initial_states),
+                       return_final_states, activation.has_value());
+  return {result.out, result.final_states};
+}
+
+}  // namespace
+}  // namespace serpentine
+
+TORCH_LIBRARY(serpentine, library) {
+  library.def(
+      "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D=None, "
+      "Tensor? delta_bias=None, Tensor? initial_state=None, bool delta_softplus=True, *, "
+      "Tensor? tokens=None, Tensor? offsets=None, Tensor? branch=None, int? num_tokens=None, "
+      "str rows='token', str merge='sum', bool return_final_state=False) -> (Tensor, Tensor)",
+      &serpentine::scan);
+  library.def(
+      "causal_conv1d_fn(Tensor x, Tensor weight, Tensor? bias=None, Tensor? initial_states=None, "
+      "bool return_final_states=False, str? activation=None) -> (Tensor, Tensor)",
+      &serpentine::convolve);
+}

@@ -4,11 +4,24 @@
 
 namespace serpentine {
 
-Batch Batch::to(torch::Device device) const {
-  const auto move = [&](const torch::Tensor& t) { return t.defined() ? t.to(device) : t; };
-  Batch out{move(input), move(target), move(coords), move(offsets), {}};
-  for (const auto& [name, tensor] : named) out.named[name] = move(tensor);
+namespace {
+
+template <class Change>
+Batch changed(const Batch& batch, const Change& change) {
+  const auto apply = [&](const torch::Tensor& t) { return t.defined() ? change(t) : t; };
+  Batch out{apply(batch.input), apply(batch.target), apply(batch.coords), apply(batch.offsets), {}};
+  for (const auto& [name, tensor] : batch.named) out.named[name] = apply(tensor);
   return out;
+}
+
+}  // namespace
+
+Batch Batch::to(torch::Device device, bool non_blocking) const {
+  return changed(*this, [&](const torch::Tensor& t) { return t.to(device, non_blocking); });
+}
+
+Batch Batch::pinned() const {
+  return changed(*this, [](const torch::Tensor& t) { return t.pin_memory(); });
 }
 
 torch::Tensor Batch::get(const std::string& name) const {

@@ -20,8 +20,15 @@ struct Batch {
   torch::Tensor offsets;  // int32 [B + 1], ragged batches: sample b owns rows [offsets[b], offsets[b + 1])
   std::map<std::string, torch::Tensor> named;  // what only one domain needs, under the names its header lists
 
-  Batch to(torch::Device device) const;
-  int64_t size() const { return offsets.defined() ? offsets.size(0) - 1 : input.size(0); }
+  /// Every tensor on `device`; `non_blocking` only helps from pinned memory.
+  Batch to(torch::Device device, bool non_blocking = false) const;
+  /// Every tensor in page-locked memory, from which a GPU copies while the CPU goes on.
+  Batch pinned() const;
+  /// Examples; 0 for a rank's part of a batch that is smaller than the number of ranks.
+  int64_t size() const {
+    if (offsets.defined()) return offsets.size(0) - 1;
+    return input.defined() ? input.size(0) : 0;
+  }
   /// The named tensor, or an undefined one.
   torch::Tensor get(const std::string& name) const;
 };

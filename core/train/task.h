@@ -52,26 +52,37 @@ class Task {
 
 /// Where training stands. Everything an exact resume needs beside tensors.
 struct TrainState {
-  int64_t epoch = 0;            // finished epochs
-  int64_t step = 0;             // finished optimiser steps
-  int64_t batch_in_epoch = 0;   // finished batches of the current epoch
-  double learning_rate = 0;
-  double loss = 0;              // of the last step
-  double epoch_loss = 0;        // mean over the current epoch so far
-  double best = 0;              // best monitored value
-  int64_t best_epoch = -1;
-  int64_t epochs_without_gain = 0;
-  bool stop = false;            // an observer may set it
+  int64_t epoch = 0;           // finished epochs
+  int64_t step = 0;            // finished optimiser steps
+  int64_t batch_in_epoch = 0;  // finished batches of the current epoch
+  double learning_rate = 0;    // of the last step
+  double loss = 0;             // mean over the steps since it was last brought up to date
+  double epoch_loss = 0;       // mean over the current epoch so far, or over the one just finished
+  int64_t logged_step = 0;     // the step at which `loss` and `epoch_loss` were last brought up to date
+  int64_t evaluated_step = 0;  // the step of the last evaluation
+  double best = 0;             // best monitored value, of epoch best_epoch
+  int64_t best_epoch = -1;     // -1: none yet
+  int64_t best_step = -1;
+  int64_t evaluations_without_gain = 0;
+  bool early_stopped = false;  // the patience ran out
+  bool stop = false;           // an observer may set it: training ends after this step
+  int signal = 0;              // SIGINT or SIGTERM, when one asked for the end
+
+  int64_t steps_per_epoch = 0, total_steps = 0;  // the plan of this run
 };
 
 class Observer {
  public:
   virtual ~Observer() = default;
+  /// After every optimiser step. With several ranks every rank calls it, at the same steps.
   virtual void after_step(TrainState& state) { (void)state; }
+  /// After an evaluation; state.best_step == state.step tells that it was the best one so far.
   virtual void after_evaluation(TrainState& state, const std::map<std::string, double>& metrics) {
     (void)state;
     (void)metrics;
   }
+  /// Once, when fit ends: finished, stopped early, or by a signal.
+  virtual void after_fit(TrainState& state) { (void)state; }
 };
 
 }  // namespace serpentine

@@ -18,6 +18,7 @@ struct World {
   int64_t local_rank = 0;  // among the processes of this machine: picks the GPU
   std::string address = "127.0.0.1";
   int64_t port = 29500;
+  bool store_is_kept = false;             // torchrun's agent serves the store already
   std::string source = "one process";  // who said so, for errors
 };
 

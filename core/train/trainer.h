@@ -11,6 +11,7 @@
 
 #include "core/config.h"
 #include "core/data/loader.h"
+#include "core/io/state_dict.h"
 #include "core/train/ema.h"
 #include "core/train/optim.h"
 #include "core/train/precision.h"
@@ -94,14 +95,15 @@ class Trainer {
   bool first_rank() const;
 
  private:
-  int64_t rank() const;
   Shard shard() const;
-  bool finished() const;
+  bool asked_to_end() const;
+  void plan(const Loader& loader, int64_t examples);
   void train_epoch(Loader& loader, const Dataset& validation);
-  bool run_evaluation(const Dataset& validation, bool ends_epoch);
+  void train_step(Loader& loader);
+  void bring_loss_up_to_date();
+  void evaluate_and_record(const Dataset& validation, bool ends_epoch);
   void record(const std::map<std::string, double>& metrics);
   bool evaluate_into(const Dataset& dataset, std::map<std::string, double>& metrics);
-  void bring_loss_up_to_date();
 
   FitOptions options_;
   std::shared_ptr<Model> model_;

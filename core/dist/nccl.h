@@ -1,0 +1,14 @@
+// The backend for gradients on GPUs; nccl.cpp with CUDA, no_nccl.cpp without.
+#pragma once
+
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+#include "core/dist/process_group.h"
+
+namespace serpentine {
+
+c10::intrusive_ptr<c10d::Backend> connect_nccl(const c10::intrusive_ptr<c10d::Store>& store, const World& world,
+                                               torch::Device device, double timeout_seconds);
+
+}  // namespace serpentine

@@ -1,5 +1,5 @@
 #include "core/check.h"
-#include "core/dist/nccl.h"
+#include "core/dist/backends.h"
 
 namespace serpentine {
 

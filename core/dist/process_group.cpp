@@ -5,13 +5,11 @@
 #include <functional>
 #include <utility>
 
-#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/torch.h>
 
 #include "core/check.h"
-#include "core/dist/nccl.h"
+#include "core/dist/backends.h"
 
 namespace serpentine {
 
@@ -19,22 +17,6 @@ namespace {
 
 std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
-}
-
-bool is_this_machine(const std::string& address) {
-  return address == "localhost" || address.rfind("127.", 0) == 0 || address == "::1";
-}
-
-c10::intrusive_ptr<c10d::ProcessGroupGloo> connect_gloo(const c10::intrusive_ptr<c10d::Store>& store,
-                                                        const World& world, double timeout) {
-  auto options = c10d::ProcessGroupGloo::Options::create();
-  options->timeout = milliseconds(timeout);
-  options->devices.push_back(is_this_machine(world.address)
-                                 ? c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1", false)
-                                 : c10d::ProcessGroupGloo::createDefaultDevice(false));
-  return c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>("host", store),
-                                                     static_cast<int>(world.rank), static_cast<int>(world.size),
-                                                     options);
 }
 
 }  // namespace

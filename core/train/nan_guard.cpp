@@ -49,7 +49,8 @@ struct Call : at::ObserverContext {
   std::string layer;
 };
 
-bool any_bad(const std::vector<c10::IValue>& values) {
+template <class Values>
+bool any_bad(const Values& values) {
   for (const auto& value : values) {
     if (value.isTensor() && is_bad(value.toTensor())) return true;
     if (!value.isTensorList()) continue;
@@ -75,7 +76,7 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& function
   // empty() and the like hand out memory that was never written
   const std::string name = function.name();
   call->bad_input = name.find("empty") != std::string::npos || name.find("_to_copy") != std::string::npos ||
-                    any_bad({inputs.begin(), inputs.end()});
+                    any_bad(inputs);
   call->layer = watching->last;
   watching->asking = false;
   return call;

@@ -132,7 +132,7 @@ void Stepper::guard(const std::vector<Batch>& batches, const torch::Tensor& norm
   bool bad = !torch::isfinite(sum_).item<bool>() || (scaler_.enabled() && scaler_.value() < kHopelessScale);
   if (norm.defined()) bad = bad || !torch::isfinite(norm).item<bool>();
   if (!bad) return;
-  if (!when_logging) at::detail::getDefaultCPUGenerator().set_state(rng_state_);
+  if (!when_logging) at::Generator(at::detail::getDefaultCPUGenerator()).set_state(rng_state_);
   throw_non_finite(model_, task_, batches, device_, autocast_type(options_.precision), state);
 }
 

@@ -67,6 +67,7 @@ struct TrainState {
   bool early_stopped = false;  // the patience ran out
   bool stop = false;           // an observer may set it: training ends after this step
   int signal = 0;              // SIGINT or SIGTERM, when one asked for the end
+  std::string failure;         // why the last work could not be kept, "" when it was
 
   int64_t steps_per_epoch = 0, total_steps = 0;  // the plan of this run
 };

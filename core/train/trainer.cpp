@@ -198,6 +198,9 @@ bool Trainer::evaluate_into(const Dataset& dataset, std::map<std::string, double
   return whole;
 }
 
-int exit_code(const TrainState& state) { return state.signal == 0 ? 0 : 128 + state.signal; }
+int exit_code(const TrainState& state) {
+  if (state.signal != 0) return 128 + state.signal;
+  return state.failure.empty() ? 0 : 1;
+}
 
 }  // namespace serpentine

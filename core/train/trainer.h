@@ -121,7 +121,7 @@ class Trainer {
   StateDict best_weights_;
 };
 
-/// 0, or 128 + the signal that ended training: what a program returns.
+/// What a program returns: 128 + the signal that ended training, 1 when the last work could not be kept, or 0.
 int exit_code(const TrainState& state);
 
 }  // namespace serpentine

@@ -1,0 +1,1 @@
+#pragma once  // see README.md: nothing of it is named

@@ -4,7 +4,8 @@
 // `task: {type: forecast, quantiles: [...]}`. `data` fills the model's seq_len, pred_len, targets,
 // future, masked, period and quantiles; a user need not repeat them.
 //
-// Fields of a Batch (L = seq_len, H = pred_len, N variates, C targets; float32, scaled by the train part):
+// Fields of a Batch (L = seq_len, H = pred_len, N variates, C targets; float32, scaled by the train
+// part):
 //   input  [B, L, N]          targets first, then past covariates; missing values are 0
 //   target [B, H, C]          missing values are 0
 //   named:
@@ -13,9 +14,10 @@
 //     marks        [B, L, M]  calendar features in [-0.5, 0.5]; absent without dates
 //     future_marks [B, H, M]  the same for the target's steps
 //     extra        [B, L, E]  indicators of categories, static values; absent when there are none
-//     elapsed      [B, L, 1]  log of the step since the row before, in median steps; only when irregular
-//     future       [B, L + H, F]  known-future covariates over past and future; absent when none
-//     scale        [B, 3, C]  of each target: mean, std, error of the naive forecast (scaled units)
+//     elapsed      [B, L, 1]  log of the step since the row before, in median steps; only when
+//     irregular future       [B, L + H, F]  known-future covariates over past and future; absent
+//     when none scale        [B, 3, C]  of each target: mean, std, error of the naive forecast
+//     (scaled units)
 #pragma once
 
 #include "core/data/source.h"
@@ -24,8 +26,15 @@
 
 namespace serpentine {
 
-void add_forecast_models(Registry<Model>& all);        // s_mamba itransformer dlinear seasonal_naive drift
+void add_forecast_models(
+    Registry<Model>& all);  // s_mamba itransformer dlinear seasonal_naive drift
 void add_forecast_sources(Registry<DataSource>& all);  // series
 void add_forecast_tasks(Registry<Task>& all);          // forecast
+
+// what the lists above call
+void add_s_mamba(Registry<Model>& all);
+void add_itransformer(Registry<Model>& all);
+void add_dlinear(Registry<Model>& all);
+void add_naive(Registry<Model>& all);  // seasonal_naive, drift
 
 }  // namespace serpentine

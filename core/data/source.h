@@ -22,9 +22,10 @@ class DataSource {
   virtual std::shared_ptr<const Dataset> part(Part which) const = 0;
 
   /// Gives keys that the user left out of `model` the values that the data and the task imply.
-  virtual void fill_model(Config& model, const Config& task) const = 0;
+  virtual void fill_model(Config& model, const Config& task) = 0;
 
   /// What a trained model must know of its data (scaling, columns); a run keeps it beside the weights.
+  /// Complete after `fill_model`.
   virtual nlohmann::json description() const = 0;
 
   /// Sentences that a user should see once, such as "column 'x' is constant".

@@ -1,0 +1,228 @@
+#include "timeseries/series.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <stdexcept>
+
+#include <torch/torch.h>
+
+#include "timeseries/csv.h"
+#include "timeseries/npz.h"
+#include "timeseries/text.h"
+
+namespace serpentine {
+namespace {
+
+bool holds(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+std::string lower(std::string text) {
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+// the column that holds the dates, or -1
+int64_t date_column(const CsvTable& table, const FileOptions& options) {
+  if (options.date == "none") return -1;
+  const auto& names = table.names;
+  if (options.date != "auto") {
+    const auto found = std::find(names.begin(), names.end(), options.date);
+    if (found != names.end()) return found - names.begin();
+    const std::string near = nearest(options.date, names);
+    throw std::runtime_error(table.path() + ":1:1: there is no date column '" + options.date + "'" +
+                             (near.empty() ? "" : "; did you mean '" + near + "'?"));
+  }
+  const std::vector<std::string> usual = {"date",     "time",      "timestamp",
+                                          "datetime", "date_time", "ds"};
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (holds(usual, lower(names[i]))) return static_cast<int64_t>(i);
+  }
+  const bool dated = DateParser(options.date_format).parse(table.cell(0, 0)).has_value();
+  return dated && table.columns() > 1 && options.start.empty() ? 0 : -1;
+}
+
+std::vector<Time> read_times(const CsvTable& table, int64_t column, const std::string& format) {
+  DateParser parser(format);
+  std::vector<Time> times;
+  for (int64_t row = 0; row < table.rows(); ++row) {
+    const std::string_view text = table.cell(row, column);
+    const auto time = parser.parse(text);
+    if (!time && parser.format().empty()) {
+      table.fail(row, column,
+                 "the date " + quoted(text) +
+                     " has no known form; set data.date_format, as in %d/%m/%Y %H:%M");
+    }
+    if (!time)
+      table.fail(row, column,
+                 "the date " + quoted(text) + " does not have the form " + parser.format());
+    if (!times.empty() && *time <= times.back()) {
+      const std::string above =
+          " the row above it (" + format_time(times.back()) + "); rows must be in time order";
+      table.fail(row, column,
+                 "the timestamp " + quoted(text) +
+                     (*time == times.back() ? " repeats" : " is before") + above);
+    }
+    times.push_back(*time);
+  }
+  return times;
+}
+
+void read_columns(const CsvTable& table, int64_t date, const FileOptions& options, Series& series) {
+  std::vector<int64_t> used;
+  for (int64_t c = 0; c < table.columns(); ++c) {
+    const std::string& name = table.names[c];
+    if (c == date || holds(options.ignore, name) ||
+        (!options.only.empty() && !holds(options.only, name)))
+      continue;
+    used.push_back(c);
+    series.columns.push_back(name);
+  }
+  if (used.empty())
+    throw std::runtime_error(table.path() + ":1:1: there is no column beside the date");
+  series.values = torch::full({table.rows(), static_cast<int64_t>(used.size())},
+                              std::numeric_limits<double>::quiet_NaN(), torch::kFloat64);
+  double* out = series.values.data_ptr<double>();
+  for (const int64_t c : used) {
+    if (!holds(options.categorical, table.names[c])) continue;
+    auto& texts = series.texts[table.names[c]];
+    for (int64_t row = 0; row < table.rows(); ++row) {
+      texts.push_back(table.missing(row, c) ? "" : std::string(table.cell(row, c)));
+    }
+  }
+  for (int64_t row = 0; row < table.rows(); ++row) {
+    for (size_t i = 0; i < used.size(); ++i, ++out) {
+      if (series.texts.empty() || !series.texts.count(series.columns[i]))
+        *out = table.number(row, used[i]);
+    }
+  }
+}
+
+// rows for the timestamps that are absent from an otherwise regular grid
+void fill_gaps(Series& series) {
+  const Frequency& step = series.frequency;
+  std::vector<Time> grid;
+  std::vector<int64_t> rows;
+  for (Time time = series.times.front(); time <= series.times.back();
+       time = step.after(series.times.front(), static_cast<int64_t>(grid.size()))) {
+    grid.push_back(time);
+    if (grid.size() > 100 * series.times.size() + 1000) {
+      throw std::runtime_error(series.path +
+                               ": fill_gaps would add over 100 rows for every row; the step " +
+                               step.text() + " does not fit the dates");
+    }
+  }
+  for (const Time time : series.times) {
+    const auto found = std::lower_bound(grid.begin(), grid.end(), time);
+    if (found == grid.end() || *found != time) {
+      throw std::runtime_error(series.path + ": the timestamp " + format_time(time) +
+                               " is off the grid of step " + step.text() +
+                               ", so gaps cannot be filled");
+    }
+    rows.push_back(found - grid.begin());
+  }
+  const auto count = static_cast<int64_t>(grid.size());
+  torch::Tensor values = torch::full({count, series.values.size(1)},
+                                     std::numeric_limits<double>::quiet_NaN(), torch::kFloat64);
+  values.index_copy_(0, torch::tensor(rows, torch::kInt64), series.values);
+  for (auto& [name, texts] : series.texts) {
+    std::vector<std::string> filled(grid.size());
+    for (size_t i = 0; i < rows.size(); ++i) filled[rows[i]] = texts[i];
+    texts = std::move(filled);
+  }
+  series.values = values;
+  series.times = std::move(grid);
+}
+
+void set_frequency(Series& series, const FileOptions& options) {
+  if (!options.frequency.empty()) series.frequency = parse_frequency(options.frequency);
+  if (series.times.empty() && !options.start.empty()) {
+    const auto start = DateParser(options.date_format).parse(options.start);
+    if (!start)
+      throw std::runtime_error("data.start must be a date, as in 1990-01-01, got '" +
+                               options.start + "'");
+    if (!series.frequency.known())
+      throw std::runtime_error("data.start needs data.frequency, as in 1d");
+    for (int64_t row = 0; row < series.rows(); ++row)
+      series.times.push_back(series.frequency.after(*start, row));
+  }
+  if (!series.frequency.known()) series.frequency = infer_frequency(series.times);
+  if (options.fill_gaps && !series.times.empty()) fill_gaps(series);
+  for (size_t i = 1; i < series.times.size() && series.regular; ++i) {
+    series.regular =
+        series.times[i] == series.frequency.after(series.times[0], static_cast<int64_t>(i));
+  }
+}
+
+}  // namespace
+
+void FileOptions::fields(Fields& f) {
+  f("format", format, "layout of the file", {.choices = {"auto", "csv", "npz"}});
+  f("delimiter", delimiter, "one character, tab or space");
+  f("decimal", decimal, "decimal mark", {.choices = {".", ","}});
+  f("header", header, "whether the first row names the columns",
+    {.choices = {"auto", "yes", "no"}});
+  f("date", date, "column of the dates; auto finds it, none says that there is none");
+  f("date_format", date_format,
+    "strptime form of the dates, as in %d/%m/%Y %H:%M; empty: found from the first");
+  f("start", start, "date of the first row of a file without dates");
+  f("frequency", frequency,
+    "step between rows, as in 15min, 1h, 1d, 1M; empty: found from the dates");
+  f("fill_gaps", fill_gaps, "insert rows of missing values where a timestamp is absent");
+  f("array", array, "name of the array in an npz file");
+  f("channel", channel, "which channel of an npz array [T, N, channels]", {.least = 0});
+  f("categorical", categorical, "columns of categories: one indicator token a level");
+  f("ignore", ignore, "columns that are not read");
+}
+
+int64_t Series::column(const std::string& name) const {
+  const auto found = std::find(columns.begin(), columns.end(), name);
+  if (found != columns.end()) return found - columns.begin();
+  const std::string near = nearest(name, columns);
+  throw std::runtime_error(path + ": there is no column '" + name + "'" +
+                           (near.empty() ? "" : "; did you mean '" + near + "'?"));
+}
+
+std::string Series::label(int64_t row) const {
+  if (times.empty()) return std::to_string(row);
+  const auto count = static_cast<int64_t>(times.size());
+  return format_time(row < count ? times[row] : frequency.after(times.back(), row - count + 1));
+}
+
+Series read_series(const std::string& path, const FileOptions& options) {
+  Series series;
+  series.path = path;
+  const bool npz = options.format == "npz" ||
+                   (options.format == "auto" && path.size() > 4 && path.ends_with(".npz"));
+  if (npz) {
+    series.values = read_npz_series(path, options.array, options.channel);
+    for (int64_t c = 0; c < series.values.size(1); ++c) series.columns.push_back(std::to_string(c));
+  } else {
+    const CsvTable table = read_csv(path, {options.delimiter, options.decimal, options.header});
+    const int64_t date = date_column(table, options);
+    if (date >= 0) series.times = read_times(table, date, options.date_format);
+    read_columns(table, date, options, series);
+  }
+  set_frequency(series, options);
+  return series;
+}
+
+Series make_series(torch::Tensor values, std::vector<std::string> columns,
+                   std::vector<Time> times) {
+  TORCH_CHECK(values.dim() == 2 && values.scalar_type() == torch::kFloat64 &&
+                  values.size(1) == static_cast<int64_t>(columns.size()),
+              "make_series: values must be float64 [T, C] with C = ", columns.size(),
+              " columns, got ", values.scalar_type(), " ", values.sizes());
+  TORCH_CHECK(times.empty() || static_cast<int64_t>(times.size()) == values.size(0),
+              "make_series: times must have T = ", values.size(0), " entries, got ", times.size());
+  Series series;
+  series.path = "<memory>";
+  series.columns = std::move(columns);
+  series.values = values.contiguous();
+  series.times = std::move(times);
+  set_frequency(series, {});
+  return series;
+}
+
+}  // namespace serpentine

@@ -1,0 +1,21 @@
+// Text files: unpacking, encoding, the place of an offset.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace serpentine {
+
+/// The whole file; gzip is unpacked. Throws with the path and the cause.
+std::string read_text(const std::string& path);
+
+/// Throws with the place of the first byte that is not UTF-8, and for UTF-16 and binary data.
+void check_utf8(const std::string& path, std::string_view text);
+
+/// "path:line:column" of a byte, both from 1; columns count characters.
+std::string place_in(const std::string& path, std::string_view text, size_t offset);
+
+/// 'text', shortened and without control characters, for an error message.
+std::string quoted(std::string_view text);
+
+}  // namespace serpentine

@@ -10,12 +10,17 @@ if(SERPENTINE_SANITIZE)
     -fsanitize=${SERPENTINE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
   target_link_options(serpentine_options INTERFACE -fsanitize=${SERPENTINE_SANITIZE})
 endif()
+
+# Compilers cache: paths are taken relative to the source tree, so that clones share results; the
+# precompiled header needs the two sloppiness flags. GCC 13 and older refuse a cached precompiled
+# header only when it is stale, which the hash of its content rules out.
 find_program(SERPENTINE_CCACHE ccache)
 if(SERPENTINE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
-      CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} ${SERPENTINE_CCACHE})
+      CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_NOHASHDIR=1
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} ${SERPENTINE_CCACHE})
 endif()
 find_program(SERPENTINE_LLD ld.lld)
-if(SERPENTINE_LLD)
+if(SERPENTINE_LLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_link_options(-fuse-ld=lld)
 endif()

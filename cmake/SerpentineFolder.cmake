@@ -34,7 +34,10 @@ function(serpentine_library name)
   target_link_libraries(serpentine_${name} PUBLIC ${arg_LINK})
 endfunction()
 
-# serpentine_test(NAME LABELS ... SOURCES ... LINK ...): one GoogleTest program, one CTest entry a case.
+# serpentine_test(NAME LABELS ... SOURCES ... LINK ...): one GoogleTest program, one CTest entry.
+#
+# Programs labelled `unit` belong to the target `unit_tests`, which the sanitizer build stops at.
+add_custom_target(unit_tests)
 function(serpentine_test name)
   cmake_parse_arguments(arg "" "" "SOURCES;LINK;LABELS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
@@ -45,4 +48,7 @@ function(serpentine_test name)
   target_compile_definitions(${name} PRIVATE SERPENTINE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")
+  if("unit" IN_LIST arg_LABELS)
+    add_dependencies(unit_tests ${name})
+  endif()
 endfunction()

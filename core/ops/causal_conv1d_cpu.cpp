@@ -180,8 +180,10 @@ struct Kept : torch::CustomClassHolder {
 
 struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
   static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                               const at::Tensor& bias, const at::Tensor& initial_state, const ScanOrder& order,
-                               bool silu, bool want_final_state) {
+                               const std::optional<at::Tensor>& maybe_bias,
+                               const std::optional<at::Tensor>& maybe_initial, const ScanOrder& order, bool silu,
+                               bool want_final_state) {
+    const at::Tensor bias = maybe_bias.value_or(at::Tensor()), initial_state = maybe_initial.value_or(at::Tensor());
     context->set_materialize_grads(false);
     context->save_for_backward({x, weight, bias, initial_state});
     context->saved_data["order"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(order));
@@ -213,8 +215,11 @@ struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
 }  // namespace
 
 CausalConv1dResult causal_conv1d(const CausalConv1dArgs& args, const ScanOrder& order, bool want_final_state) {
-  const auto made = CausalConv1d::apply(args.x, args.weight, args.bias, args.initial_state, order, args.silu,
-                                        want_final_state);
+  const auto optional = [](const at::Tensor& tensor) {
+    return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
+  };
+  const auto made = CausalConv1d::apply(args.x, args.weight, optional(args.bias), optional(args.initial_state), order,
+                                        args.silu, want_final_state);
   return {made[0], want_final_state ? made[1] : at::Tensor()};
 }
 

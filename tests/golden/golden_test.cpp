@@ -76,7 +76,7 @@ TEST(GoldenFolder, HoldsCases) { EXPECT_FALSE(folders().empty()) << "no fixtures
 
 // an empty prefix, so that a case is named Golden.Case/core_add_norm
 INSTANTIATE_TEST_SUITE_P(, Golden, ::testing::ValuesIn(folders()),
-                         [](const auto& info) { return test_name(info.param); });
+                         [](const auto& of) { return test_name(of.param); });
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Golden);
 
 }  // namespace

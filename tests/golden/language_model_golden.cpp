@@ -1,0 +1,95 @@
+// Checker of the language model: logits, what each block leaves, gradients, decoding.
+#include "golden/golden.h"
+
+#include <gtest/gtest.h>
+
+#include "core/nn/language_model.h"
+
+namespace serpentine::golden {
+namespace {
+
+using torch::Tensor;
+
+LanguageModelOptions options_of(const nlohmann::json& arguments) {
+  LanguageModelOptions options;
+  options.d_model = arguments.at("d_model").get<int64_t>();
+  options.n_layer = arguments.at("n_layer").get<int64_t>();
+  options.vocab_size = arguments.at("vocab_size").get<int64_t>();
+  options.d_intermediate = arguments.value("d_intermediate", options.d_intermediate);
+  options.rms_norm = arguments.value("rms_norm", options.rms_norm);
+  options.residual_in_fp32 = arguments.value("residual_in_fp32", options.residual_in_fp32);
+  options.pad_vocab_size_multiple = arguments.value("pad_vocab_size_multiple", options.pad_vocab_size_multiple);
+  options.tie_embeddings = arguments.value("tie_embeddings", options.tie_embeddings);
+  options.norm_epsilon = arguments.value("norm_epsilon", options.norm_epsilon);
+
+  const auto ssm = arguments.value("ssm_cfg", nlohmann::json::object());
+  const auto layer = ssm.value("layer", std::string("Mamba1"));
+  if (layer != "Mamba1") throw NotBuilt(layer + " layers");
+  options.mamba.d_state = ssm.value("d_state", options.mamba.d_state);
+  options.mamba.d_conv = ssm.value("d_conv", options.mamba.d_conv);
+  options.mamba.expand = ssm.value("expand", options.mamba.expand);
+  if (ssm.contains("dt_rank") && ssm.at("dt_rank").is_number()) options.mamba.dt_rank = ssm.at("dt_rank");
+  options.mamba.bias = ssm.value("bias", options.mamba.bias);
+  options.mamba.conv_bias = ssm.value("conv_bias", options.mamba.conv_bias);
+  if (!arguments.value("attn_layer_idx", nlohmann::json::array()).empty()) throw NotBuilt("attention layers");
+  return options;
+}
+
+LanguageModel load(const Fixture& fixture) {
+  LanguageModel model(options_of(fixture.config.at("arguments")));
+  const auto report = load_state_dict(*model, fixture.weights);
+  EXPECT_TRUE(report.ok()) << fixture.name << ": " << report.text();
+  return model;
+}
+
+void check_sequence(Fixture& fixture) {
+  auto model = load(fixture);
+  Trace trace;
+  model->backbone->trace = &trace;
+  const auto output = model(fixture.input("input"));
+  torch::autograd::backward({output}, {fixture.input("cotangent")});
+  fixture.check("output", output);
+  for (const auto& [name, tensor] : trace) fixture.check(name, tensor);
+  for (const auto& item : model->named_parameters()) fixture.check("grad." + item.key(), item.value().grad());
+}
+
+void check_precisions(Fixture& fixture) {
+  const torch::NoGradGuard no_grad;
+  const auto ids = fixture.input("input");
+  auto model = load(fixture);
+  model->to(torch::kDouble);
+  fixture.check("output64", model(ids), 1e-11);
+
+  // the reference rounds to bfloat16 at other places, so this bound is loose
+  auto low = load(fixture);
+  low->to(torch::kBFloat16);
+  fixture.check("bf16.output", low(ids), 5e-2);
+}
+
+void check_decoding(Fixture& fixture) {
+  if (!fixture.has("step.logits")) return;
+  const torch::NoGradGuard no_grad;
+  auto model = load(fixture);
+  const auto ids = fixture.input("input");
+  const int64_t prefill = fixture.config.at("prefill_len").get<int64_t>();
+  GenerationState state;
+  std::vector<Tensor> logits{model->prefill(ids.narrow(1, 0, prefill), state)};
+  for (int64_t t = prefill; t < ids.size(1); ++t) {
+    logits.push_back(model->step(ids.select(1, t), state).unsqueeze(1));
+  }
+  fixture.check("step.logits", torch::cat(logits, 1));
+}
+
+void check_language_model(Fixture& fixture) {
+  check_sequence(fixture);
+  check_precisions(fixture);
+  check_decoding(fixture);
+}
+
+}  // namespace
+
+void add_language_model_checkers(Checkers& all) {
+  all["mamba_ssm.models.mixer_seq_simple.MambaLMHeadModel"] = check_language_model;
+}
+
+}  // namespace serpentine::golden

@@ -1,6 +1,7 @@
 # serpentine_folder(NAME SOURCES ... LINK ...): one folder's OBJECT library `serpentine_NAME_objects`.
 #
 # torch/torch.h takes over ten seconds to parse, so one precompiled header is built once and reused.
+include(SerpentineIncludes)
 add_library(serpentine_pch OBJECT ${CMAKE_SOURCE_DIR}/cmake/pch.cpp)
 target_link_libraries(serpentine_pch PUBLIC serpentine_torch serpentine_options)
 target_precompile_headers(serpentine_pch PRIVATE <torch/torch.h> <nlohmann/json_fwd.hpp>)
@@ -13,8 +14,7 @@ function(serpentine_folder name)
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(${target} PUBLIC serpentine_torch serpentine_options ${arg_LINK})
   if(NOT arg_NO_PCH)
-    target_precompile_headers(${target} REUSE_FROM serpentine_pch)
-    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+    serpentine_use_pch(${target})
   endif()
 endfunction()
 
@@ -43,10 +43,7 @@ function(serpentine_test name)
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE serpentine_options ${arg_LINK} GTest::gtest GTest::gtest_main)
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/tests)
-  target_precompile_headers(${name} REUSE_FROM serpentine_pch)
-  # a program would be compiled with -fPIE, which refuses the header that was precompiled with -fPIC
-  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-  target_compile_options(${name} PRIVATE -fPIC $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+  serpentine_use_pch(${name})
   target_compile_definitions(${name} PRIVATE SERPENTINE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}")

@@ -47,20 +47,27 @@ def bound(limits, shape, what):
     return 1e3 * work, 1e3 * moved / limits["bytes"][fitting]["best"], name
 
 
+def _number(value):
+    """Three digits, never an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _time(row):
     if row is None:
         return "–"
-    return f"{row['median']:.3g} ({row['least']:.3g})" if row["count"] else row["left_out"] or "–"
+    if not row["count"]:
+        return row["left_out"] or "–"
+    return f"{_number(row['median'])} ({_number(row['least'])})"
 
 
 def _ratio(peer, ours):
-    return f"{peer['median'] / ours['median']:.1f}×" if peer and peer["count"] else "–"
+    return f"{_number(peer['median'] / ours['median'])}×" if peer and peer["count"] else "–"
 
 
 def _table(results, what):
     peers = PEERS[what]
     head = ["(B, D, L, N)", "threads", "serpentine, ms (least)", *peers,
-            *[f"over {peer}" for peer in peers], "bound, ms", "binds", "share of the bound"]
+            *[f"over {peer}" for peer in peers], "bound, ms", "binds", "bound over ours"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     rows = {(tuple(r["shape"]), r["threads"], r["name"]): r
             for r in results["rows"] if r["what"] == what}
@@ -71,7 +78,7 @@ def _table(results, what):
         work, moved, _ = bound(results["limits"][str(threads)], shape, what)
         least = max(work, moved)
         cells = [str(shape), str(threads), _time(ours), *[_time(other) for other in others],
-                 *[_ratio(other, ours) for other in others], f"{least:.3g}",
+                 *[_ratio(other, ours) for other in others], _number(least),
                  "arithmetic" if work > moved else "memory", f"{least / ours['median']:.0%}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -3,9 +3,7 @@
 import datetime
 import os
 import platform
-
-import numpy
-import torch
+from importlib import metadata
 
 PEERS = {"fwd": ("ggml", "onnxruntime"), "both": ("pscan", "loop")}
 TITLES = {"fwd": "Forward", "both": "Forward and backward"}
@@ -16,8 +14,13 @@ def machine():
     with open("/proc/cpuinfo", encoding="utf-8") as lines:
         model = next((l.split(":")[1].strip() for l in lines if l.startswith("model name")), "?")
     now = datetime.datetime.now(datetime.timezone.utc)
-    return {"processor": model, "cores": os.cpu_count(), "system": platform.platform(),
-            "torch": torch.__version__, "numpy": numpy.__version__, "date": f"{now:%Y-%m-%d}"}
+    about = {"processor": model, "cores": os.cpu_count(), "system": platform.platform()}
+    for package in ("torch", "onnxruntime", "mambapy"):
+        try:
+            about[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            about[package] = "none"
+    return about | {"date": f"{now:%Y-%m-%d}"}
 
 
 def print_row(row):

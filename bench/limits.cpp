@@ -1,6 +1,7 @@
 // What this machine can do at best: vector arithmetic of a scan, and memory traffic of its kind.
 //
-// limits THREADS: one JSON object, in lanes (state steps) and bytes a second; median and best of 41.
+// limits THREADS: one JSON object, in lanes (state steps) and bytes a second; median and best
+// of 41.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -33,8 +34,8 @@ void print_rate(const std::string& name, double units, const std::function<void(
   std::vector<double> times(41);
   for (double& time : times) time = seconds(work);
   std::sort(times.begin(), times.end());
-  std::printf("\"%s\": {\"median\": %.5g, \"best\": %.5g}", name.c_str(), units / times[times.size() / 2],
-              units / times[0]);
+  std::printf("\"%s\": {\"median\": %.5g, \"best\": %.5g}", name.c_str(),
+              units / times[times.size() / 2], units / times[0]);
 }
 
 // A scan reads u and delta and writes y; a third input stands for z or B and C. Four arrays of

@@ -16,8 +16,9 @@ using Vector = hn::Vec<Tag>;
 // Chains side by side, so that latency hides behind throughput.
 constexpr int kChains = 4;
 
-// exp2(x y), error 2e-6: adding 1.5 * 2^23 rounds the product and leaves the integer in the low bits,
-// a polynomial of degree 5 does the rest. Ten instructions; products below -126 are not clamped.
+// exp2(x y), error 2e-6: adding 1.5 * 2^23 rounds the product and leaves the integer in the low
+// bits, a polynomial of degree 5 does the rest. Ten instructions; products below -126 are not
+// clamped.
 HWY_INLINE Vector exp2_of_product(Vector x, Vector y) {
   const Tag tag;
   const hn::RebindToSigned<Tag> integers;
@@ -87,9 +88,12 @@ HWY_NOINLINE int64_t loop(int64_t count, const float* values) {
 
 int64_t run(Loop which, int64_t count, const float* values) {
   switch (which) {
-    case Loop::kExp2: return loop<Loop::kExp2>(count, values);
-    case Loop::kForward: return loop<Loop::kForward>(count, values);
-    case Loop::kBackward: return loop<Loop::kBackward>(count, values);
+    case Loop::kExp2:
+      return loop<Loop::kExp2>(count, values);
+    case Loop::kForward:
+      return loop<Loop::kForward>(count, values);
+    case Loop::kBackward:
+      return loop<Loop::kBackward>(count, values);
   }
   return 0;
 }

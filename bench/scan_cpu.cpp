@@ -34,7 +34,8 @@ class Scan : public Implementation {
     const char* names[] = {"y", "du", "ddelta", "dA", "dB", "dC"};
     for (size_t i = 0; i < results.size(); ++i) {
       const at::Tensor result = results[i].contiguous();
-      write_floats(prefix + "." + names[i] + ".f32", result.const_data_ptr<float>(), result.numel());
+      write_floats(prefix + "." + names[i] + ".f32", result.const_data_ptr<float>(),
+                   result.numel());
     }
   }
 

@@ -1,9 +1,9 @@
 // The timed side of the benchmark: reads commands from standard input, answers one JSON line each.
 //
 //   load FOLDER B D L N THREADS   reads FOLDER/{u,delta,A,B,C,dy}.f32
-//   time fwd|both COUNT WARM      COUNT times in milliseconds, after WARM calls that are not counted
-//   save fwd|both PREFIX          writes FOLDER/PREFIX.{y,...}.f32
-//   memory fwd|both               growth of the resident set at its peak, in bytes
+//   time fwd|both COUNT WARM      COUNT times in milliseconds, after WARM calls that are not
+//   counted save fwd|both PREFIX          writes FOLDER/PREFIX.{y,...}.f32 memory fwd|both growth
+//   of the resident set at its peak, in bytes
 // The driver keeps one such process an implementation and lets them run in turn.
 #pragma once
 

@@ -30,7 +30,8 @@ class GgmlScan : public Implementation {
     ggml_tensor* state = ggml_new_tensor_4d(context, GGML_TYPE_F32, n, 1, d, b);
     std::memset(state->data, 0, ggml_nbytes(state));
     ggml_tensor* u = fill(ggml_new_tensor_4d(context, GGML_TYPE_F32, 1, d, l, b), folder + "/u");
-    ggml_tensor* delta = fill(ggml_new_tensor_3d(context, GGML_TYPE_F32, d, l, b), folder + "/delta");
+    ggml_tensor* delta =
+        fill(ggml_new_tensor_3d(context, GGML_TYPE_F32, d, l, b), folder + "/delta");
     ggml_tensor* A = fill(ggml_new_tensor_2d(context, GGML_TYPE_F32, n, d), folder + "/A");
     ggml_tensor* B = fill(ggml_new_tensor_4d(context, GGML_TYPE_F32, n, 1, l, b), folder + "/B");
     ggml_tensor* C = fill(ggml_new_tensor_4d(context, GGML_TYPE_F32, n, 1, l, b), folder + "/C");

@@ -93,13 +93,17 @@ Inner<T> backward_inner(const Operands<T>& of, const ScanOrder& order, bool silu
   const T* const in = dy.template const_data_ptr<T>();
   of.walk.for_each_piece(groups, [&](int64_t b, const Piece& piece, int64_t group) {
     auto row = row_of(of, piece.sequence, silu);
-    T* const sum = sums + (group * branches + of.walk.branch(piece.sequence)) * slot;
     Window<T> window(of.walk, b, piece);
+
+    // a sum a piece, then a sum of pieces: long sequences do not lose digits
+    std::vector<T> sum(static_cast<size_t>(slot), T(0));
     for (int64_t p = piece.begin; p < piece.end; ++p) {
       row.samples = window.advance(p);
       const int64_t at = (b * positions + p) * channels;
-      conv_row_backward(row, in + at, out + at, sum, sum + width * channels);
+      conv_row_backward(row, in + at, out + at, sum.data(), sum.data() + width * channels);
     }
+    T* const total = sums + (group * branches + of.walk.branch(piece.sequence)) * slot;
+    for (int64_t i = 0; i < slot; ++i) total[i] += sum[static_cast<size_t>(i)];
   });
   const at::Tensor total = partial.sum(0);
   return {g, total.narrow(1, 0, width), total.select(1, width)};

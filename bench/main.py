@@ -137,6 +137,7 @@ def parse():
                         help="an implementation that took this long in a case has no more turns")
     parser.add_argument("--quick", action="store_true", help="the two small shapes, a few turns")
     parser.add_argument("--out", help="folder of results.json and results.md")
+    parser.add_argument("--docs", help="markdown file whose part after '## Results' is replaced")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 3, 1.0
@@ -175,6 +176,11 @@ def main():
     text = report.tables(results)
     with open(os.path.join(out, "results.md"), "w", encoding="utf-8") as file:
         file.write(text)
+    if options.docs:
+        with open(options.docs, encoding="utf-8") as file:
+            head = file.read().split("## Results\n")[0]
+        with open(options.docs, "w", encoding="utf-8") as file:
+            file.write(head + "## Results\n\n" + text)
     print("\n" + text)
     print(f"results: {os.path.join(out, 'results.json')} and results.md")
     return 0

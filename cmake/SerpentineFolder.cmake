@@ -33,7 +33,8 @@ function(serpentine_library name)
   target_link_libraries(serpentine_${name} PUBLIC serpentine_torch PRIVATE serpentine_options)
   target_link_libraries(serpentine_${name} PUBLIC ${arg_LINK})
   target_compile_features(serpentine_${name} PUBLIC cxx_std_20)
-  install(TARGETS serpentine_${name} EXPORT SerpentineTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(TARGETS serpentine_${name} EXPORT SerpentineTargets
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT development)
 endfunction()
 
 # serpentine_test(NAME LABELS ... SOURCES ... LINK ...): one GoogleTest program, one CTest entry.

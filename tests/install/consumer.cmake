@@ -7,7 +7,7 @@ function(run)
 endfunction()
 
 file(REMOVE_RECURSE ${WORK})
-run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/first)
+run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/first --component development)
 file(RENAME ${WORK}/first ${WORK}/moved)
 run(${CMAKE_COMMAND} -S ${CONSUMER} -B ${WORK}/build -G Ninja -DCMAKE_MAKE_PROGRAM=${MAKE}
   -DCMAKE_PREFIX_PATH=${WORK}/moved\;${TORCH_ROOT})

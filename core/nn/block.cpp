@@ -17,7 +17,8 @@ BlockImpl::BlockImpl(const BlockOptions& chosen, std::shared_ptr<Mixer> inner) :
   }
 }
 
-Streams BlockImpl::run(const Streams& in, const std::function<torch::Tensor(const torch::Tensor&)>& mix) {
+Streams BlockImpl::run(const Streams& in,
+                       const std::function<torch::Tensor(const torch::Tensor&)>& mix) {
   // nothing came before the first block, so nothing is dropped there
   const auto before =
       in.residual.defined() ? drop_path(in.hidden, options.drop_path, is_training()) : in.hidden;

@@ -1,4 +1,5 @@
-// The residual block around a mixer: add, norm, mix; the residual stream travels beside the hidden one.
+// The residual block around a mixer: add, norm, mix; the residual stream travels beside the hidden
+// one.
 //
 // Gu & Dao, arXiv 2312.00752; order of steps and dtype rules as state-spaces/mamba's Block.
 #pragma once

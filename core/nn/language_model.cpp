@@ -35,10 +35,11 @@ int64_t LanguageModelOptions::padded_vocab() const {
 void LanguageModelOptions::fields(Fields& f) {
   f("d_model", d_model, "channels of the residual stream", {.least = 1});
   f("n_layer", n_layer, "number of blocks", {.least = 1});
-  f("d_intermediate", d_intermediate, "inner channels of an MLP in each block; 0 for none", {.least = 0});
+  f("d_intermediate", d_intermediate, "inner channels of an MLP in each block; 0 for none",
+    {.least = 0});
   f("vocab_size", vocab_size, "number of tokens in the vocabulary", {.least = 1});
-  f("pad_vocab_size_multiple", pad_vocab_size_multiple, "the vocabulary is padded to a multiple of this",
-    {.least = 1});
+  f("pad_vocab_size_multiple", pad_vocab_size_multiple,
+    "the vocabulary is padded to a multiple of this", {.least = 1});
   f.group("mamba", mamba, "the mixer of each block");
   f("rms_norm", rms_norm, "RMS norm; false for layer norm");
   f("norm_epsilon", norm_epsilon, "added to the variance", {.least = 0});
@@ -48,26 +49,29 @@ void LanguageModelOptions::fields(Fields& f) {
 
 LanguageBackboneImpl::LanguageBackboneImpl(const LanguageModelOptions& options)
     : residual_in_fp32_(options.residual_in_fp32) {
-  embedding = register_module("embedding", torch::nn::Embedding(options.padded_vocab(), options.d_model));
+  embedding =
+      register_module("embedding", torch::nn::Embedding(options.padded_vocab(), options.d_model));
   layers = register_module("layers", torch::nn::ModuleList());
   auto mamba = options.mamba;
   mamba.d_model = options.d_model;
   for (int64_t layer = 0; layer < options.n_layer; ++layer) {
     layers->push_back(Block(block_options(options), Mamba(mamba).ptr()));
   }
-  norm_f = register_module("norm_f", Norm(options.d_model, norm_kind(options), options.norm_epsilon));
+  norm_f =
+      register_module("norm_f", Norm(options.d_model, norm_kind(options), options.norm_epsilon));
 }
 
 torch::Tensor LanguageBackboneImpl::forward(const torch::Tensor& ids, GenerationState* state) {
-  SERPENTINE_CHECK(ids.dim() == 2 && ids.scalar_type() == torch::kLong, kWho, "ids must be int64 [B, T], got ",
-                   ids.scalar_type(), " ", ids.sizes());
+  SERPENTINE_CHECK(ids.dim() == 2 && ids.scalar_type() == torch::kLong, kWho,
+                   "ids must be int64 [B, T], got ", ids.scalar_type(), " ", ids.sizes());
   if (state != nullptr && state->layers.empty()) state->layers.resize(layers->size());
   const auto order = identity_order(ids.size(1), ids.device());
   Streams streams{embedding(ids), {}};
   if (trace != nullptr) (*trace)["after_embedding"] = streams.hidden;
   for (size_t i = 0; i < layers->size(); ++i) {
     auto& block = layers->at<BlockImpl>(i);
-    streams = state == nullptr ? block.forward(streams, order) : block.prefill(streams, state->layers.at(i));
+    streams = state == nullptr ? block.forward(streams, order)
+                               : block.prefill(streams, state->layers.at(i));
     if (trace == nullptr) continue;
     (*trace)["layer" + std::to_string(i) + ".hidden"] = streams.hidden;
     (*trace)["layer" + std::to_string(i) + ".residual"] = streams.residual;
@@ -91,8 +95,8 @@ void LanguageModelImpl::reset() {
   backbone->embedding->weight.normal_(0, 0.02);
   if (!options.tie_embeddings) torch::nn::init::kaiming_uniform_(head_, std::sqrt(5.0));
 
-  // the branches that write to the residual stream shrink with depth. The published initialiser runs twice and the
-  // second run counts one branch a layer, also with an MLP
+  // the branches that write to the residual stream shrink with depth. The published initialiser
+  // runs twice and the second run counts one branch a layer, also with an MLP
   const double shrink = std::sqrt(static_cast<double>(options.n_layer));
   const auto shrunk = [&](torch::Tensor& weight) {
     torch::nn::init::kaiming_uniform_(weight, std::sqrt(5.0));

@@ -5,8 +5,8 @@
 
 #include <vector>
 
-#include <torch/nn/modules/embedding.h>
 #include <torch/nn/modules/container/modulelist.h>
+#include <torch/nn/modules/embedding.h>
 
 #include "core/nn/block.h"
 #include "core/nn/mamba.h"
@@ -56,15 +56,17 @@ class LanguageModelImpl : public torch::nn::Module {
   explicit LanguageModelImpl(const LanguageModelOptions& options);
   void reset();  // the published initialisation
 
-  torch::Tensor forward(const torch::Tensor& ids);                          // int64 [B, T] -> [B, T, padded vocab]
-  torch::Tensor prefill(const torch::Tensor& ids, GenerationState& state);  // continues from `state`, if any
-  torch::Tensor step(const torch::Tensor& ids, GenerationState& state);     // int64 [B] -> [B, padded vocab]
+  torch::Tensor forward(const torch::Tensor& ids);  // int64 [B, T] -> [B, T, padded vocab]
+  torch::Tensor prefill(const torch::Tensor& ids,
+                        GenerationState& state);  // continues from `state`, if any
+  torch::Tensor step(const torch::Tensor& ids,
+                     GenerationState& state);  // int64 [B] -> [B, padded vocab]
 
   LanguageModelOptions options;
   LanguageBackbone backbone{nullptr};
 
-  /// Holds `lm_head.weight` [padded vocab, d_model]. When tied it is the embedding's own tensor: parameters() then
-  /// lists it twice; parameter_groups.h lists it once.
+  /// Holds `lm_head.weight` [padded vocab, d_model]. When tied it is the embedding's own tensor:
+  /// parameters() then lists it twice; parameter_groups.h lists it once.
   std::shared_ptr<torch::nn::Module> lm_head;
 
  private:

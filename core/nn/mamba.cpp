@@ -25,9 +25,10 @@ torch::Tensor shifted(const torch::Tensor& past, const torch::Tensor& samples) {
 void MambaOptions::fields(Fields& f) {
   f("d_state", d_state, "states a channel", {.least = 1});
   f("d_conv", d_conv, "width of the causal convolution", {.least = 1, .most = kMaxConvWidth});
-  f("expand", expand, "inner channels as a multiple of the model's; a fraction is cut off", {.least = 0});
-  f("dt_rank", dt_rank, "rank of the projection to delta; 0 means a sixteenth of the model's channels",
+  f("expand", expand, "inner channels as a multiple of the model's; a fraction is cut off",
     {.least = 0});
+  f("dt_rank", dt_rank,
+    "rank of the projection to delta; 0 means a sixteenth of the model's channels", {.least = 0});
   f("bias", bias, "biases of the input and output projections");
   f("conv_bias", conv_bias, "bias of the convolution");
   f("dt_min", dt_min, "least initial step size", {.least = 0});
@@ -39,21 +40,23 @@ void MambaOptions::fields(Fields& f) {
 MambaImpl::MambaImpl(const MambaOptions& chosen) : options(chosen) {
   const int64_t inner = options.inner(), rank = options.rank(), states = options.d_state;
   SERPENTINE_CHECK(options.d_model >= 1 && states >= 1 && inner >= 1, kWho,
-                   "d_model, d_state and int(expand * d_model) must be at least 1, got ", options.d_model, ", ",
-                   states, " and ", inner);
-  SERPENTINE_CHECK(options.d_conv >= 1 && options.d_conv <= kMaxConvWidth, kWho, "d_conv must be in 1..",
-                   kMaxConvWidth, ", got ", options.d_conv);
+                   "d_model, d_state and int(expand * d_model) must be at least 1, got ",
+                   options.d_model, ", ", states, " and ", inner);
+  SERPENTINE_CHECK(options.d_conv >= 1 && options.d_conv <= kMaxConvWidth, kWho,
+                   "d_conv must be in 1..", kMaxConvWidth, ", got ", options.d_conv);
   using torch::nn::LinearOptions;
   in_proj = register_module(
       "in_proj", torch::nn::Linear(LinearOptions(options.d_model, 2 * inner).bias(options.bias)));
-  conv1d = register_module("conv1d", torch::nn::Conv1d(torch::nn::Conv1dOptions(inner, inner, options.d_conv)
-                                                           .groups(inner)
-                                                           .padding(options.d_conv - 1)
-                                                           .bias(options.conv_bias)));
-  x_proj = register_module("x_proj", torch::nn::Linear(LinearOptions(inner, rank + 2 * states).bias(false)));
+  conv1d = register_module("conv1d",
+                           torch::nn::Conv1d(torch::nn::Conv1dOptions(inner, inner, options.d_conv)
+                                                 .groups(inner)
+                                                 .padding(options.d_conv - 1)
+                                                 .bias(options.conv_bias)));
+  x_proj = register_module("x_proj",
+                           torch::nn::Linear(LinearOptions(inner, rank + 2 * states).bias(false)));
   dt_proj = register_module("dt_proj", torch::nn::Linear(LinearOptions(rank, inner).bias(true)));
-  out_proj = register_module("out_proj",
-                             torch::nn::Linear(LinearOptions(inner, options.d_model).bias(options.bias)));
+  out_proj = register_module(
+      "out_proj", torch::nn::Linear(LinearOptions(inner, options.d_model).bias(options.bias)));
   A_log = register_parameter("A_log", torch::empty({inner, states}));
   D = register_parameter("D", torch::empty({inner}));
   reset();
@@ -87,17 +90,21 @@ torch::Tensor MambaImpl::mix(const torch::Tensor& x, const ScanOrder& order, Mix
   if (conv1d->bias.defined()) conv.bias = conv1d->bias.unsqueeze(0);
   conv.silu = true;
   if (state != nullptr) {
-    conv.initial_state =
-        state->conv.narrow(2, 1, options.d_conv - 1).transpose(1, 2).unsqueeze(1).to(xz.scalar_type());
+    conv.initial_state = state->conv.narrow(2, 1, options.d_conv - 1)
+                             .transpose(1, 2)
+                             .unsqueeze(1)
+                             .to(xz.scalar_type());
     state->conv = shifted(state->conv, halves[0]);
   }
   const auto u = causal_conv1d(conv, order).y;  // [B, P, D]
 
-  const auto parts = x_proj(u).split_with_sizes({options.rank(), options.d_state, options.d_state}, -1);
+  const auto parts =
+      x_proj(u).split_with_sizes({options.rank(), options.d_state, options.d_state}, -1);
   const auto wide = u.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
   SelectiveScanArgs scan;
   scan.u = u;
-  scan.delta = torch::linear(parts[0], dt_proj->weight).to(u.scalar_type());  // the scan adds the bias in fp32
+  scan.delta = torch::linear(parts[0], dt_proj->weight)
+                   .to(u.scalar_type());  // the scan adds the bias in fp32
   scan.A = -A_log.to(wide).exp().unsqueeze(0);
   scan.B = parts[1].to(u.scalar_type());
   scan.C = parts[2].to(u.scalar_type());
@@ -120,7 +127,9 @@ torch::Tensor MambaImpl::mix(const torch::Tensor& x, const ScanOrder& order, Mix
   return out_proj(gated);
 }
 
-torch::Tensor MambaImpl::forward(const torch::Tensor& x, const ScanOrder& order) { return mix(x, order, nullptr); }
+torch::Tensor MambaImpl::forward(const torch::Tensor& x, const ScanOrder& order) {
+  return mix(x, order, nullptr);
+}
 
 torch::Tensor MambaImpl::forward(const torch::Tensor& x) {
   SERPENTINE_CHECK(x.dim() == 3, kWho, "x must be [B, T, d_model], got ", x.sizes());
@@ -130,8 +139,10 @@ torch::Tensor MambaImpl::forward(const torch::Tensor& x) {
 torch::Tensor MambaImpl::prefill(const torch::Tensor& x, MixerState& state) {
   SERPENTINE_CHECK(x.dim() == 3, kWho, "x must be [B, T, d_model], got ", x.sizes());
   if (!state.conv.defined()) state = empty_state(x.size(0));
-  check_shape(kWho, state.conv, "the state's conv", {x.size(0), options.inner(), options.d_conv}, "B, D, W");
-  check_shape(kWho, state.ssm, "the state's ssm", {x.size(0), options.inner(), options.d_state}, "B, D, N");
+  check_shape(kWho, state.conv, "the state's conv", {x.size(0), options.inner(), options.d_conv},
+              "B, D, W");
+  check_shape(kWho, state.ssm, "the state's ssm", {x.size(0), options.inner(), options.d_state},
+              "B, D, N");
   return mix(x, identity_order(x.size(1), x.device()), &state);
 }
 
@@ -144,7 +155,8 @@ MixerState MambaImpl::empty_state(int64_t batch) const {
   const auto weight = conv1d->weight.options();
   const auto wide = weight.dtype() == torch::kDouble ? torch::kDouble : torch::kFloat;
   return {torch::zeros({batch, options.inner(), options.d_conv}, weight.requires_grad(false)),
-          torch::zeros({batch, options.inner(), options.d_state}, weight.dtype(wide).requires_grad(false))};
+          torch::zeros({batch, options.inner(), options.d_state},
+                       weight.dtype(wide).requires_grad(false))};
 }
 
 }  // namespace serpentine

@@ -25,8 +25,9 @@ class Mixer : public torch::nn::Module {
   /// x: [B, T, d_model] -> [B, T, d_model]; the recurrence visits tokens in `order`.
   virtual torch::Tensor forward(const torch::Tensor& x, const ScanOrder& order) = 0;
 
-  /// Tokens in their given order, continuing from `state`, which is left as the last token made it. Differentiable,
-  /// through the state as well: a sequence in any chunks gives what it gives as a whole.
+  /// Tokens in their given order, continuing from `state`, which is left as the last token made it.
+  /// Differentiable, through the state as well: a sequence in any chunks gives what it gives as a
+  /// whole.
   virtual torch::Tensor prefill(const torch::Tensor& x, MixerState& state) = 0;
 
   /// One token, x: [B, 1, d_model].

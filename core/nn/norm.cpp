@@ -9,7 +9,8 @@ NormImpl::NormImpl(int64_t channels, NormKind kind, double eps) : kind_(kind), e
   if (kind == NormKind::kLayer) bias = register_parameter("bias", torch::zeros({channels}));
 }
 
-AddNormResult NormImpl::add(const at::Tensor& x, const at::Tensor& residual, bool residual_in_fp32) {
+AddNormResult NormImpl::add(const at::Tensor& x, const at::Tensor& residual,
+                            bool residual_in_fp32) {
   return add_norm({x, residual, weight, bias, kind_, eps_, residual_in_fp32});
 }
 

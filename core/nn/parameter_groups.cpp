@@ -18,7 +18,8 @@ ParameterGroups parameter_groups(const torch::nn::Module& module) {
   ParameterGroups groups;
   std::set<const void*> seen;
   for (const auto& item : module.named_parameters()) {
-    if (!item.value().requires_grad() || !seen.insert(item.value().unsafeGetTensorImpl()).second) continue;
+    if (!item.value().requires_grad() || !seen.insert(item.value().unsafeGetTensorImpl()).second)
+      continue;
     (spared(item.key(), item.value()) ? groups.not_decayed : groups.decayed).push_back(item.key());
   }
   return groups;

@@ -1,6 +1,8 @@
 // Depthwise causal convolution whose input is read through a scan order.
 //
-//   y[p] = act(bias + sum_k weight[k] x[position p - (W - 1) + k]), inside p's sequence; act: identity or SiLU.
+//   y[p] = act(bias + sum_k weight[k] x[position p - (W - 1) + k]), inside p's sequence
+//
+// act is the identity or SiLU.
 // A pad reads zeros; before a sequence lie the rows of initial_state, or zeros.
 // B batch, T tokens, P positions, S sequences, K branches, D channels, W width.
 #pragma once
@@ -26,8 +28,8 @@ struct CausalConv1dResult {
   at::Tensor final_state;  // [B, S, W - 1, D]: the last W - 1 samples; undefined unless asked for
 };
 
-/// Differentiable in x, weight, bias and initial_state; sums are fp32 (fp64 for fp64 input). On a CPU threaded and
-/// vectorised over D, with a deterministic backward; elsewhere the reference.
+/// Differentiable in x, weight, bias and initial_state; sums are fp32 (fp64 for fp64 input). On a
+/// CPU threaded and vectorised over D, with a deterministic backward; elsewhere the reference.
 CausalConv1dResult causal_conv1d(const CausalConv1dArgs& args, const ScanOrder& order,
                                  bool want_final_state = false);
 

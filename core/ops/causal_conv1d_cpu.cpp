@@ -15,7 +15,8 @@ using torch::autograd::variable_list;
 /// The widened operands of one call.
 template <class T>
 struct Operands {
-  at::Tensor x, weight, bias, initial;  // [B, T, D] rows contiguous, [K, W, D], [K, D], [B, S, W - 1, D]
+  at::Tensor x, weight, bias,
+      initial;  // [B, T, D] rows contiguous, [K, W, D], [K, D], [B, S, W - 1, D]
   Walk<T> walk;
 };
 
@@ -26,8 +27,9 @@ Operands<T> widen(const CausalConv1dArgs& args, const ScanOrder& order) {
   made.x = args.x.to(wide);
   if (made.x.size(2) > 1 && made.x.stride(2) != 1) made.x = made.x.contiguous();
   made.weight = args.weight.to(wide).transpose(1, 2).contiguous();
-  made.bias = args.bias.defined() ? args.bias.to(wide).contiguous()
-                                  : at::zeros({args.weight.size(0), args.weight.size(1)}, made.weight.options());
+  made.bias = args.bias.defined()
+                  ? args.bias.to(wide).contiguous()
+                  : at::zeros({args.weight.size(0), args.weight.size(1)}, made.weight.options());
   if (args.initial_state.defined()) made.initial = args.initial_state.to(wide).contiguous();
   made.walk = Walk<T>(made.x, made.initial, order, args.weight.size(2));
   return made;
@@ -36,8 +38,12 @@ Operands<T> widen(const CausalConv1dArgs& args, const ScanOrder& order) {
 template <class T>
 ConvRow<T> row_of(const Operands<T>& of, int64_t sequence, bool silu) {
   const int64_t k = of.walk.branch(sequence);
-  return {nullptr, of.weight.template const_data_ptr<T>() + k * of.weight.stride(0),
-          of.bias.template const_data_ptr<T>() + k * of.bias.stride(0), of.weight.size(1), of.weight.size(2), silu};
+  return {nullptr,
+          of.weight.template const_data_ptr<T>() + k * of.weight.stride(0),
+          of.bias.template const_data_ptr<T>() + k * of.bias.stride(0),
+          of.weight.size(1),
+          of.weight.size(2),
+          silu};
 }
 
 template <class T>
@@ -58,7 +64,8 @@ at::Tensor forward(const Operands<T>& of, const ScanOrder& order, bool silu) {
 
 template <class T>
 at::Tensor final_state(const Operands<T>& of, const ScanOrder& order) {
-  const int64_t batch = of.x.size(0), sequences = order.num_sequences(), before = of.weight.size(1) - 1;
+  const int64_t batch = of.x.size(0), sequences = order.num_sequences(),
+                before = of.weight.size(1) - 1;
   const int64_t channels = of.x.size(2);
   at::Tensor state = at::empty({batch, sequences, before, channels}, of.x.options());
   T* out = state.template mutable_data_ptr<T>();
@@ -80,12 +87,16 @@ struct Inner {
 };
 
 template <class T>
-Inner<T> backward_inner(const Operands<T>& of, const ScanOrder& order, bool silu, const at::Tensor& dy) {
-  const int64_t positions = order.num_positions(), channels = of.x.size(2), width = of.weight.size(1);
+Inner<T> backward_inner(const Operands<T>& of, const ScanOrder& order, bool silu,
+                        const at::Tensor& dy) {
+  const int64_t positions = order.num_positions(), channels = of.x.size(2),
+                width = of.weight.size(1);
   const int64_t branches = of.weight.size(0), slot = (width + 1) * channels;
 
-  // a fixed number of partial sums, whatever the number of threads: the result does not depend on it
-  const int64_t groups = std::clamp<int64_t>(of.x.size(0) * positions / kPieceLength, 1, kMaxGroups);
+  // a fixed number of partial sums, whatever the number of threads: the result does not depend on
+  // it
+  const int64_t groups =
+      std::clamp<int64_t>(of.x.size(0) * positions / kPieceLength, 1, kMaxGroups);
   at::Tensor partial = at::zeros({groups, branches, width + 1, channels}, of.x.options());
   at::Tensor g = at::empty({of.x.size(0), positions, channels}, of.x.options());
   T* const sums = partial.template mutable_data_ptr<T>();
@@ -109,14 +120,16 @@ Inner<T> backward_inner(const Operands<T>& of, const ScanOrder& order, bool silu
   return {g, total.narrow(1, 0, width), total.select(1, width)};
 }
 
-/// Adds to each sample's gradient the transposed convolution of g; samples are the P positions, then the rows of
-/// the initial states.
+/// Adds to each sample's gradient the transposed convolution of g; samples are the P positions,
+/// then the rows of the initial states.
 template <class T>
-void backward_samples(const Operands<T>& of, const ScanOrder& order, const at::Tensor& g, const at::Tensor& dfinal,
-                      at::Tensor& dx, at::Tensor& dinitial) {
-  const int64_t positions = order.num_positions(), channels = of.x.size(2), width = of.weight.size(1);
+void backward_samples(const Operands<T>& of, const ScanOrder& order, const at::Tensor& g,
+                      const at::Tensor& dfinal, at::Tensor& dx, at::Tensor& dinitial) {
+  const int64_t positions = order.num_positions(), channels = of.x.size(2),
+                width = of.weight.size(1);
   const int64_t sequences = order.num_sequences();
-  const at::Tensor flipped = of.weight.flip(1).contiguous(), zero = at::zeros({channels}, of.x.options());
+  const at::Tensor flipped = of.weight.flip(1).contiguous(),
+                   zero = at::zeros({channels}, of.x.options());
   const T* const none = zero.template const_data_ptr<T>();
   const T* const grad = g.template const_data_ptr<T>();
   const T* const last = dfinal.defined() ? dfinal.template const_data_ptr<T>() : nullptr;
@@ -129,10 +142,12 @@ void backward_samples(const Operands<T>& of, const ScanOrder& order, const at::T
       const bool inside = p + k >= of.walk.begin(s) && p + k < of.walk.end(s);
       rows[k] = inside ? grad + (b * positions + p + k) * channels : none;
     }
-    const T* const weight = flipped.template const_data_ptr<T>() + of.walk.branch(s) * width * channels;
+    const T* const weight =
+        flipped.template const_data_ptr<T>() + of.walk.branch(s) * width * channels;
     const int64_t into_final = p - (of.walk.end(s) - (width - 1));
     const bool kept = last != nullptr && into_final >= 0;
-    const T* const added = kept ? last + ((b * sequences + s) * (width - 1) + into_final) * channels : none;
+    const T* const added =
+        kept ? last + ((b * sequences + s) * (width - 1) + into_final) * channels : none;
     conv_row(ConvRow<T>{rows.data(), weight, added, width, channels, false}, out);
   };
   of.walk.for_each_piece(kPieces, [&](int64_t b, const Piece& piece, int64_t) {
@@ -145,20 +160,22 @@ void backward_samples(const Operands<T>& of, const ScanOrder& order, const at::T
     for (int64_t i = begin; i < end; ++i) {
       const int64_t s = i % sequences;
       for (int64_t j = 0; j < width - 1; ++j) {
-        sample(i / sequences, s, of.walk.begin(s) - (width - 1) + j, to_state + (i * (width - 1) + j) * channels);
+        sample(i / sequences, s, of.walk.begin(s) - (width - 1) + j,
+               to_state + (i * (width - 1) + j) * channels);
       }
     }
   });
 }
 
 template <class T>
-variable_list backward(const CausalConv1dArgs& args, const ScanOrder& order, const variable_list& grads,
-                       bool want_x) {
+variable_list backward(const CausalConv1dArgs& args, const ScanOrder& order,
+                       const variable_list& grads, bool want_x) {
   const auto of = widen<T>(args, order);
   const int64_t batch = of.x.size(0), positions = order.num_positions(), channels = of.x.size(2);
   const auto wide = of.x.scalar_type();
-  const at::Tensor dy = grads[0].defined() ? grads[0].to(wide).contiguous()
-                                           : at::zeros({batch, positions, channels}, of.x.options());
+  const at::Tensor dy = grads[0].defined()
+                            ? grads[0].to(wide).contiguous()
+                            : at::zeros({batch, positions, channels}, of.x.options());
   at::Tensor dfinal;
   if (grads.size() > 1 && grads[1].defined()) dfinal = grads[1].to(wide).contiguous();
 
@@ -173,7 +190,8 @@ variable_list backward(const CausalConv1dArgs& args, const ScanOrder& order, con
   }
   at::Tensor dbias;
   if (args.bias.defined()) dbias = inner.bias.to(args.bias.scalar_type());
-  return {dx, inner.weight.transpose(1, 2).to(args.weight.scalar_type()), dbias, dinitial, {}, {}, {}};
+  return {dx, inner.weight.transpose(1, 2).to(args.weight.scalar_type()), dbias, dinitial, {}, {},
+          {}};
 }
 
 /// Carries the order from forward to backward.
@@ -183,11 +201,13 @@ struct Kept : torch::CustomClassHolder {
 };
 
 struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
-  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+  static variable_list forward(AutogradContext* context, const at::Tensor& x,
+                               const at::Tensor& weight,
                                const std::optional<at::Tensor>& maybe_bias,
-                               const std::optional<at::Tensor>& maybe_initial, const ScanOrder& order, bool silu,
-                               bool want_final_state) {
-    const at::Tensor bias = maybe_bias.value_or(at::Tensor()), initial_state = maybe_initial.value_or(at::Tensor());
+                               const std::optional<at::Tensor>& maybe_initial,
+                               const ScanOrder& order, bool silu, bool want_final_state) {
+    const at::Tensor bias = maybe_bias.value_or(at::Tensor()),
+                     initial_state = maybe_initial.value_or(at::Tensor());
     context->set_materialize_grads(false);
     context->save_for_backward({x, weight, bias, initial_state});
     context->saved_data["order"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(order));
@@ -199,8 +219,10 @@ struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto saved = context->get_saved_variables();
-    const CausalConv1dArgs args{saved[0], saved[1], saved[2], saved[3], context->saved_data["silu"].toBool()};
-    const auto& order = c10::static_intrusive_pointer_cast<Kept>(context->saved_data["order"].toCapsule())->order;
+    const CausalConv1dArgs args{saved[0], saved[1], saved[2], saved[3],
+                                context->saved_data["silu"].toBool()};
+    const auto& order =
+        c10::static_intrusive_pointer_cast<Kept>(context->saved_data["order"].toCapsule())->order;
     const bool want_x = context->needs_input_grad(0);
     return args.x.scalar_type() == at::kDouble ? cpu::backward<double>(args, order, grads, want_x)
                                                : cpu::backward<float>(args, order, grads, want_x);
@@ -208,7 +230,8 @@ struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
 
  private:
   template <class T>
-  static variable_list run(const CausalConv1dArgs& args, const ScanOrder& order, bool want_final_state) {
+  static variable_list run(const CausalConv1dArgs& args, const ScanOrder& order,
+                           bool want_final_state) {
     const auto of = widen<T>(args, order);
     variable_list made{cpu::forward(of, order, args.silu).to(args.x.scalar_type())};
     if (want_final_state) made.push_back(final_state(of, order).to(args.x.scalar_type()));
@@ -218,12 +241,14 @@ struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
 
 }  // namespace
 
-CausalConv1dResult causal_conv1d(const CausalConv1dArgs& args, const ScanOrder& order, bool want_final_state) {
+CausalConv1dResult causal_conv1d(const CausalConv1dArgs& args, const ScanOrder& order,
+                                 bool want_final_state) {
   const auto optional = [](const at::Tensor& tensor) {
     return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
   };
-  const auto made = CausalConv1d::apply(args.x, args.weight, optional(args.bias), optional(args.initial_state), order,
-                                        args.silu, want_final_state);
+  const auto made =
+      CausalConv1d::apply(args.x, args.weight, optional(args.bias), optional(args.initial_state),
+                          order, args.silu, want_final_state);
   return {made[0], want_final_state ? made[1] : at::Tensor()};
 }
 

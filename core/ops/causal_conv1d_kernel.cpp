@@ -4,7 +4,10 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/ops/causal_conv1d_kernel.cpp"
 #include <hwy/foreach_target.h>
+
+// in this order
 #include <hwy/highway.h>
+
 #include <hwy/contrib/math/math-inl.h>
 
 HWY_BEFORE_NAMESPACE();
@@ -24,7 +27,8 @@ HWY_INLINE auto convolve(D d, const ConvRow<T>& row, int64_t c) {
   const int64_t width = kWidth > 0 ? kWidth : row.width;
   auto sum = hn::LoadU(d, row.bias + c);
   for (int64_t k = 0; k < width; ++k) {
-    sum = hn::MulAdd(hn::LoadU(d, row.weight + k * row.channels + c), hn::LoadU(d, row.samples[k] + c), sum);
+    sum = hn::MulAdd(hn::LoadU(d, row.weight + k * row.channels + c),
+                     hn::LoadU(d, row.samples[k] + c), sum);
   }
   return sum;
 }
@@ -40,8 +44,8 @@ HWY_INLINE int64_t forward_span(D d, const ConvRow<T>& row, int64_t c, T* out) {
 }
 
 template <int kWidth, class D, class T>
-HWY_INLINE int64_t backward_span(D d, const ConvRow<T>& row, int64_t c, const T* dy, T* g, T* weight_grad,
-                                 T* bias_grad) {
+HWY_INLINE int64_t backward_span(D d, const ConvRow<T>& row, int64_t c, const T* dy, T* g,
+                                 T* weight_grad, T* bias_grad) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto one = hn::Set(d, static_cast<T>(1));
   const int64_t width = kWidth > 0 ? kWidth : row.width;
@@ -66,7 +70,8 @@ HWY_INLINE int64_t backward_span(D d, const ConvRow<T>& row, int64_t c, const T*
 template <class T>
 void forward_row(const ConvRow<T>& row, T* out) {
   const hn::ScalableTag<T> d;
-  const int64_t done = row.width == 4 ? forward_span<4>(d, row, 0, out) : forward_span<0>(d, row, 0, out);
+  const int64_t done =
+      row.width == 4 ? forward_span<4>(d, row, 0, out) : forward_span<0>(d, row, 0, out);
   forward_span<0>(hn::CappedTag<T, 1>(), row, done, out);
 }
 
@@ -80,7 +85,8 @@ void backward_row(const ConvRow<T>& row, const T* dy, T* g, T* weight_grad, T* b
 
 void forward_f32(const ConvRow<float>& row, float* out) { forward_row(row, out); }
 void forward_f64(const ConvRow<double>& row, double* out) { forward_row(row, out); }
-void backward_f32(const ConvRow<float>& row, const float* dy, float* g, float* weight_grad, float* bias_grad) {
+void backward_f32(const ConvRow<float>& row, const float* dy, float* g, float* weight_grad,
+                  float* bias_grad) {
   backward_row(row, dy, g, weight_grad, bias_grad);
 }
 void backward_f64(const ConvRow<double>& row, const double* dy, double* g, double* weight_grad,
@@ -99,8 +105,12 @@ HWY_EXPORT(forward_f64);
 HWY_EXPORT(backward_f32);
 HWY_EXPORT(backward_f64);
 
-void conv_row(const ConvRow<float>& row, float* out) { HWY_DYNAMIC_DISPATCH(forward_f32)(row, out); }
-void conv_row(const ConvRow<double>& row, double* out) { HWY_DYNAMIC_DISPATCH(forward_f64)(row, out); }
+void conv_row(const ConvRow<float>& row, float* out) {
+  HWY_DYNAMIC_DISPATCH(forward_f32)(row, out);
+}
+void conv_row(const ConvRow<double>& row, double* out) {
+  HWY_DYNAMIC_DISPATCH(forward_f64)(row, out);
+}
 void conv_row_backward(const ConvRow<float>& row, const float* dy, float* g, float* weight_grad,
                        float* bias_grad) {
   HWY_DYNAMIC_DISPATCH(backward_f32)(row, dy, g, weight_grad, bias_grad);

@@ -1,4 +1,5 @@
-// Row kernels of the causal convolution, vectorised over channels; the instruction set is chosen at run time.
+// Row kernels of the causal convolution, vectorised over channels; the instruction set is chosen at
+// run time.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,8 @@ void conv_row(const ConvRow<float>& row, float* out);
 void conv_row(const ConvRow<double>& row, double* out);
 
 /// g [D] = dy act'(...); adds g samples[k] to weight_grad [W, D] and g to bias_grad [D].
-void conv_row_backward(const ConvRow<float>& row, const float* dy, float* g, float* weight_grad, float* bias_grad);
+void conv_row_backward(const ConvRow<float>& row, const float* dy, float* g, float* weight_grad,
+                       float* bias_grad);
 void conv_row_backward(const ConvRow<double>& row, const double* dy, double* g, double* weight_grad,
                        double* bias_grad);
 

@@ -12,7 +12,8 @@ constexpr const char* kFn = "causal_conv1d_fn";
 constexpr const char* kUpdate = "causal_conv1d_update";
 constexpr const char* kVarlen = "causal_conv1d_varlen_states";
 
-/// The convolution of channels-first samples with what lies before them. before: [B, D, W - 1] or undefined.
+/// The convolution of channels-first samples with what lies before them. before: [B, D, W - 1] or
+/// undefined.
 CausalConv1dResult convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                             const at::Tensor& before, bool silu, bool want_final_state) {
   CausalConv1dArgs args;
@@ -24,7 +25,8 @@ CausalConv1dResult convolve(const at::Tensor& x, const at::Tensor& weight, const
   return causal_conv1d(args, identity_order(x.size(2), x.device()), want_final_state);
 }
 
-/// Where in a circular buffer of `length` lie samples first .. first + count - 1 of each sequence: [B, D, count].
+/// Where in a circular buffer of `length` lie samples first .. first + count - 1 of each sequence:
+/// [B, D, count].
 at::Tensor circular(const at::Tensor& first, int64_t count, int64_t channels, int64_t length) {
   const at::Tensor index = first.unsqueeze(1) + at::arange(count, first.options());
   return index.remainder(length).unsqueeze(1).expand({first.size(0), channels, count});
@@ -32,13 +34,15 @@ at::Tensor circular(const at::Tensor& first, int64_t count, int64_t channels, in
 
 }  // namespace
 
-PublishedConvResult causal_conv1d_fn(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                                     const at::Tensor& initial_states, bool return_final_states, bool silu) {
+PublishedConvResult causal_conv1d_fn(const at::Tensor& x, const at::Tensor& weight,
+                                     const at::Tensor& bias, const at::Tensor& initial_states,
+                                     bool return_final_states, bool silu) {
   check_shape(kFn, x, "x", {-1, -1, -1}, "B, D, L");
   check_shape(kFn, weight, "weight", {x.size(1), -1}, "D, W");
   if (bias.defined()) check_shape(kFn, bias, "bias", {x.size(1)}, "D");
   if (initial_states.defined()) {
-    check_shape(kFn, initial_states, "initial_states", {x.size(0), x.size(1), weight.size(1) - 1}, "B, D, W - 1");
+    check_shape(kFn, initial_states, "initial_states", {x.size(0), x.size(1), weight.size(1) - 1},
+                "B, D, W - 1");
   }
   const auto made = convolve(x, weight, bias, initial_states, silu, return_final_states);
   PublishedConvResult result{made.y.transpose(1, 2), {}};
@@ -46,17 +50,19 @@ PublishedConvResult causal_conv1d_fn(const at::Tensor& x, const at::Tensor& weig
   return result;
 }
 
-at::Tensor causal_conv1d_update(const at::Tensor& x, at::Tensor& conv_state, const at::Tensor& weight,
-                                const at::Tensor& bias, bool silu, const at::Tensor& cache_seqlens) {
-  SERPENTINE_CHECK(x.defined() && (x.dim() == 2 || x.dim() == 3), kUpdate, "x must be [B, D] or [B, D, L]");
+at::Tensor causal_conv1d_update(const at::Tensor& x, at::Tensor& conv_state,
+                                const at::Tensor& weight, const at::Tensor& bias, bool silu,
+                                const at::Tensor& cache_seqlens) {
+  SERPENTINE_CHECK(x.defined() && (x.dim() == 2 || x.dim() == 3), kUpdate,
+                   "x must be [B, D] or [B, D, L]");
   const at::Tensor samples = x.dim() == 2 ? x.unsqueeze(-1) : x;
   const int64_t batch = samples.size(0), channels = samples.size(1), count = samples.size(2);
   check_shape(kUpdate, weight, "weight", {channels, -1}, "D, W");
   if (bias.defined()) check_shape(kUpdate, bias, "bias", {channels}, "D");
   check_shape(kUpdate, conv_state, "conv_state", {batch, channels, -1}, "B, D, M");
   const int64_t before = weight.size(1) - 1, length = conv_state.size(2);
-  SERPENTINE_CHECK(length >= before, kUpdate, "conv_state must hold at least W - 1 = ", before, " samples, got ",
-                   length);
+  SERPENTINE_CHECK(length >= before, kUpdate, "conv_state must hold at least W - 1 = ", before,
+                   " samples, got ", length);
   at::Tensor past;
   if (cache_seqlens.defined()) {
     check_shape(kUpdate, cache_seqlens, "cache_seqlens", {batch}, "B");
@@ -79,17 +85,23 @@ at::Tensor causal_conv1d_update(const at::Tensor& x, at::Tensor& conv_state, con
   return x.dim() == 2 ? y.squeeze(-1) : y;
 }
 
-at::Tensor causal_conv1d_varlen_states(const at::Tensor& x, const at::Tensor& cu_seqlens, int64_t state_len) {
+at::Tensor causal_conv1d_varlen_states(const at::Tensor& x, const at::Tensor& cu_seqlens,
+                                       int64_t state_len) {
   check_shape(kVarlen, x, "x", {-1, -1}, "total, D");
   check_shape(kVarlen, cu_seqlens, "cu_seqlens", {-1}, "S + 1");
-  SERPENTINE_CHECK(cu_seqlens.size(0) >= 1, kVarlen, "cu_seqlens must have at least one entry, got none");
+  SERPENTINE_CHECK(cu_seqlens.size(0) >= 1, kVarlen,
+                   "cu_seqlens must have at least one entry, got none");
   SERPENTINE_CHECK(state_len >= 0, kVarlen, "state_len must not be negative, got ", state_len);
   const at::Tensor edges = cu_seqlens.to(x.device(), at::kLong);
-  const at::Tensor row = edges.slice(0, 1).unsqueeze(1) + at::arange(-state_len, 0, edges.options());
+  const at::Tensor row =
+      edges.slice(0, 1).unsqueeze(1) + at::arange(-state_len, 0, edges.options());
   const at::Tensor inside = row >= edges.slice(0, 0, -1).unsqueeze(1);
-  const at::Tensor padded = at::cat({x, at::zeros({1, x.size(1)}, x.options())}, 0);  // the last row is the pad
+  const at::Tensor padded =
+      at::cat({x, at::zeros({1, x.size(1)}, x.options())}, 0);  // the last row is the pad
   const at::Tensor from = at::where(inside, row, at::full({}, x.size(0), row.options()));
-  return padded.index_select(0, from.flatten()).view({row.size(0), state_len, x.size(1)}).transpose(1, 2);
+  return padded.index_select(0, from.flatten())
+      .view({row.size(0), state_len, x.size(1)})
+      .transpose(1, 2);
 }
 
 }  // namespace serpentine

@@ -1,4 +1,5 @@
-// How the CPU convolution walks an order: pieces of sequences, and the window of samples at a position.
+// How the CPU convolution walks an order: pieces of sequences, and the window of samples at a
+// position.
 #pragma once
 
 #include <algorithm>
@@ -12,9 +13,10 @@
 
 namespace serpentine::cpu {
 
-inline constexpr int64_t kPieceLength = 64;  // positions: enough work for a task, short enough to balance
-inline constexpr int64_t kMaxGroups = 32;    // partial sums of the weights' gradient
-inline constexpr int64_t kPieces = 0;        // for_each_piece: every piece is its own task
+inline constexpr int64_t kPieceLength =
+    64;  // positions: enough work for a task, short enough to balance
+inline constexpr int64_t kMaxGroups = 32;  // partial sums of the weights' gradient
+inline constexpr int64_t kPieces = 0;      // for_each_piece: every piece is its own task
 
 struct Piece {
   int64_t sequence, begin, end;  // positions [begin, end) of one sequence
@@ -50,19 +52,21 @@ class Walk {
   int64_t branch(int64_t sequence) const { return branch_[static_cast<size_t>(sequence)]; }
   int64_t width() const { return before_ + 1; }
 
-  /// The sample at position p of a sequence; p reaches W - 1 positions before its begin. Pads are zeros.
+  /// The sample at position p of a sequence; p reaches W - 1 positions before its begin. Pads are
+  /// zeros.
   const T* row(int64_t b, int64_t sequence, int64_t p) const {
     if (p < begin(sequence)) {
       if (initial_ == nullptr) return zeros_.data();
       const int64_t sequences = static_cast<int64_t>(branch_.size());
-      return initial_ + ((b * sequences + sequence) * before_ + p - begin(sequence) + before_) * channels_;
+      return initial_ +
+             ((b * sequences + sequence) * before_ + p - begin(sequence) + before_) * channels_;
     }
     const int64_t token = tokens_ == nullptr ? p : tokens_[b * tokens_batch_ + p];
     return token < 0 ? zeros_.data() : x_ + b * x_batch_ + token * x_row_;
   }
 
-  /// Calls work(b, piece, group) for every piece of every batch row; the pieces of one group run in order on one
-  /// thread. `groups` = kPieces: no groups.
+  /// Calls work(b, piece, group) for every piece of every batch row; the pieces of one group run in
+  /// order on one thread. `groups` = kPieces: no groups.
   template <class Work>
   void for_each_piece(int64_t groups, const Work& work) const {
     const int64_t count = static_cast<int64_t>(pieces_.size()), total = batch_ * count;
@@ -70,7 +74,8 @@ class Walk {
       work(item / count, pieces_[static_cast<size_t>(item % count)], group);
     };
     if (groups == kPieces) {
-      const int64_t grain = std::max<int64_t>(1, 32768 / (kPieceLength * std::max<int64_t>(1, channels_)));
+      const int64_t grain =
+          std::max<int64_t>(1, 32768 / (kPieceLength * std::max<int64_t>(1, channels_)));
       at::parallel_for(0, total, grain, [&](int64_t begin, int64_t end) {
         for (int64_t item = begin; item < end; ++item) run(item, 0);
       });
@@ -78,7 +83,8 @@ class Walk {
     }
     at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
       for (int64_t group = begin; group < end; ++group) {
-        for (int64_t item = group * total / groups; item < (group + 1) * total / groups; ++item) run(item, group);
+        for (int64_t item = group * total / groups; item < (group + 1) * total / groups; ++item)
+          run(item, group);
       }
     });
   }
@@ -104,8 +110,10 @@ class Walk {
 template <class T>
 class Window {
  public:
-  Window(const Walk<T>& walk, int64_t b, const Piece& piece) : walk_(walk), b_(b), sequence_(piece.sequence) {
-    for (int64_t k = 1; k < walk.width(); ++k) rows_[k] = walk.row(b, sequence_, piece.begin - walk.width() + k);
+  Window(const Walk<T>& walk, int64_t b, const Piece& piece)
+      : walk_(walk), b_(b), sequence_(piece.sequence) {
+    for (int64_t k = 1; k < walk.width(); ++k)
+      rows_[k] = walk.row(b, sequence_, piece.begin - walk.width() + k);
   }
 
   const T* const* advance(int64_t p) {

@@ -13,16 +13,20 @@ void check(const AddNormArgs& args) {
   SERPENTINE_CHECK(args.x.defined() && args.x.dim() >= 1, kWho, "x must be [..., D]");
   check_shape(kWho, args.weight, "weight", {args.x.size(-1)}, "D");
   if (args.bias.defined()) check_shape(kWho, args.bias, "bias", {args.x.size(-1)}, "D");
-  if (args.residual.defined()) check_shape(kWho, args.residual, "residual", args.x.sizes(), "..., D");
+  if (args.residual.defined())
+    check_shape(kWho, args.residual, "residual", args.x.sizes(), "..., D");
 }
 
-bool is_double(const at::Tensor& tensor) { return tensor.defined() && tensor.scalar_type() == at::kDouble; }
+bool is_double(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.scalar_type() == at::kDouble;
+}
 
 at::Tensor normalise(const at::Tensor& sum, const AddNormArgs& args) {
   const auto wide = sum.scalar_type();
   const at::Tensor weight = args.weight.to(wide);
   const at::Tensor bias = args.bias.defined() ? args.bias.to(wide) : at::Tensor();
-  if (args.kind == NormKind::kLayer) return at::layer_norm(sum, {sum.size(-1)}, weight, bias, args.eps);
+  if (args.kind == NormKind::kLayer)
+    return at::layer_norm(sum, {sum.size(-1)}, weight, bias, args.eps);
   const at::Tensor y = sum * (sum.square().mean(-1, /*keepdim=*/true) + args.eps).rsqrt() * weight;
   return bias.defined() ? y + bias : y;
 }
@@ -32,7 +36,9 @@ at::Tensor normalise(const at::Tensor& sum, const AddNormArgs& args) {
 AddNormResult add_norm(const AddNormArgs& args) {
   check(args);
   const auto narrow = args.x.scalar_type();
-  const auto wide = is_double(args.x) || is_double(args.residual) || is_double(args.weight) ? at::kDouble : at::kFloat;
+  const auto wide = is_double(args.x) || is_double(args.residual) || is_double(args.weight)
+                        ? at::kDouble
+                        : at::kFloat;
   at::Tensor sum = args.x.to(wide);
   if (args.residual.defined()) sum = sum + args.residual.to(wide);
   const auto first = args.residual_in_fp32 ? wide : narrow;

@@ -1,7 +1,10 @@
-// Residual addition followed by a normalisation over channels, with the dtype rules of Mamba's fused kernel.
+// Residual addition followed by a normalisation over channels, with the dtype rules of Mamba's
+// fused kernel.
 //
-//   s = x + residual;  RMS: y = s / sqrt(mean(s^2) + eps) * weight + bias;  layer: on s - mean(s), population variance.
-// Zhang & Sennrich, arXiv 1910.07467; Ba et al., arXiv 1607.06450; state-spaces/mamba ops/triton/layer_norm.
+//   s = x + residual;  RMS: y = s / sqrt(mean(s^2) + eps) * weight + bias;  layer: on s - mean(s),
+//   population variance.
+// Zhang & Sennrich, arXiv 1910.07467; Ba et al., arXiv 1607.06450; state-spaces/mamba
+// ops/triton/layer_norm.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,8 +28,9 @@ struct AddNormResult {
   at::Tensor residual;  // [..., D]: the sum, for the next layer
 };
 
-/// Sum and statistics are fp32 (fp64 if an operand is), and the norm sees the unrounded sum. The sum leaves in the
-/// incoming residual's dtype; without one in fp32 if residual_in_fp32, else in x's dtype. Differentiable.
+/// Sum and statistics are fp32 (fp64 if an operand is), and the norm sees the unrounded sum. The
+/// sum leaves in the incoming residual's dtype; without one in fp32 if residual_in_fp32, else in
+/// x's dtype. Differentiable.
 AddNormResult add_norm(const AddNormArgs& args);
 
 }  // namespace serpentine

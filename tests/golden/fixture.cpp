@@ -28,7 +28,8 @@ Fixture::Fixture(const std::filesystem::path& folder)
   if (std::filesystem::exists(folder / "weights.safetensors")) {
     weights = read_safetensors((folder / "weights.safetensors").string()).tensors;
   }
-  for (auto& [key, value] : read_safetensors((folder / "io.safetensors").string()).tensors) io_[key] = value;
+  for (auto& [key, value] : read_safetensors((folder / "io.safetensors").string()).tensors)
+    io_[key] = value;
 }
 
 std::vector<std::string> Fixture::names() const {
@@ -62,14 +63,16 @@ bool Fixture::check(const std::string& tensor, const torch::Tensor& actual, doub
   // for tightening the tolerances: every comparison's measured error
   if (std::getenv("SERPENTINE_GOLDEN_ERRORS") != nullptr) {
     const auto found = testing::difference(actual, expected);
-    std::cout << "golden-error " << name << " " << tensor << " " << found.max << " of " << tolerance << "\n";
+    std::cout << "golden-error " << name << " " << tensor << " " << found.max << " of " << tolerance
+              << "\n";
   }
   return true;
 }
 
 void Fixture::check_equal(const std::string& tensor, const torch::Tensor& actual) {
   const auto expected = input(tensor);
-  EXPECT_TRUE(torch::equal(actual, expected)) << name << ": " << tensor << " is not equal bit for bit";
+  EXPECT_TRUE(torch::equal(actual, expected))
+      << name << ": " << tensor << " is not equal bit for bit";
 }
 
 std::vector<std::string> Fixture::unseen() const {

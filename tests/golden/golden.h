@@ -1,7 +1,7 @@
 // Golden fixtures: outputs of the authors' own code on tiny sizes, and the checks that read them.
 //
-// A fixture is a folder <root>/<area>/<case> with config.json (the reference's arguments), io.safetensors
-// (inputs, recorded tensors, gradients) and, for models, weights.safetensors.
+// A fixture is a folder <root>/<area>/<case> with config.json (the reference's arguments),
+// io.safetensors (inputs, recorded tensors, gradients) and, for models, weights.safetensors.
 #pragma once
 
 #include <filesystem>
@@ -11,14 +11,15 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "core/io/state_dict.h"
 
 namespace serpentine::golden {
 
-/// Thrown by a checker for a variant that no code exists for yet: the case is skipped with this reason.
+/// Thrown by a checker for a variant that no code exists for yet: the case is skipped with this
+/// reason.
 struct NotBuilt : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -39,8 +40,9 @@ class Fixture {
   torch::Tensor input(const std::string& tensor);
   torch::Tensor input_or_undefined(const std::string& tensor);
 
-  /// Compares with the recorded tensor, relative to its largest magnitude, if the fixture holds it; a difference
-  /// is a test failure. Returns whether it does. The tolerance follows from the name ("grad") and the dtype.
+  /// Compares with the recorded tensor, relative to its largest magnitude, if the fixture holds it;
+  /// a difference is a test failure. Returns whether it does. The tolerance follows from the name
+  /// ("grad") and the dtype.
   bool check(const std::string& tensor, const torch::Tensor& actual);
   bool check(const std::string& tensor, const torch::Tensor& actual, double tolerance);
 

@@ -13,7 +13,8 @@ namespace fs = std::filesystem;
 
 fs::path root() {
   const char* chosen = std::getenv("SERPENTINE_GOLDEN");
-  return chosen != nullptr && *chosen != '\0' ? fs::path(chosen) : fs::path(SERPENTINE_SOURCE_DIR) / "tests/golden";
+  return chosen != nullptr && *chosen != '\0' ? fs::path(chosen)
+                                              : fs::path(SERPENTINE_SOURCE_DIR) / "tests/golden";
 }
 
 std::vector<fs::path> folders() {
@@ -31,7 +32,9 @@ std::vector<fs::path> folders() {
 
 std::string test_name(const fs::path& folder) {
   auto name = folder.parent_path().filename().string() + "_" + folder.filename().string();
-  std::replace_if(name.begin(), name.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
+  std::replace_if(
+      name.begin(), name.end(),
+      [](char c) { return std::isalnum(static_cast<unsigned char>(c)) == 0; }, '_');
   return name;
 }
 
@@ -69,10 +72,13 @@ TEST_P(Golden, Case) {
   } catch (const NotBuilt& reason) {
     GTEST_SKIP() << "not built yet: " << reason.what();
   }
-  for (const auto& name : fixture.unseen()) ADD_FAILURE() << name << " of the fixture was not checked";
+  for (const auto& name : fixture.unseen())
+    ADD_FAILURE() << name << " of the fixture was not checked";
 }
 
-TEST(GoldenFolder, HoldsCases) { EXPECT_FALSE(folders().empty()) << "no fixtures under " << root(); }
+TEST(GoldenFolder, HoldsCases) {
+  EXPECT_FALSE(folders().empty()) << "no fixtures under " << root();
+}
 
 // an empty prefix, so that a case is named Golden.Case/core_add_norm
 INSTANTIATE_TEST_SUITE_P(, Golden, ::testing::ValuesIn(folders()),

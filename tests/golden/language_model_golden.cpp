@@ -18,7 +18,8 @@ LanguageModelOptions options_of(const nlohmann::json& arguments) {
   options.d_intermediate = arguments.value("d_intermediate", options.d_intermediate);
   options.rms_norm = arguments.value("rms_norm", options.rms_norm);
   options.residual_in_fp32 = arguments.value("residual_in_fp32", options.residual_in_fp32);
-  options.pad_vocab_size_multiple = arguments.value("pad_vocab_size_multiple", options.pad_vocab_size_multiple);
+  options.pad_vocab_size_multiple =
+      arguments.value("pad_vocab_size_multiple", options.pad_vocab_size_multiple);
   options.tie_embeddings = arguments.value("tie_embeddings", options.tie_embeddings);
   options.norm_epsilon = arguments.value("norm_epsilon", options.norm_epsilon);
 
@@ -28,10 +29,12 @@ LanguageModelOptions options_of(const nlohmann::json& arguments) {
   options.mamba.d_state = ssm.value("d_state", options.mamba.d_state);
   options.mamba.d_conv = ssm.value("d_conv", options.mamba.d_conv);
   options.mamba.expand = ssm.value("expand", options.mamba.expand);
-  if (ssm.contains("dt_rank") && ssm.at("dt_rank").is_number()) options.mamba.dt_rank = ssm.at("dt_rank");
+  if (ssm.contains("dt_rank") && ssm.at("dt_rank").is_number())
+    options.mamba.dt_rank = ssm.at("dt_rank");
   options.mamba.bias = ssm.value("bias", options.mamba.bias);
   options.mamba.conv_bias = ssm.value("conv_bias", options.mamba.conv_bias);
-  if (!arguments.value("attn_layer_idx", nlohmann::json::array()).empty()) throw NotBuilt("attention layers");
+  if (!arguments.value("attn_layer_idx", nlohmann::json::array()).empty())
+    throw NotBuilt("attention layers");
   return options;
 }
 
@@ -50,7 +53,8 @@ void check_sequence(Fixture& fixture) {
   torch::autograd::backward({output}, {fixture.input("cotangent")});
   fixture.check("output", output);
   for (const auto& [name, tensor] : trace) fixture.check(name, tensor);
-  for (const auto& item : model->named_parameters()) fixture.check("grad." + item.key(), item.value().grad());
+  for (const auto& item : model->named_parameters())
+    fixture.check("grad." + item.key(), item.value().grad());
 }
 
 void check_precisions(Fixture& fixture) {

@@ -41,7 +41,8 @@ void check_sequence(Fixture& fixture) {
   fixture.check("output", output);
   for (const auto& [name, tensor] : trace) fixture.check(name, tensor);
   fixture.check("grad.input", input.grad());
-  for (const auto& item : mamba->named_parameters()) fixture.check("grad." + item.key(), item.value().grad());
+  for (const auto& item : mamba->named_parameters())
+    fixture.check("grad." + item.key(), item.value().grad());
 }
 
 /// The same in double precision, against the reference in double precision.
@@ -64,7 +65,8 @@ struct Steps {
   std::vector<Tensor> output, conv, ssm;
 };
 
-Steps run_steps(MambaImpl& mamba, const Tensor& input, int64_t first, int64_t count, MixerState& state) {
+Steps run_steps(MambaImpl& mamba, const Tensor& input, int64_t first, int64_t count,
+                MixerState& state) {
   Steps steps;
   for (int64_t t = first; t < first + count; ++t) {
     steps.output.push_back(mamba.step(input.narrow(1, t, 1), state).squeeze(1));
@@ -94,7 +96,8 @@ void check_decoding(Fixture& fixture) {
   }
   if (fixture.has("zero_step.output")) {
     auto state = mamba->empty_state(input.size(0));
-    const auto steps = run_steps(*mamba, input, 0, fixture.input("zero_step.output").size(0), state);
+    const auto steps =
+        run_steps(*mamba, input, 0, fixture.input("zero_step.output").size(0), state);
     fixture.check("zero_step.output", torch::stack(steps.output));
     fixture.check("zero_step.conv_state", state.conv);
     fixture.check("zero_step.ssm_state", state.ssm);
@@ -109,6 +112,8 @@ void check_mamba(Fixture& fixture) {
 
 }  // namespace
 
-void add_mamba_checkers(Checkers& all) { all["mamba_ssm.modules.mamba_simple.Mamba"] = check_mamba; }
+void add_mamba_checkers(Checkers& all) {
+  all["mamba_ssm.modules.mamba_simple.Mamba"] = check_mamba;
+}
 
 }  // namespace serpentine::golden

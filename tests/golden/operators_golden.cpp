@@ -16,7 +16,8 @@ bool silu(const Fixture& fixture) {
   return activation.is_string() && (activation == "silu" || activation == "swish");
 }
 
-/// One run of causal_conv1d_fn with its gradients. `suffix`: "" as recorded, "64" in double precision.
+/// One run of causal_conv1d_fn with its gradients. `suffix`: "" as recorded, "64" in double
+/// precision.
 void run_conv(Fixture& fixture, const std::string& suffix) {
   const bool twice = suffix == "64";
   const auto load = [&](const std::string& name) {
@@ -27,11 +28,13 @@ void run_conv(Fixture& fixture, const std::string& suffix) {
   std::map<std::string, Tensor> in;
   for (const char* name : {"x", "weight", "bias", "initial_states"}) in[name] = load(name);
   const bool want = fixture.config.at("arguments").at("return_final_states").get<bool>();
-  const auto made = causal_conv1d_fn(in["x"], in["weight"], in["bias"], in["initial_states"], want, silu(fixture));
+  const auto made = causal_conv1d_fn(in["x"], in["weight"], in["bias"], in["initial_states"], want,
+                                     silu(fixture));
   EXPECT_EQ(made.out.scalar_type(), in["x"].scalar_type());
   EXPECT_EQ(made.final_states.defined(), fixture.has("final_states"));
 
-  std::vector<Tensor> outputs{made.out}, cotangents{fixture.input("cotangent").to(made.out.scalar_type())};
+  std::vector<Tensor> outputs{made.out},
+      cotangents{fixture.input("cotangent").to(made.out.scalar_type())};
   if (want) {
     outputs.push_back(made.final_states);
     cotangents.push_back(fixture.input("cotangent.final_states").to(made.out.scalar_type()));
@@ -62,7 +65,8 @@ void check_conv(Fixture& fixture) {
 void check_conv_update(Fixture& fixture) {
   fixture.forward_tolerance = 1e-6;
   const auto inputs = fixture.input("input"), weight = fixture.input("weight");
-  const auto bias = fixture.input_or_undefined("bias"), seen = fixture.input_or_undefined("cache_seqlens");
+  const auto bias = fixture.input_or_undefined("bias"),
+             seen = fixture.input_or_undefined("cache_seqlens");
   auto state = fixture.input("conv_state");
   const int64_t samples = inputs.dim() == 4 ? inputs.size(3) : 1;
   EXPECT_EQ(seen.defined(), fixture.config.at("arguments").at("use_cache_seqlens").get<bool>());
@@ -78,10 +82,12 @@ void check_conv_update(Fixture& fixture) {
 
 void check_varlen_states(Fixture& fixture) {
   const int64_t length = fixture.config.at("arguments").at("state_len").get<int64_t>();
-  fixture.check_equal("output", causal_conv1d_varlen_states(fixture.input("input"), fixture.input("cu_seqlens"), length));
+  fixture.check_equal("output", causal_conv1d_varlen_states(fixture.input("input"),
+                                                            fixture.input("cu_seqlens"), length));
 }
 
-/// Names are <dtype>.<rms|ln>.<res32|resin>.<tensor>; two calls, the second on the first one's residual.
+/// Names are <dtype>.<rms|ln>.<res32|resin>.<tensor>; two calls, the second on the first one's
+/// residual.
 void check_add_norm(Fixture& fixture) {
   fixture.forward_tolerance = 1e-6;
   const double eps = fixture.config.at("arguments").at("eps").get<double>();
@@ -99,7 +105,8 @@ void check_add_norm(Fixture& fixture) {
       args.x = fixture.input(group + "x" + call);
       const auto made = add_norm(args);
       EXPECT_EQ(made.y.scalar_type(), args.x.scalar_type()) << group;
-      EXPECT_EQ(made.residual.scalar_type(), fixture.input(group + "residual" + call).scalar_type()) << group;
+      EXPECT_EQ(made.residual.scalar_type(), fixture.input(group + "residual" + call).scalar_type())
+          << group;
       fixture.check(group + "y" + call, made.y);
       fixture.check(group + "residual" + call, made.residual);
       args.residual = made.residual;

@@ -33,7 +33,8 @@ inline std::string index_text(int64_t flat, at::IntArrayRef sizes) {
 inline Difference difference(const torch::Tensor& actual, const torch::Tensor& expected) {
   Difference result;
   if (!actual.defined() || !expected.defined()) {
-    result.problem = actual.defined() ? "the expected tensor is undefined" : "the tensor is undefined";
+    result.problem =
+        actual.defined() ? "the expected tensor is undefined" : "the tensor is undefined";
     return result;
   }
   if (actual.sizes() != expected.sizes()) {
@@ -55,45 +56,51 @@ inline Difference difference(const torch::Tensor& actual, const torch::Tensor& e
 
   // an all-zero expectation is compared absolutely
   const auto magnitude = e.abs().nan_to_num(0, 0, 0);
-  const double largest = magnitude.max().item<double>(), rms = std::sqrt(magnitude.square().mean().item<double>());
+  const double largest = magnitude.max().item<double>(),
+               rms = std::sqrt(magnitude.square().mean().item<double>());
   result.max = error[place].item<double>() / (largest > 0 ? largest : 1);
   result.rms = std::sqrt(error.square().mean().item<double>()) / (rms > 0 ? rms : 1);
   std::ostringstream text;
-  text << "worst at " << index_text(place, a.sizes()) << ": " << a.flatten()[place].item<double>() << ", expected "
-       << e.flatten()[place].item<double>();
+  text << "worst at " << index_text(place, a.sizes()) << ": " << a.flatten()[place].item<double>()
+       << ", expected " << e.flatten()[place].item<double>();
   result.worst = text.str();
   return result;
 }
 
-inline ::testing::AssertionResult judge(const Difference& found, double measure, double tolerance, const char* unit) {
+inline ::testing::AssertionResult judge(const Difference& found, double measure, double tolerance,
+                                        const char* unit) {
   if (!found.problem.empty()) return ::testing::AssertionFailure() << found.problem;
   if (measure <= tolerance) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << unit << " " << measure << " exceeds " << tolerance << "; " << found.worst;
+  return ::testing::AssertionFailure()
+         << unit << " " << measure << " exceeds " << tolerance << "; " << found.worst;
 }
 
-/// Relative root mean square error at most `tolerance`; NaN, infinities and shapes are looked at first.
-inline ::testing::AssertionResult is_close(const torch::Tensor& actual, const torch::Tensor& expected,
-                                           double tolerance) {
+/// Relative root mean square error at most `tolerance`; NaN, infinities and shapes are looked at
+/// first.
+inline ::testing::AssertionResult is_close(const torch::Tensor& actual,
+                                           const torch::Tensor& expected, double tolerance) {
   const auto found = difference(actual, expected);
   return judge(found, found.rms, tolerance, "relative RMS error");
 }
 
 /// Largest error at most `tolerance` times the largest magnitude of `expected`.
-inline ::testing::AssertionResult is_close_max(const torch::Tensor& actual, const torch::Tensor& expected,
-                                               double tolerance) {
+inline ::testing::AssertionResult is_close_max(const torch::Tensor& actual,
+                                               const torch::Tensor& expected, double tolerance) {
   const auto found = difference(actual, expected);
   return judge(found, found.max, tolerance, "error relative to the largest magnitude");
 }
 
-inline void expect_close(const torch::Tensor& actual, const torch::Tensor& expected, double tolerance,
-                         const std::string& what = "") {
+inline void expect_close(const torch::Tensor& actual, const torch::Tensor& expected,
+                         double tolerance, const std::string& what = "") {
   EXPECT_TRUE(is_close(actual, expected, tolerance)) << what;
 }
 
 /// Bit for bit, dtype included.
-inline void expect_equal(const torch::Tensor& actual, const torch::Tensor& expected, const std::string& what = "") {
+inline void expect_equal(const torch::Tensor& actual, const torch::Tensor& expected,
+                         const std::string& what = "") {
   ASSERT_EQ(actual.dtype(), expected.dtype()) << what;
-  EXPECT_TRUE(torch::equal(actual, expected)) << what << ": " << is_close_max(actual, expected, 0).message();
+  EXPECT_TRUE(torch::equal(actual, expected))
+      << what << ": " << is_close_max(actual, expected, 0).message();
 }
 
 }  // namespace serpentine::testing

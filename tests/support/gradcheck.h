@@ -8,10 +8,12 @@
 
 namespace serpentine::testing {
 
-/// `function` maps the inputs to any number of tensors; every output is weighed with a fixed random cotangent.
-/// All inputs are float64 leaves. `tolerance` is relative to the largest numeric gradient.
-inline void expect_gradients(const std::function<std::vector<torch::Tensor>(const std::vector<torch::Tensor>&)>& function,
-                             std::vector<torch::Tensor> inputs, double step = 1e-6, double tolerance = 1e-6) {
+/// `function` maps the inputs to any number of tensors; every output is weighed with a fixed random
+/// cotangent. All inputs are float64 leaves. `tolerance` is relative to the largest numeric
+/// gradient.
+inline void expect_gradients(
+    const std::function<std::vector<torch::Tensor>(const std::vector<torch::Tensor>&)>& function,
+    std::vector<torch::Tensor> inputs, double step = 1e-6, double tolerance = 1e-6) {
   std::vector<torch::Tensor> cotangents;
   for (const auto& out : function(inputs)) cotangents.push_back(torch::randn_like(out));
   const auto loss = [&] {

@@ -51,8 +51,10 @@ TEST(Block, StepsFollowTheWhole) {
   const auto hidden = torch::randn({2, 5, 12});
   const auto whole = block->forward({hidden, {}}, identity_order(5)).hidden;
   MixerState state;
-  expect_close(block->prefill({hidden.narrow(1, 0, 4), {}}, state).hidden, whole.narrow(1, 0, 4), 5e-6);
-  expect_close(block->step({hidden.narrow(1, 4, 1), {}}, state).hidden, whole.narrow(1, 4, 1), 5e-6);
+  expect_close(block->prefill({hidden.narrow(1, 0, 4), {}}, state).hidden, whole.narrow(1, 0, 4),
+               5e-6);
+  expect_close(block->step({hidden.narrow(1, 4, 1), {}}, state).hidden, whole.narrow(1, 4, 1),
+               5e-6);
 }
 
 TEST(DropPath, DropsWholeSamplesAndKeepsTheMean) {
@@ -70,9 +72,10 @@ TEST(DropPath, DropsWholeSamplesAndKeepsTheMean) {
 TEST(ParameterGroups, SparesTheRecurrenceNormsAndBiases) {
   auto block = small_block();
   const auto groups = parameter_groups(*block);
-  EXPECT_EQ(std::set<std::string>(groups.decayed.begin(), groups.decayed.end()),
-            (std::set<std::string>{"mixer.in_proj.weight", "mixer.conv1d.weight", "mixer.x_proj.weight",
-                                   "mixer.dt_proj.weight", "mixer.out_proj.weight"}));
+  EXPECT_EQ(
+      std::set<std::string>(groups.decayed.begin(), groups.decayed.end()),
+      (std::set<std::string>{"mixer.in_proj.weight", "mixer.conv1d.weight", "mixer.x_proj.weight",
+                             "mixer.dt_proj.weight", "mixer.out_proj.weight"}));
   EXPECT_EQ(std::set<std::string>(groups.not_decayed.begin(), groups.not_decayed.end()),
             (std::set<std::string>{"norm.weight", "mixer.A_log", "mixer.D", "mixer.conv1d.bias",
                                    "mixer.dt_proj.bias"}));

@@ -27,7 +27,8 @@ TEST(LanguageModel, PadsTheVocabularyAndTiesTheHead) {
   ASSERT_TRUE(keys.count("lm_head.weight") && keys.count("backbone.layers.3.mixer.A_log"));
   EXPECT_TRUE(keys["lm_head.weight"].is_same(keys["backbone.embedding.weight"]));
   const auto groups = parameter_groups(*model);
-  EXPECT_EQ(groups.decayed.size() + groups.not_decayed.size(), keys.size() - 1);  // the tied weight once
+  EXPECT_EQ(groups.decayed.size() + groups.not_decayed.size(),
+            keys.size() - 1);  // the tied weight once
 
   // both roles reach the one gradient, also after a change of type
   model->to(torch::kDouble);
@@ -46,8 +47,12 @@ TEST(LanguageModel, UntiedHeadIsItsOwn) {
 TEST(LanguageModel, ShrinksTheBranchesWithDepth) {
   LanguageModel model(small());
   auto& block = model->backbone->layers->at<BlockImpl>(0);
-  const auto bound = 1 / std::sqrt(32.0) / std::sqrt(4.0);  // kaiming with a = sqrt(5), then 1 / sqrt(layers)
-  const auto largest = std::dynamic_pointer_cast<MambaImpl>(block.mixer)->out_proj->weight.abs().max().item<double>();
+  const auto bound =
+      1 / std::sqrt(32.0) / std::sqrt(4.0);  // kaiming with a = sqrt(5), then 1 / sqrt(layers)
+  const auto largest = std::dynamic_pointer_cast<MambaImpl>(block.mixer)
+                           ->out_proj->weight.abs()
+                           .max()
+                           .item<double>();
   EXPECT_LE(largest, bound * 1.0001);
   EXPECT_GT(largest, 0.9 * bound);
   EXPECT_NEAR(model->backbone->embedding->weight.std().item<double>(), 0.02, 0.003);
@@ -63,7 +68,8 @@ TEST(LanguageModel, GeneratesAsTheWholeSequence) {
   const auto whole = model(ids);
   GenerationState state;
   expect_close(model->prefill(ids.narrow(1, 0, 3), state), whole.narrow(1, 0, 3), 5e-6);
-  for (int64_t t = 3; t < 8; ++t) expect_close(model->step(ids.select(1, t), state), whole.select(1, t), 5e-6);
+  for (int64_t t = 3; t < 8; ++t)
+    expect_close(model->step(ids.select(1, t), state), whole.select(1, t), 5e-6);
 }
 
 TEST(LanguageModel, RefusesIdsOfAnotherKind) {

@@ -1,8 +1,8 @@
 // The Mamba block: decoding equals the whole sequence, gradients, orders, precision, keys, init.
 #include "core/nn/mamba.h"
 
-#include <gtest/gtest.h>
 #include <ATen/autocast_mode.h>
+#include <gtest/gtest.h>
 
 #include "core/io/safetensors.h"
 #include "core/ops/merge.h"
@@ -35,20 +35,23 @@ TEST(Mamba, ChunkedPrefillEqualsTheWholeWithItsGradients) {
   torch::manual_seed(2);
   Mamba mamba(small());
   mamba->to(torch::kDouble);
-  const auto input = torch::randn({2, 17, 12}, torch::kDouble), cotangent = torch::randn_like(input);
+  const auto input = torch::randn({2, 17, 12}, torch::kDouble),
+             cotangent = torch::randn_like(input);
   const auto run = [&](const std::vector<int64_t>& sizes) {
     mamba->zero_grad();
     auto x = input.clone().requires_grad_(true);
     MixerState state;
     std::vector<Tensor> outputs;
-    for (const auto& chunk : x.split_with_sizes(sizes, 1)) outputs.push_back(mamba->prefill(chunk, state));
+    for (const auto& chunk : x.split_with_sizes(sizes, 1))
+      outputs.push_back(mamba->prefill(chunk, state));
     const auto y = torch::cat(outputs, 1);
     torch::autograd::backward({y, state.ssm.sum(), state.conv.sum()}, {cotangent, {}, {}});
     std::vector<Tensor> all{y.detach(), state.ssm.detach(), state.conv.detach(), x.grad()};
     for (const auto& parameter : mamba->parameters()) all.push_back(parameter.grad().clone());
     return all;
   };
-  const auto whole = run({17}), pieces = run({1, 2, 9, 5}), steps = run(std::vector<int64_t>(17, 1));
+  const auto whole = run({17}), pieces = run({1, 2, 9, 5}),
+             steps = run(std::vector<int64_t>(17, 1));
   for (size_t i = 0; i < whole.size(); ++i) {
     expect_close(pieces[i], whole[i], 1e-11, std::to_string(i));
     expect_close(steps[i], whole[i], 1e-11, std::to_string(i));
@@ -65,8 +68,8 @@ TEST(Mamba, GradientsMatchDifferences) {
   auto inputs = mamba->parameters();
   inputs.push_back(torch::randn({2, 5, 4}, torch::kDouble));
   expect_gradients(
-      [&](const std::vector<Tensor>& in) { return std::vector<Tensor>{mamba->forward(in.back())}; }, inputs, 1e-5,
-      1e-6);
+      [&](const std::vector<Tensor>& in) { return std::vector<Tensor>{mamba->forward(in.back())}; },
+      inputs, 1e-5, 1e-6);
 }
 
 TEST(Mamba, AnOrderIsAPermutationOfTheTokens) {
@@ -74,9 +77,11 @@ TEST(Mamba, AnOrderIsAPermutationOfTheTokens) {
   Mamba mamba(small());
   const auto x = torch::randn({2, 23, 12}), permutation = torch::randperm(23);
   const auto order = relabeled(identity_order(23), permutation);
-  const auto expected = mamba->forward(x.index_select(1, permutation)).index_select(1, permutation.argsort());
+  const auto expected =
+      mamba->forward(x.index_select(1, permutation)).index_select(1, permutation.argsort());
   expect_close(mamba->forward(x, order), expected, 1e-6);
-  expect_close(mamba->forward(x, reversed(identity_order(23))), mamba->forward(x.flip(1)).flip(1), 1e-6);
+  expect_close(mamba->forward(x, reversed(identity_order(23))), mamba->forward(x.flip(1)).flip(1),
+               1e-6);
 }
 
 TEST(Mamba, SequencesDoNotSeeEachOther) {
@@ -84,7 +89,8 @@ TEST(Mamba, SequencesDoNotSeeEachOther) {
   Mamba mamba(small());
   const auto x = torch::randn({1, 20, 12});
   const auto packed = mamba->forward(x, ragged_order(torch::tensor({0, 7, 20}, torch::kInt)));
-  const auto apart = torch::cat({mamba->forward(x.narrow(1, 0, 7)), mamba->forward(x.narrow(1, 7, 13))}, 1);
+  const auto apart =
+      torch::cat({mamba->forward(x.narrow(1, 0, 7)), mamba->forward(x.narrow(1, 7, 13))}, 1);
   expect_close(packed, apart, 1e-6);
 }
 
@@ -132,7 +138,8 @@ TEST(Mamba, AutocastKeepsTheScansParametersWide) {
   EXPECT_EQ(trace.at("A").scalar_type(), torch::kFloat);
   EXPECT_EQ(trace.at("delta").scalar_type(), torch::kBFloat16);
   expect_close(narrow, wide, 2e-2);
-  for (const auto& parameter : mamba->parameters()) EXPECT_EQ(parameter.grad().scalar_type(), torch::kFloat);
+  for (const auto& parameter : mamba->parameters())
+    EXPECT_EQ(parameter.grad().scalar_type(), torch::kFloat);
 }
 
 TEST(Mamba, SavesAndLoadsUnderTheReferencesKeys) {
@@ -142,9 +149,10 @@ TEST(Mamba, SavesAndLoadsUnderTheReferencesKeys) {
   Mamba saved(options), loaded(options);
   std::set<std::string> keys;
   for (const auto& [name, tensor] : state_dict(*saved)) keys.insert(name);
-  EXPECT_EQ(keys, (std::set<std::string>{"A_log", "D", "in_proj.weight", "in_proj.bias", "conv1d.weight",
-                                         "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias",
-                                         "out_proj.weight", "out_proj.bias"}));
+  EXPECT_EQ(keys,
+            (std::set<std::string>{"A_log", "D", "in_proj.weight", "in_proj.bias", "conv1d.weight",
+                                   "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias",
+                                   "out_proj.weight", "out_proj.bias"}));
   const std::string path = ::testing::TempDir() + "mamba_test.safetensors";
   write_safetensors(path, state_dict(*saved));
   EXPECT_TRUE(load_state_dict(*loaded, read_safetensors(path).tensors).ok());

@@ -29,13 +29,15 @@ CausalConv1dArgs random_conv(const ConvCase& of, const ScanOrder& order) {
   args.silu = of.silu;
   if (!of.optional_inputs) return args;
   args.bias = torch::randn({order.num_branches, of.channels}).to(wide);
-  args.initial_state = torch::randn({of.batch, order.num_sequences(), of.width - 1, of.channels}).to(of.type);
+  args.initial_state =
+      torch::randn({of.batch, order.num_sequences(), of.width - 1, of.channels}).to(of.type);
   return args;
 }
 
 using Convolve = CausalConv1dResult (*)(const CausalConv1dArgs&, const ScanOrder&, bool);
 
-/// y, the final state and the gradients of the defined operands, for cotangents that depend on shapes only.
+/// y, the final state and the gradients of the defined operands, for cotangents that depend on
+/// shapes only.
 std::vector<Tensor> run(Convolve convolve, CausalConv1dArgs args, const ScanOrder& order) {
   std::vector<Tensor> leaves;
   for (auto* operand : {&args.x, &args.weight, &args.bias, &args.initial_state}) {
@@ -48,7 +50,8 @@ std::vector<Tensor> run(Convolve convolve, CausalConv1dArgs args, const ScanOrde
   const auto dy = torch::randn(made.y.sizes()).to(made.y.dtype());
   const auto dfinal = torch::randn(made.final_state.sizes()).to(made.y.dtype());
   std::vector<Tensor> all{made.y.detach(), made.final_state.detach()};
-  for (const auto& grad : torch::autograd::grad({made.y, made.final_state}, leaves, {dy, dfinal}, {}, false, true)) {
+  for (const auto& grad :
+       torch::autograd::grad({made.y, made.final_state}, leaves, {dy, dfinal}, {}, false, true)) {
     all.push_back(grad);
   }
   return all;
@@ -61,14 +64,20 @@ TEST_P(CausalConv1d, MatchesReference) {
   const auto& of = GetParam();
   const auto order = make_test_order(of.order, of.batch, of.tokens);
   const auto args = random_conv(of, order);
-  const auto actual = run(causal_conv1d, args, order), expected = run(causal_conv1d_reference, args, order);
+  const auto actual = run(causal_conv1d, args, order),
+             expected = run(causal_conv1d_reference, args, order);
   const bool narrow = of.type == torch::kBFloat16 || of.type == torch::kHalf;
   ASSERT_EQ(actual.size(), expected.size());
   for (size_t i = 0; i < actual.size(); ++i) {
     EXPECT_EQ(actual[i].dtype(), expected[i].dtype());
 
-    // measured worst: float32 5.5e-7 (the reference's own sum over 2000 rows); narrow types may round the other way
-    expect_close(actual[i], expected[i], of.type == torch::kDouble ? 1e-14 : narrow ? 2e-3 : 1e-6, std::to_string(i));
+    // measured worst: float32 5.5e-7 (the reference's own sum over 2000 rows); narrow types may
+    // round the other way
+    expect_close(actual[i], expected[i],
+                 of.type == torch::kDouble ? 1e-14
+                 : narrow                  ? 2e-3
+                                           : 1e-6,
+                 std::to_string(i));
   }
 }
 
@@ -87,21 +96,24 @@ TEST_P(CausalConv1d, RepeatsBitForBitOnAnyThreads) {
 
 std::vector<ConvCase> conv_cases() {
   std::vector<ConvCase> all;
-  for (int64_t width = 1; width <= kMaxConvWidth; ++width) all.push_back({"identity", 33, 24, width});
+  for (int64_t width = 1; width <= kMaxConvWidth; ++width)
+    all.push_back({"identity", 33, 24, width});
   for (int64_t tokens : {0, 1, 2, 31, 257, 1000}) all.push_back({"identity", tokens, 24, 4});
   for (int64_t channels : {1, 7, 64}) all.push_back({"identity", 31, channels, 4});
   for (const char* order : {"reversed", "random", "cross", "padded", "groups", "ragged", "twice"}) {
     all.push_back({order, 130, 24, 4});
     all.push_back({order, 33, 5, 3, false, false});
   }
-  for (auto type : {torch::kDouble, torch::kBFloat16, torch::kHalf}) all.push_back({"random", 65, 24, 4, true, true, type});
+  for (auto type : {torch::kDouble, torch::kBFloat16, torch::kHalf})
+    all.push_back({"random", 65, 24, 4, true, true, type});
   return all;
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, CausalConv1d, ::testing::ValuesIn(conv_cases()), [](const auto& of) {
   const auto& c = of.param;
   return c.order + "_T" + std::to_string(c.tokens) + "_D" + std::to_string(c.channels) + "_W" +
-         std::to_string(c.width) + (c.optional_inputs ? "" : "_plain") + "_" + c10::toString(c.type);
+         std::to_string(c.width) + (c.optional_inputs ? "" : "_plain") + "_" +
+         c10::toString(c.type);
 });
 
 TEST(CausalConv1dGradients, MatchDifferences) {
@@ -131,7 +143,9 @@ TEST(CausalConv1dOrder, EqualsTorchConvolution) {
   torch::manual_seed(5);
   const auto x = torch::randn({2, 8, 40}), weight = torch::randn({8, 4}), bias = torch::randn({8});
   const auto padded = torch::constant_pad_nd(x, {3, 0});
-  const auto expected = torch::silu(torch::conv1d(padded, weight.unsqueeze(1), bias, at::IntArrayRef{1}, at::IntArrayRef{0}, at::IntArrayRef{1}, 8));
+  const auto expected =
+      torch::silu(torch::conv1d(padded, weight.unsqueeze(1), bias, at::IntArrayRef{1},
+                                at::IntArrayRef{0}, at::IntArrayRef{1}, 8));
   expect_close(causal_conv1d_fn(x, weight, bias, {}, false, true).out, expected, 5e-7);
 }
 
@@ -158,13 +172,15 @@ TEST(CausalConv1dState, UpdatesFollowTheWholeInBothKindsOfBuffer) {
   for (int64_t t = 0; t < 20; t += 2) {
     const auto now = x.narrow(2, t, 2), seen = torch::full({2}, t, torch::kInt);
     expect_equal(causal_conv1d_update(now, shifted, weight, bias, true), whole.narrow(2, t, 2));
-    expect_equal(causal_conv1d_update(now, circular, weight, bias, true, seen), whole.narrow(2, t, 2));
+    expect_equal(causal_conv1d_update(now, circular, weight, bias, true, seen),
+                 whole.narrow(2, t, 2));
   }
 }
 
 TEST(CausalConv1dState, VarlenStatesPadShortAndEmptySequences) {
   const auto x = torch::arange(1, 6, torch::kFloat).unsqueeze(1);
-  const auto states = causal_conv1d_varlen_states(x, torch::tensor({0, 2, 2, 5}, torch::kInt), 3).squeeze(1);
+  const auto states =
+      causal_conv1d_varlen_states(x, torch::tensor({0, 2, 2, 5}, torch::kInt), 3).squeeze(1);
   expect_equal(states, torch::tensor({{0.F, 1.F, 2.F}, {0.F, 0.F, 0.F}, {3.F, 4.F, 5.F}}));
 }
 
@@ -180,7 +196,8 @@ TEST(CausalConv1dErrors, NameTheRuleAndWhatCame) {
     }
     return std::string("no error");
   };
-  EXPECT_NE(message().find("causal_conv1d: weight must be [K, D, W] = [1, 3, -1], got [1, 4, 4]"), std::string::npos)
+  EXPECT_NE(message().find("causal_conv1d: weight must be [K, D, W] = [1, 3, -1], got [1, 4, 4]"),
+            std::string::npos)
       << message();
   args.weight = torch::zeros({1, 3, 8});
   EXPECT_NE(message().find("the width must be in 1..7, got 8"), std::string::npos) << message();

@@ -1,0 +1,151 @@
+#include "core/ops/selective_scan_published.h"
+
+#include <torch/torch.h>
+
+#include "core/check.h"
+#include "core/ops/selective_scan.h"
+
+namespace serpentine {
+namespace {
+
+constexpr const char* kFn = "selective_scan_fn";
+constexpr const char* kUpdate = "selective_state_update";
+
+/// The number of groups of B or C; a constant one differs between channels.
+int64_t groups_of(const at::Tensor& x, const char* name, int64_t batch, int64_t channels,
+                  int64_t states, int64_t length) {
+  SERPENTINE_CHECK(x.defined() && x.dim() >= 2 && x.dim() <= 4, kFn, name,
+                   " must be [D, N], [B, N, L] or [B, G, N, L]");
+  if (x.dim() == 2) {
+    check_shape(kFn, x, name, {channels, states}, "D, N");
+    return channels;
+  }
+  if (x.dim() == 3) {
+    check_shape(kFn, x, name, {batch, states, length}, "B, N, L");
+    return 1;
+  }
+  check_shape(kFn, x, name, {batch, -1, states, length}, "B, G, N, L");
+  SERPENTINE_CHECK(x.size(1) >= 1 && channels % x.size(1) == 0, kFn, "the groups of ", name,
+                   " must divide D = ", channels, ", got ", x.size(1));
+  return x.size(1);
+}
+
+/// B or C as rows by position, position (group, l): [B, groups * L, N].
+at::Tensor state_rows(const at::Tensor& x, int64_t batch, int64_t groups, int64_t length) {
+  at::Tensor rows;  // [B, own groups, L, N]
+  if (x.dim() == 2) {
+    rows = x.view({1, x.size(0), 1, x.size(1)}).expand({batch, x.size(0), length, x.size(1)});
+  } else {
+    rows = (x.dim() == 3 ? x.unsqueeze(1) : x).transpose(2, 3);
+  }
+  if (rows.size(1) != groups) {
+    rows = rows.unsqueeze(2)
+               .expand({batch, rows.size(1), groups / rows.size(1), length, rows.size(3)})
+               .flatten(1, 2);
+  }
+  return rows.reshape({batch, groups * length, rows.size(3)});
+}
+
+/// [B, D, L] as rows by position: [B, groups * L, D / groups].
+at::Tensor channel_rows(const at::Tensor& x, int64_t groups) {
+  const int64_t batch = x.size(0), channels = x.size(1) / groups, length = x.size(2);
+  return x.reshape({batch, groups, channels, length})
+      .transpose(2, 3)
+      .reshape({batch, groups * length, channels});
+}
+
+/// One sequence and one branch a group; position (group, l) is a token of its own.
+ScanOrder group_order(int64_t groups, int64_t length, at::Device device) {
+  ScanOrder order = ragged_order(at::arange(groups + 1) * length).to(device);
+  order.branch = at::arange(groups, order.branch.options());
+  order.num_branches = groups;
+  return order;
+}
+
+at::Tensor grouped(const at::Tensor& x, int64_t groups, at::ScalarType type) {
+  if (!x.defined()) return x;
+  std::vector<int64_t> shape = {groups, x.size(0) / groups};
+  if (x.dim() == 2) shape.push_back(x.size(1));
+  return x.to(type).reshape(shape);
+}
+
+void check_published(const PublishedScanArgs& args) {
+  check_shape(kFn, args.u, "u", {-1, -1, -1}, "B, D, L");
+  check_shape(kFn, args.delta, "delta", args.u.sizes(), "B, D, L");
+  check_shape(kFn, args.A, "A", {args.u.size(1), -1}, "D, N");
+  SERPENTINE_CHECK(!args.A.is_complex(), kFn, "A must be real, got ", args.A.scalar_type());
+  if (args.z.defined()) check_shape(kFn, args.z, "z", args.u.sizes(), "B, D, L");
+  if (args.D.defined()) check_shape(kFn, args.D, "D", {args.u.size(1)}, "D");
+  if (args.delta_bias.defined()) {
+    check_shape(kFn, args.delta_bias, "delta_bias", {args.u.size(1)}, "D");
+  }
+}
+
+}  // namespace
+
+PublishedScanResult selective_scan_fn(const PublishedScanArgs& args, bool return_last_state) {
+  check_published(args);
+  const int64_t batch = args.u.size(0), channels = args.u.size(1), length = args.u.size(2);
+  const int64_t states = args.A.size(1);
+  const int64_t b_groups = groups_of(args.B, "B", batch, channels, states, length);
+  const int64_t c_groups = groups_of(args.C, "C", batch, channels, states, length);
+  const int64_t groups = b_groups % c_groups == 0   ? b_groups
+                         : c_groups % b_groups == 0 ? c_groups
+                                                    : channels;
+  const at::ScalarType type = args.u.scalar_type();
+  const at::ScalarType wide = type == at::kDouble ? at::kDouble : at::kFloat;
+
+  SelectiveScanArgs scan;  // in fp32, so that the gate's product is rounded once
+  scan.u = channel_rows(args.u, groups).to(wide);
+  scan.delta = channel_rows(args.delta, groups).to(wide);
+  scan.A = grouped(args.A, groups, wide);
+  scan.B = state_rows(args.B, batch, groups, length).to(wide);
+  scan.C = state_rows(args.C, batch, groups, length).to(wide);
+  scan.D = grouped(args.D, groups, wide);
+  scan.delta_bias = grouped(args.delta_bias, groups, wide);
+  scan.delta_softplus = args.delta_softplus;
+  const auto made = selective_scan(scan, group_order(groups, length, args.u.device()),
+                                   Rows::kPosition, Merge::kSum, return_last_state);
+  at::Tensor out = made.y.reshape({batch, groups, length, channels / groups})
+                       .transpose(2, 3)
+                       .reshape({batch, channels, length});
+  if (args.z.defined()) out = out * at::silu(args.z.to(wide));
+  PublishedScanResult result{out.to(type), {}};
+  if (return_last_state) result.last_state = made.final_state.reshape({batch, channels, states});
+  return result;
+}
+
+at::Tensor selective_state_update(at::Tensor& state, const StateUpdateArgs& args) {
+  SERPENTINE_CHECK(state.defined() && (state.dim() == 3 || state.dim() == 4), kUpdate,
+                   "state must be [B, D, N] or [B, H, D, N]");
+  const bool heads = state.dim() == 4;
+  const auto with_heads = [heads](const at::Tensor& x, int64_t axis) {
+    return heads || !x.defined() ? x : x.unsqueeze(axis);
+  };
+  const at::Tensor old = with_heads(state, 1);  // [B, H, D, N]
+  const int64_t batch = old.size(0), count = old.size(1), channels = old.size(2), n = old.size(3);
+  const at::Tensor x = with_heads(args.x, 1), A = with_heads(args.A, 0);
+  check_shape(kUpdate, x, "x", {batch, count, channels}, "B, H, D");
+  check_shape(kUpdate, args.dt, "dt", args.x.sizes(), "as x");
+  check_shape(kUpdate, A, "A", {count, channels, n}, "H, D, N");
+  const auto by_head = [&](const at::Tensor& rows, const char* name) {
+    const at::Tensor groups = with_heads(rows, 1);
+    check_shape(kUpdate, groups, name, {batch, -1, n}, "B, G, N");
+    SERPENTINE_CHECK(groups.size(1) >= 1 && count % groups.size(1) == 0, kUpdate, "the groups of ",
+                     name, " must divide H = ", count, ", got ", groups.size(1));
+    return groups.repeat_interleave(count / groups.size(1), 1).unsqueeze(2);  // [B, H, 1, N]
+  };
+  const at::ScalarType wide = at::promote_types(A.scalar_type(), state.scalar_type());
+  at::Tensor dt = with_heads(args.dt, 1).to(wide);
+  if (args.dt_bias.defined()) dt = dt + with_heads(args.dt_bias, 0);
+  if (args.dt_softplus) dt = at::softplus(dt, /*beta=*/1, /*threshold=*/20);
+  const at::Tensor input = (dt * x.to(wide)).unsqueeze(-1) * by_head(args.B, "B").to(wide);
+  const at::Tensor next = old * at::exp(dt.unsqueeze(-1) * A) + input;
+  at::Tensor y = (next * by_head(args.C, "C").to(wide)).sum(-1);
+  if (args.D.defined()) y = y + x * with_heads(args.D, 0);
+  if (args.z.defined()) y = y * at::silu(with_heads(args.z, 1).to(wide));
+  state.detach().copy_(heads ? next : next.squeeze(1));
+  return (heads ? y : y.squeeze(1)).to(args.x.scalar_type());
+}
+
+}  // namespace serpentine

@@ -1,0 +1,121 @@
+// What every registered strategy promises, over awkward sizes.
+#include "scans/serialization.h"
+
+#include "support/close.h"
+
+namespace serpentine::testing {
+namespace {
+
+const Registry<Serialization>& registry() {
+  static const Registry<Serialization>& all = [] () -> const Registry<Serialization>& {
+    static Registry<Serialization> made("serialization");
+    add_serializations(made);
+    return made;
+  }();
+  return all;
+}
+
+std::shared_ptr<Serialization> build(const std::string& yaml) {
+  return build_serialization(registry(), Config::parse(yaml));
+}
+
+TokenLayout image(int64_t height, int64_t width) {
+  TokenLayout layout;
+  layout.num_tokens = height * width;
+  layout.height = height;
+  layout.width = width;
+  return layout;
+}
+
+ScanOrder draw(const Serialization& strategy, const TokenLayout& layout, uint64_t seed) {
+  ScanContext context;
+  context.training = true;
+  context.generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  return strategy.order(layout, context);
+}
+
+struct Size {
+  int64_t height, width;
+};
+
+class Strategy : public ::testing::TestWithParam<std::tuple<std::string, Size>> {
+ protected:
+  std::shared_ptr<Serialization> strategy = build("type: " + std::get<0>(GetParam()));
+  TokenLayout layout = image(std::get<1>(GetParam()).height, std::get<1>(GetParam()).width);
+};
+
+TEST_P(Strategy, CoversItsPositions) {
+  const ScanOrder order = draw(*strategy, layout, 1);
+  EXPECT_EQ(order.num_tokens, layout.num_tokens);
+  EXPECT_EQ(order.num_branches, strategy->num_branches());
+  ASSERT_EQ(order.offsets.size(0), order.num_sequences() + 1);
+  EXPECT_EQ(order.offsets[0].item<int64_t>(), 0);
+  EXPECT_EQ(order.offsets[-1].item<int64_t>(), order.num_positions());
+  EXPECT_TRUE((order.offsets.diff() >= 0).all().item<bool>());
+  EXPECT_EQ(order.branch[-1].item<int64_t>() + 1, order.num_branches);
+  EXPECT_TRUE((order.branch.diff() >= 0).all().item<bool>());
+  EXPECT_TRUE((order.tokens < order.num_tokens).all().item<bool>());
+}
+
+TEST_P(Strategy, VisitsInvertTokens) {
+  const ScanOrder order = draw(*strategy, layout, 1);
+  const auto tokens = order.tokens.to(torch::kLong);
+  ASSERT_EQ(tokens.dim(), 1);
+  EXPECT_EQ((tokens >= 0).sum().item<int64_t>(), order.num_tokens * order.num_visits());
+  const auto back = tokens.index_select(0, order.visits.flatten().to(torch::kLong)).view_as(order.visits);
+  EXPECT_TRUE(back.equal(torch::arange(order.num_tokens).unsqueeze(1).expand_as(back)));
+  if (order.identity) {
+    EXPECT_TRUE(tokens.equal(torch::arange(order.num_tokens)));
+  }
+}
+
+TEST_P(Strategy, RepeatsWithItsSeed) {
+  const ScanOrder first = draw(*strategy, layout, 5), second = draw(*strategy, layout, 5);
+  EXPECT_TRUE(first.tokens.equal(second.tokens));
+  EXPECT_TRUE(first.offsets.equal(second.offsets));
+}
+
+std::string case_name(const ::testing::TestParamInfo<std::tuple<std::string, Size>>& info) {
+  const Size size = std::get<1>(info.param);
+  return std::get<0>(info.param) + "_" + std::to_string(size.height) + "x" + std::to_string(size.width);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, Strategy,
+    ::testing::Combine(::testing::ValuesIn(registry().names()),
+                       ::testing::Values(Size{1, 1}, Size{1, 7}, Size{5, 3}, Size{13, 11}, Size{8, 8})),
+    case_name);
+
+TEST(Serialization, KnowsItsStrategies) {
+  EXPECT_EQ(registry().names(), (std::vector<std::string>{"bidirectional", "identity", "reversed"}));
+}
+
+TEST(Serialization, ReversesPackedSamplesOneByOne) {
+  TokenLayout layout;
+  layout.num_tokens = 5;
+  layout.sample_offsets = torch::tensor({0, 2, 5}, torch::kInt);
+  const ScanOrder order = build("{type: reversed}")->order(layout, {});
+  EXPECT_TRUE(order.tokens.equal(torch::tensor({1, 0, 4, 3, 2}, torch::kInt)));
+  EXPECT_TRUE(order.offsets.equal(layout.sample_offsets));
+}
+
+TEST(Serialization, NestsStrategies) {
+  const auto strategy = build("{type: bidirectional, inner: {type: reversed}}");
+  EXPECT_EQ(strategy->num_branches(), 2);
+  const ScanOrder order = strategy->order(image(1, 3), {});
+  EXPECT_TRUE(order.tokens.equal(torch::tensor({2, 1, 0, 0, 1, 2}, torch::kInt)));
+  EXPECT_TRUE(order.branch.equal(torch::tensor({0, 1}, torch::kInt)));
+  EXPECT_EQ(order.num_visits(), 2);
+}
+
+TEST(Serialization, NamesTheKnownOnes) {
+  try {
+    build("{type: bidirectionl}");
+    FAIL() << "an unknown strategy was built";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("bidirectional"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace serpentine::testing

@@ -34,21 +34,23 @@ SelectiveScanResult selective_scan_reference(const SelectiveScanArgs& args, cons
   const at::Tensor B = (by_token ? branch_rows(args.B, order) : args.B).to(wide);
   const at::Tensor C = (by_token ? branch_rows(args.C, order) : args.C).to(wide);
 
+  // taken apart once: the gradient of a selection is as large as what it selects from
+  const auto us = u.unbind(1), deltas = delta.unbind(1), Bs = B.unbind(1), Cs = C.unbind(1);
   const at::Tensor offsets = order.offsets.cpu(), branches = order.branch.cpu();
   const at::Tensor zero = at::zeros({u.size(0), u.size(2), args.A.size(2)}, args.A.options());
   std::vector<at::Tensor> outputs, final_states;
   for (int64_t s = 0; s < order.num_sequences(); ++s) {
     const int64_t k = branches.data_ptr<int32_t>()[s];
     at::Tensor h = args.initial_state.defined() ? args.initial_state.select(1, s) : zero;
-    for (int64_t p = offsets.data_ptr<int32_t>()[s]; p < offsets.data_ptr<int32_t>()[s + 1]; ++p) {
-      const at::Tensor u_p = u.select(1, p);                                      // [B, D]
-      at::Tensor dt = delta.select(1, p);                                         // [B, D]
+    const size_t end = offsets.data_ptr<int32_t>()[s + 1];
+    for (size_t p = offsets.data_ptr<int32_t>()[s]; p < end; ++p) {
+      at::Tensor dt = deltas[p];  // [B, D]
       if (args.delta_bias.defined()) dt = dt + args.delta_bias[k];
       if (args.delta_softplus) dt = at::softplus(dt, /*beta=*/1, /*threshold=*/20);
-      const at::Tensor decay = at::exp(dt.unsqueeze(-1) * args.A[k]);             // [B, D, N]
-      h = decay * h + (dt * u_p).unsqueeze(-1) * B.select(1, p).unsqueeze(1);
-      at::Tensor y = (h * C.select(1, p).unsqueeze(1)).sum(-1);                   // [B, D]
-      if (args.D.defined()) y = y + args.D[k] * u_p;
+      const at::Tensor decay = at::exp(dt.unsqueeze(-1) * args.A[k]);  // [B, D, N]
+      h = decay * h + (dt * us[p]).unsqueeze(-1) * Bs[p].unsqueeze(1);
+      at::Tensor y = (h * Cs[p].unsqueeze(1)).sum(-1);  // [B, D]
+      if (args.D.defined()) y = y + args.D[k] * us[p];
       outputs.push_back(y);
     }
     final_states.push_back(h);

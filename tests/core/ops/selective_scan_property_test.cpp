@@ -1,0 +1,169 @@
+// What the scan promises beside its numbers: exact gradients, determinism, memory, clear errors.
+#include <hwy/targets.h>
+
+#include "core/ops/counting_allocator.h"
+#include "core/ops/scan_cases.h"
+#include "support/gradcheck.h"
+
+namespace serpentine::testing {
+namespace {
+
+void expect_same(const ScanRun& actual, const ScanRun& expected) {
+  ASSERT_EQ(actual.names, expected.names);
+  for (size_t i = 0; i < actual.values.size(); ++i) {
+    expect_equal(actual.values[i], expected.values[i], actual.names[i]);
+  }
+}
+
+class SelectiveScanGradient : public ::testing::TestWithParam<ScanCase> {};
+
+TEST_P(SelectiveScanGradient, EqualsFiniteDifferences) {
+  const ScanCase& scan = GetParam();
+  torch::manual_seed(3);
+  const ScanOrder order = make_test_order(scan.order, scan.batch, scan.tokens);
+  const SelectiveScanArgs args = random_args(scan, order);
+  std::vector<torch::Tensor> inputs;
+  for (const auto& tensor : operands_of(args)) inputs.push_back(tensor.clone());
+  expect_gradients(
+      [&](const std::vector<torch::Tensor>& operands) {
+        const auto made = selective_scan(with_operands(args, operands), order, scan.rows, scan.merge, true);
+        return std::vector<torch::Tensor>{made.y, made.final_state};
+      },
+      inputs);
+}
+
+std::vector<ScanCase> gradient_cases() {
+  std::vector<ScanCase> all;
+  const ScanCase tiny{.tokens = 5, .channels = 3, .states = 2, .initial_state = true, .type = torch::kDouble};
+  for (const char* order : {"identity", "random", "cross", "padded", "groups", "ragged", "twice"}) {
+    for (const Rows rows : {Rows::kToken, Rows::kPosition}) {
+      ScanCase scan = tiny;
+      scan.order = order;
+      scan.rows = rows;
+      all.push_back(scan);
+    }
+  }
+  for (const Merge merge : {Merge::kMean, Merge::kConcat}) {
+    ScanCase scan = tiny;
+    scan.order = "cross";
+    scan.merge = merge;
+    all.push_back(scan);
+  }
+  ScanCase chunks = tiny;  // three chunks of saved states
+  chunks.batch = 1, chunks.tokens = 135, chunks.channels = 1, chunks.states = 1;
+  all.push_back(chunks);
+  return all;
+}
+
+std::string case_name(const ::testing::TestParamInfo<ScanCase>& info) { return name_of(info.param); }
+INSTANTIATE_TEST_SUITE_P(Double, SelectiveScanGradient, ::testing::ValuesIn(gradient_cases()), case_name);
+
+const ScanCase kWide{.tokens = 150, .channels = 192, .initial_state = true};
+
+TEST(SelectiveScanPromise, IdentityOrderEqualsAnIndex) {
+  ScanCase scan = kWide;
+  for (const Rows rows : {Rows::kToken, Rows::kPosition}) {
+    scan.rows = rows;
+    torch::manual_seed(4);
+    const ScanOrder plain = identity_order(scan.tokens);
+    const ScanOrder indexed = make_order(plain.tokens, plain.offsets, plain.branch, scan.tokens);
+    ASSERT_TRUE(plain.identity && !indexed.identity);
+    const SelectiveScanArgs args = random_args(scan, plain);
+    expect_same(run_scan(selective_scan, args, indexed, scan), run_scan(selective_scan, args, plain, scan));
+  }
+}
+
+TEST(SelectiveScanPromise, RunsAndThreadCountsAgreeBitForBit) {
+  const int threads = torch::get_num_threads();
+  for (const char* name : {"identity", "cross", "ragged"}) {
+    ScanCase scan = kWide;
+    scan.order = name;
+    torch::manual_seed(5);
+    const ScanOrder order = make_test_order(name, scan.batch, scan.tokens);
+    const SelectiveScanArgs args = random_args(scan, order);
+    torch::set_num_threads(1);
+    const ScanRun first = run_scan(selective_scan, args, order, scan);
+    expect_same(run_scan(selective_scan, args, order, scan), first);
+    for (const int count : {2, 3}) {
+      torch::set_num_threads(count);
+      expect_same(run_scan(selective_scan, args, order, scan), first);
+    }
+  }
+  torch::set_num_threads(threads);
+}
+
+/// Every instruction set of this machine, not only the best.
+TEST(SelectiveScanPromise, InstructionSetsAgree) {
+  torch::manual_seed(6);
+  const ScanCase scan{.order = "cross", .tokens = 70, .channels = 40, .states = 7};
+  const ScanOrder order = make_test_order(scan.order, scan.batch, scan.tokens);
+  const SelectiveScanArgs args = random_args(scan, order);
+  const ScanRun best = run_scan(selective_scan, args, order, scan);
+  const int64_t supported = hwy::SupportedTargets();
+  for (int64_t rest = supported; rest != 0; rest &= rest - 1) {
+    hwy::SetSupportedTargetsForTest(rest);
+    const ScanRun run = run_scan(selective_scan, args, order, scan);
+    for (size_t i = 0; i < run.values.size(); ++i) {
+      EXPECT_TRUE(is_close_max(run.values[i], best.values[i], 1e-5)) << run.names[i] << ", targets " << rest;
+    }
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
+/// Peak bytes of tensors made by forward and backward, over the bytes of [B, P, D].
+double peak_of(ScanFunction function, const ScanCase& scan) {
+  const ScanOrder order = make_test_order(scan.order, scan.batch, scan.tokens);
+  SelectiveScanArgs args = random_args(scan, order);
+  std::vector<torch::Tensor> leaves;
+  for (const auto& tensor : operands_of(args)) leaves.push_back(tensor.detach().requires_grad_(true));
+  const CountingAllocator counter;
+  const auto y = function(with_operands(args, leaves), order, scan.rows, scan.merge, false).y;
+  const auto grads = torch::autograd::grad({y.sum()}, leaves);
+  return static_cast<double>(counter.peak()) /
+         static_cast<double>(4 * scan.batch * order.num_positions() * scan.channels);
+}
+
+TEST(SelectiveScanPromise, MemoryIsAFewTimesTheRows) {
+  const ScanCase plain{.batch = 1, .tokens = 512, .channels = 128, .states = 16, .rows = Rows::kPosition};
+  const double bound = 7;  // y and its gradient, du, ddelta, dB and dC, saved states, A's sums
+  EXPECT_LE(peak_of(selective_scan, plain), bound);
+  EXPECT_GT(peak_of(selective_scan_reference, plain), 16);  // the count does see a B L D N tensor
+  ScanCase cross = plain;
+  cross.order = "cross";
+  cross.rows = Rows::kToken;
+  EXPECT_LE(peak_of(selective_scan, cross), bound);
+  ScanCase states = plain;
+  states.states = 256, states.channels = 512, states.tokens = 1024;
+  EXPECT_LE(peak_of(selective_scan, states), bound);
+}
+
+TEST(SelectiveScanPromise, DecaysToZeroAndSurvivesExtremes) {
+  const ScanOrder order = identity_order(4);
+  SelectiveScanArgs args = random_args({.batch = 1, .tokens = 4, .channels = 3, .states = 2}, order);
+  args.delta = torch::tensor({-200.0f, 200.0f, 25.0f, -30.0f}).view({1, 4, 1, 1}).expand({1, 4, 1, 3});
+  args.A = torch::full({1, 3, 2}, -50.0f);
+  const auto actual = selective_scan(args, order, Rows::kToken, Merge::kSum, true);
+  const auto expected = selective_scan_reference(args, order, Rows::kToken, Merge::kSum, true);
+  EXPECT_TRUE(is_close_max(actual.y, expected.y, 1e-6));
+  EXPECT_TRUE(is_close_max(actual.final_state, expected.final_state, 1e-6));
+  args.u[0][1][1] = NAN;
+  const auto y = selective_scan(args, order).y;
+  EXPECT_TRUE(torch::isnan(y[0][1][1]).item<bool>());
+  EXPECT_TRUE(torch::isfinite(y.select(2, 0)).all().item<bool>());
+}
+
+TEST(SelectiveScanPromise, SaysWhatIsWrong) {
+  const ScanOrder order = identity_order(4);
+  SelectiveScanArgs args = random_args({.batch = 2, .tokens = 4, .channels = 3, .states = 2}, order);
+  args.delta = torch::zeros({2, 4, 3});
+  try {
+    selective_scan(args, order);
+    FAIL() << "a wrong shape was accepted";
+  } catch (const c10::Error& error) {
+    EXPECT_EQ(std::string(error.what_without_backtrace()),
+              "selective_scan: delta must be [B, T, K, D] = [2, 4, 1, 3], got [2, 4, 3]");
+  }
+}
+
+}  // namespace
+}  // namespace serpentine::testing

@@ -50,9 +50,15 @@ struct AdjointRows {
                call.delta_bias == nullptr ? -1 : branch * call.channels + channel, count, bias);
     for (int64_t p = 0; p < tile.count; ++p) {
       const int64_t at = p * kBlock;
-      read_block(call.u, tile.place(call.u, p, channel), count, u.get() + at);
-      read_block(call.delta, tile.place(call.delta, p, channel), count, dt.get() + at);
-      read_block(call.dy, tile.place(call.dy, p, channel), count, dy.get() + at);
+      const int64_t u_at = tile.place(call.u, p, channel);
+      const int64_t delta_at = tile.place(call.delta, p, channel);
+      const int64_t dy_at = tile.place(call.dy, p, channel);
+      read_block(call.u, u_at, count, u.get() + at);
+      read_block(call.delta, delta_at, count, dt.get() + at);
+      read_block(call.dy, dy_at, count, dy.get() + at);
+      prefetch_next(call.u, u_at);
+      prefetch_next(call.delta, delta_at);
+      prefetch_next(call.dy, dy_at);
       for (int64_t i = 0; i < kBlock; i += static_cast<int64_t>(hn::Lanes(d))) {
         auto step = hn::Add(hn::Load(d, dt.get() + at + i), hn::Load(d, bias + i));
         auto rate = hn::Set(d, T{1});

@@ -123,8 +123,13 @@ class ForwardUnit {
     read_row(call_.D, row, channel, count, skip);
     read_row(call_.delta_bias, row, channel, count, bias);
     for (int64_t p = 0; p < tile_.count; ++p) {
-      read_block(call_.u, tile_.place(call_.u, p, channel), count, u);
-      read_block(call_.delta, tile_.place(call_.delta, p, channel), count, delta);
+      const int64_t u_at = tile_.place(call_.u, p, channel);
+      const int64_t delta_at = tile_.place(call_.delta, p, channel);
+      read_block(call_.u, u_at, count, u);
+      read_block(call_.delta, delta_at, count, delta);
+      prefetch_next(call_.u, u_at);
+      prefetch_next(call_.delta, delta_at);
+      prefetch_next(call_.y, tile_.place(call_.y, p, channel));
       for (int64_t i = 0; i < kBlock; i += static_cast<int64_t>(hn::Lanes(d))) {
         const auto x = hn::Load(d, u + i);
         auto step = hn::Add(hn::Load(d, delta + i), hn::Load(d, bias + i));

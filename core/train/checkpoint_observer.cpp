@@ -57,8 +57,10 @@ void CheckpointObserver::after_fit(TrainState& state) {
   if (!trainer_.first_rank()) return;
   if (!failure_.empty()) {
     state.failure = failure_;
-    std::cerr << "The last checkpoint could not be written either. "
-              << (last_path_.empty() ? "There is none.\n" : "Complete up to step " + std::to_string(last_step_) + ": " + last_path_ + "\n");
+    const auto left = list_checkpoints(folder_);
+    std::cerr << "The last checkpoint could not be written either; "
+              << (left.empty() ? "there is no older one." : "the newest complete one is " + left.front().path + ".")
+              << std::endl;
   }
   if (state.signal == 0) return;
   std::cerr << "Stopped by " << (state.signal == SIGINT ? "SIGINT" : "SIGTERM") << " after step " << state.step

@@ -1,12 +1,12 @@
 #include "core/train/optim.h"
 
-#include <set>
 #include <tuple>
 #include <utility>
 
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/nn/parameter_groups.h"
 
 namespace serpentine {
 
@@ -44,15 +44,31 @@ Options adam_options(const OptimizerOptions& from) {
       .amsgrad(from.amsgrad);
 }
 
+struct Groups {
+  std::vector<torch::Tensor> decayed, others;
+};
+
+Groups divide(const OptimizerOptions& options, const torch::nn::Module& module) {
+  const ParameterGroups names = parameter_groups(module);
+  const auto parameters = module.named_parameters();
+  Groups groups;
+  const auto add = [&](const std::string& name, bool decay) {
+    for (const auto& pattern : options.no_weight_decay) decay = decay && !fits(pattern, name);
+    (decay ? groups.decayed : groups.others).push_back(parameters[name]);
+  };
+  for (const auto& name : names.decayed) add(name, true);
+  for (const auto& name : names.not_decayed) add(name, options.decay == "all");
+  return groups;
+}
+
 template <class Optimizer, class Options>
-std::unique_ptr<optim::Optimizer> build(const Options& base, const std::vector<ParameterGroup>& groups) {
+std::unique_ptr<optim::Optimizer> build(const Options& base, const Groups& groups) {
   std::vector<optim::OptimizerParamGroup> all;
-  for (const auto& group : groups) {
-    if (group.parameters.empty()) continue;
-    auto options = std::make_unique<Options>(base);
-    options->lr(base.lr() * group.lr_scale);
-    if (!group.weight_decay) options->weight_decay(0);
-    all.emplace_back(group.parameters, std::move(options));
+  if (!groups.decayed.empty()) all.emplace_back(groups.decayed, std::make_unique<Options>(base));
+  if (!groups.others.empty()) {
+    auto without = std::make_unique<Options>(base);
+    without->weight_decay(0);
+    all.emplace_back(groups.others, std::move(without));
   }
   return std::make_unique<Optimizer>(all, base);
 }
@@ -69,29 +85,15 @@ void OptimizerOptions::fields(Fields& f) {
   f("amsgrad", amsgrad, "adam, adamw: keep the largest second moment");
   f("momentum", momentum, "sgd: momentum", {.least = 0, .most = 1});
   f("nesterov", nesterov, "sgd: Nesterov's momentum");
-  f("no_weight_decay", no_weight_decay, "parameters without weight decay, as names with *");
-  f("decay_vectors", decay_vectors, "whether parameters of one axis (biases, norms) have weight decay");
+  f("decay", decay, "which parameters have weight decay: weights (no biases, norms, A_log, D) or all",
+    {.choices = {"weights", "all"}});
+  f("no_weight_decay", no_weight_decay, "further parameters without weight decay, as names with *");
 }
 
-std::vector<ParameterGroup> parameter_groups(const torch::nn::Module& module, const OptimizerOptions& options) {
-  ParameterGroup with, without;
-  without.weight_decay = false;
-  std::set<const void*> seen;
-  for (const auto& item : module.named_parameters()) {
-    const bool repeated = !seen.insert(item.value().unsafeGetTensorImpl()).second;  // shared by two modules
-    if (repeated || !item.value().requires_grad()) continue;
-    bool decay = options.decay_vectors || item.value().dim() > 1;
-    for (const auto& pattern : options.no_weight_decay) decay = decay && !fits(pattern, item.key());
-    (decay ? with : without).parameters.push_back(item.value());
-  }
-  return {with, without};
-}
-
-std::unique_ptr<optim::Optimizer> make_optimizer(const OptimizerOptions& options,
-                                                 const std::vector<ParameterGroup>& groups) {
-  size_t count = 0;
-  for (const auto& group : groups) count += group.parameters.size();
-  SERPENTINE_CHECK(count > 0, "optimizer", "the model has no parameter that requires a gradient");
+std::unique_ptr<optim::Optimizer> make_optimizer(const OptimizerOptions& options, const torch::nn::Module& module) {
+  const Groups groups = divide(options, module);
+  SERPENTINE_CHECK(!groups.decayed.empty() || !groups.others.empty(), "optimizer",
+                   "the model has no parameter that requires a gradient");
   if (options.type == "adamw") return build<optim::AdamW>(adam_options<optim::AdamWOptions>(options), groups);
   if (options.type == "adam") return build<optim::Adam>(adam_options<optim::AdamOptions>(options), groups);
   SERPENTINE_CHECK(options.type == "sgd", "optimizer", "the type must be adamw, adam or sgd, got '", options.type,

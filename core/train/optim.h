@@ -22,23 +22,14 @@ struct OptimizerOptions {
   bool amsgrad = false;
   double momentum = 0;
   bool nesterov = false;
-  std::vector<std::string> no_weight_decay = {"*A_log", "*.D", "*A_b_log", "*.D_b"};
-  bool decay_vectors = true;
+  std::string decay = "weights";
+  std::vector<std::string> no_weight_decay;
   void fields(Fields& f);
 };
 
-/// One group of parameters; its rate is `lr_scale` times the optimiser's.
-struct ParameterGroup {
-  std::vector<torch::Tensor> parameters;
-  double lr_scale = 1;
-  bool weight_decay = true;
-};
-
-/// Parameters that require a gradient, with and without weight decay, in the module's order.
-std::vector<ParameterGroup> parameter_groups(const torch::nn::Module& module, const OptimizerOptions& options);
-
+/// Two groups, with and without weight decay, of the parameters that require a gradient.
 std::unique_ptr<torch::optim::Optimizer> make_optimizer(const OptimizerOptions& options,
-                                                        const std::vector<ParameterGroup>& groups);
+                                                        const torch::nn::Module& module);
 
 /// The learning rates of a new optimiser's groups, and how to multiply them all.
 std::vector<double> base_rates(const torch::optim::Optimizer& optimizer);

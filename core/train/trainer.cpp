@@ -27,7 +27,7 @@ Trainer::Trainer(FitOptions options, std::shared_ptr<Model> model, std::shared_p
     group_->broadcast(model_->parameters());
     group_->broadcast(model_->buffers());
   }
-  optimizer_ = make_optimizer(options_.optimizer, parameter_groups(*model_, options_.optimizer));
+  optimizer_ = make_optimizer(options_.optimizer, *model_);
   base_rates_ = base_rates(*optimizer_);
   if (options_.trainer.ema > 0) ema_ = std::make_unique<Ema>(*model_, options_.trainer.ema);
   stepper_ = std::make_unique<Stepper>(options_.trainer, *model_, *task_, device_, *optimizer_, scaler_, ema_.get(),

@@ -1,0 +1,139 @@
+// The trainer's parts: optimisers, averages, mixed precision.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/train/ema.h"
+#include "core/train/optim.h"
+#include "core/train/precision.h"
+#include "toy.h"
+
+namespace serpentine {
+
+namespace {
+
+torch::Tensor loss_of(toy::Net& net) {
+  toy::Squares task;
+  const toy::Points points(9);
+  return task.loss(net, points.get_batch({0, 1, 2, 3, 4})).value;
+}
+
+void steps(toy::Net& net, torch::optim::Optimizer& optimizer, int count) {
+  for (int i = 0; i < count; ++i) {
+    optimizer.zero_grad();
+    loss_of(net).backward();
+    optimizer.step();
+  }
+}
+
+OptimizerOptions of_type(const std::string& type) {
+  OptimizerOptions options;
+  options.type = type;
+  options.lr = 0.01;
+  options.weight_decay = 0.1;
+  options.momentum = 0.9;
+  return options;
+}
+
+class Optimizers : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Optimizers, GoOnFromASavedState) {
+  torch::manual_seed(1);
+  const OptimizerOptions options = of_type(GetParam());
+  toy::Net net(0), copy(0);
+  auto optimizer = make_optimizer(options, net);
+  steps(net, *optimizer, 5);
+  load_state_dict(copy, state_dict(net));
+  auto fresh = make_optimizer(options, copy);
+  set_optimizer_state(*fresh, copy, optimizer_state(*optimizer, net));
+  steps(net, *optimizer, 5);
+  steps(copy, *fresh, 5);
+  EXPECT_TRUE(torch::equal(net.first->weight, copy.first->weight));
+  EXPECT_TRUE(torch::equal(net.last->bias, copy.last->bias));
+}
+
+TEST_P(Optimizers, MoveTheWeightsAsTorchDoes) {
+  torch::manual_seed(1);
+  OptimizerOptions options = of_type(GetParam());
+  options.decay = "all";
+  toy::Net net(0), copy(0);
+  load_state_dict(copy, state_dict(net));
+  auto ours = make_optimizer(options, net);
+  std::unique_ptr<torch::optim::Optimizer> theirs;
+  const std::string type = GetParam();
+  if (type == "adam") theirs = std::make_unique<torch::optim::Adam>(copy.parameters(), torch::optim::AdamOptions(0.01).weight_decay(0.1));
+  if (type == "adamw") theirs = std::make_unique<torch::optim::AdamW>(copy.parameters(), torch::optim::AdamWOptions(0.01).weight_decay(0.1));
+  if (type == "sgd") theirs = std::make_unique<torch::optim::SGD>(copy.parameters(), torch::optim::SGDOptions(0.01).weight_decay(0.1).momentum(0.9));
+  steps(net, *ours, 4);
+  steps(copy, *theirs, 4);
+  EXPECT_TRUE(torch::equal(net.first->weight, copy.first->weight));
+  EXPECT_TRUE(torch::equal(net.first->bias, copy.first->bias));
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Optimizers, ::testing::Values("adamw", "adam", "sgd"));
+
+TEST(Optimizers, LeaveBiasesAndNamedParametersUndecayed) {
+  toy::Net net(0);
+  OptimizerOptions options = of_type("adamw");
+  options.no_weight_decay = {"las*"};
+  auto optimizer = make_optimizer(options, net);
+  ASSERT_EQ(optimizer->param_groups().size(), 2U);
+  EXPECT_EQ(optimizer->param_groups()[0].params().size(), 2U) << "first.weight and unused.weight";
+  EXPECT_EQ(optimizer->param_groups()[1].params().size(), 6U);
+  set_rates(*optimizer, base_rates(*optimizer), 0.5);
+  EXPECT_DOUBLE_EQ(optimizer->param_groups()[1].options().get_lr(), 0.005);
+}
+
+TEST(Ema, FollowsItsFormulaAndSwapsBack) {
+  toy::Net net(0);
+  const torch::NoGradGuard no_grad;
+  net.last->bias.fill_(1);
+  Ema ema(net, 0.9);
+  double expected = 1;
+  for (int t = 1; t <= 300; ++t) {
+    net.last->bias.fill_(t);
+    ema.update();
+    const double decay = std::min(0.9, (1.0 + t) / (10.0 + t));
+    expected = decay * expected + (1 - decay) * t;
+  }
+  {
+    const EmaScope scope(&ema);
+    EXPECT_NEAR(net.last->bias[0].item<double>(), expected, 1e-3);
+  }
+  EXPECT_EQ(net.last->bias[0].item<double>(), 300);
+}
+
+TEST(Autocast, RunsMatrixProductsIn16BitsAndEnds) {
+  const torch::Tensor a = torch::rand({4, 4});
+  {
+    const Autocast scope(torch::kCPU, autocast_type("bf16"));
+    EXPECT_EQ(torch::mm(a, a).scalar_type(), torch::kBFloat16);
+  }
+  EXPECT_EQ(torch::mm(a, a).scalar_type(), torch::kFloat32);
+  const Autocast nothing(torch::kCPU, autocast_type("fp32"));
+  EXPECT_EQ(torch::mm(a, a).scalar_type(), torch::kFloat32);
+  EXPECT_THROW(autocast_type("fp8"), c10::Error);
+}
+
+TEST(GradScaler, SkipsOverflowsAndGrowsAgain) {
+  GradScaler scaler(true);
+  EXPECT_EQ(scaler.scale(torch::ones({})).item<double>(), 65536);
+  std::vector<torch::Tensor> gradients = {torch::full({3}, 65536.0), torch::full({2}, 32768.0)};
+  EXPECT_TRUE(scaler.unscale(gradients));
+  EXPECT_EQ(gradients[0][0].item<double>(), 1);
+  EXPECT_EQ(gradients[1][0].item<double>(), 0.5);
+  gradients[1][1] = INFINITY;
+  EXPECT_FALSE(scaler.unscale(gradients));
+  scaler.update(false);
+  EXPECT_EQ(scaler.value(), 32768);
+  for (int i = 0; i < 1999; ++i) scaler.update(true);
+  GradScaler restored(true);
+  restored.set_state(scaler.state());
+  restored.update(true);
+  EXPECT_EQ(restored.value(), 65536);
+}
+
+}  // namespace
+
+}  // namespace serpentine

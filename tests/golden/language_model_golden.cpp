@@ -23,7 +23,8 @@ LanguageModelOptions options_of(const nlohmann::json& arguments) {
   options.tie_embeddings = arguments.value("tie_embeddings", options.tie_embeddings);
   options.norm_epsilon = arguments.value("norm_epsilon", options.norm_epsilon);
 
-  const auto ssm = arguments.value("ssm_cfg", nlohmann::json::object());
+  auto ssm = arguments.value("ssm_cfg", nlohmann::json::object());
+  if (ssm.is_null()) ssm = nlohmann::json::object();
   const auto layer = ssm.value("layer", std::string("Mamba1"));
   if (layer != "Mamba1") throw NotBuilt(layer + " layers");
   options.mamba.d_state = ssm.value("d_state", options.mamba.d_state);

@@ -157,6 +157,7 @@ SafeTensors read_safetensors(const std::string& path) {
     if (tensor.numel() > 0) {
       file.read(tensor.data_ptr(), entry.end - entry.begin, 8 + length + entry.begin);
     }
+    if (entry.type == torch::kBool) tensor = tensor.view(torch::kUInt8).ne(0);  // any byte but 0
     result.tensors.emplace_back(entry.name, std::move(tensor));
   }
   return result;

@@ -6,7 +6,9 @@
 #include <map>
 #include <sstream>
 
+#include "core/io/bytes.h"
 #include "core/io/safetensors.h"
+#include "core/io/torch_pickle.h"
 
 namespace serpentine {
 namespace {
@@ -84,6 +86,19 @@ std::string LoadReport::text() const {
   return text.empty() ? "all weights fit\n" : text;
 }
 
-StateDict read_state_dict(const std::string& path) { return read_safetensors(path).tensors; }
+StateDict read_state_dict(const std::string& path) {
+  std::string head;
+  {
+    const InputFile file(path);
+    head = file.read_text(std::min<uint64_t>(file.size(), 9), 0);
+  }
+  const bool zip = head.rfind("PK\x03\x04", 0) == 0;
+  const bool pickle = head.rfind("\x80\x02\x8a\x0a", 0) == 0;
+  if (zip || pickle) return read_torch_pickle(path).tensors;
+  const bool safetensors = head.size() == 9 && head[8] == '{';
+  TORCH_CHECK(safetensors, path,
+              ": is neither a safetensors file nor a checkpoint of torch.save (or is damaged)");
+  return read_safetensors(path).tensors;
+}
 
 }  // namespace serpentine

@@ -2,45 +2,16 @@
 
 #include <gtest/gtest.h>
 
-#include <string>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/config/options.h"
 
 namespace serpentine {
 namespace {
 
-struct Inner {
-  double rate = 0.5;
-  std::string mode = "fast";
-  void fields(Fields& f) {
-    f("rate", rate, "A share.", {.least = 0, .most = 1});
-    f("mode", mode, "How.", {.choices = {"fast", "exact"}});
-  }
-};
-
-struct Outer {
-  int64_t dim = 8;
-  bool bias = true;
-  std::string name = "x";
-  std::vector<int64_t> sizes = {1, 2};
-  std::vector<double> levels;
-  Inner inner;
-  void fields(Fields& f) {
-    f("dim", dim, "Channels.", {.least = 1});
-    f("bias", bias, "Adds a bias.");
-    f("name", name, "What it is called.");
-    f("sizes", sizes, "Extents.", {.least = 0});
-    f("levels", levels, "Quantiles.", {.least = 0, .most = 1});
-    f.group("inner", inner, "More.");
-  }
-};
-
-std::string error_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "no error";
-}
+using testing_options::error_of;
+using testing_options::Outer;
 
 std::string read_error(const std::string& text, const std::vector<std::string>& overrides = {}) {
   return error_of([&] { Config::parse(text, "a.yaml", overrides).read<Outer>(); });
@@ -48,8 +19,8 @@ std::string read_error(const std::string& text, const std::vector<std::string>& 
 
 TEST(Config, ReadsEveryType) {
   const auto options = Config::parse(
-                           "dim: 3\nbias: false\nname: 'no'\nsizes: [4, 5]\nlevels: [0.1, 1, "
-                           "1e-3]\ninner: {rate: .25}\n")
+                           "dim: 3\nbias: false\nname: 'no'\nsizes: [4, 5]\n"
+                           "levels: [0.1, 1, 1e-3]\ninner: {rate: .25}\n")
                            .read<Outer>();
   EXPECT_EQ(options.dim, 3);
   EXPECT_FALSE(options.bias);
@@ -78,10 +49,123 @@ TEST(Config, ReportsEveryErrorOfAMappingAtItsPlace) {
             "a.yaml:8:3: inner.other: unknown key; known keys: rate, mode");
 }
 
+TEST(Config, RefusesWrongKinds) {
+  EXPECT_EQ(read_error("dim: 1.5"), "a.yaml:1:6: dim: must be an integer, got 1.5");
+  EXPECT_EQ(read_error("dim: 99999999999999999999"),
+            "a.yaml:1:6: dim: must be an integer, got 99999999999999999999");
+  EXPECT_EQ(read_error("dim:"), "a.yaml:1:5: dim: must be an integer, got nothing");
+  EXPECT_EQ(read_error("dim: [1]"), "a.yaml:1:6: dim: must be an integer, got a list");
+  EXPECT_EQ(read_error("bias: yes"), "a.yaml:1:7: bias: must be true or false, got yes");
+  EXPECT_EQ(read_error("sizes: 3"), "a.yaml:1:8: sizes: must be a list, got 3");
+  EXPECT_EQ(read_error("inner: 3"), "a.yaml:1:8: inner: must be a mapping, got 3");
+  EXPECT_EQ(read_error("name: 7"),
+            "a.yaml:1:7: name: must be a string, got 7; quote it to make it one: \"7\"");
+  EXPECT_EQ(read_error("inner: {rate: .nan}"),
+            "a.yaml:1:15: inner.rate: must be from 0 to 1, got .nan");
+  EXPECT_EQ(read_error("- 1"), "a.yaml:1:1: the document must be a mapping, got a list");
+}
+
 TEST(Config, RefusesDuplicateKeysAtAnyDepth) {
   EXPECT_EQ(read_error("dim: 1\ninner:\n  rate: 0\n  # again\n  rate: 1\ndim: 2\n"),
             "a.yaml:5:3: inner.rate: duplicate key; it was first given on line 3\n"
             "a.yaml:6:1: dim: duplicate key; it was first given on line 1");
+  EXPECT_EQ(read_error("inner: {rate: 0, rate: 1}"),
+            "a.yaml:1:18: inner.rate: duplicate key; it was first given on line 1");
+}
+
+TEST(Config, ReportsBrokenYamlAtItsPlace) {
+  EXPECT_EQ(read_error("dim: [1,\nbias: }").rfind("a.yaml:2:7: not valid YAML: ", 0), 0U);
+  EXPECT_EQ(read_error("dim: 1\n---\ndim: 2\n").rfind("a.yaml:", 0), 0U);
+  EXPECT_EQ(read_error("a: &x [*x]"), "a.yaml:1:8: an alias stands inside the value that it names");
+  EXPECT_EQ(read_error("dim: !new 3"), "a.yaml:1:6: the tag !new is not supported");
+  EXPECT_EQ(read_error("? [1]\n: 2"), "a.yaml:1:3: a key must be text, got a list");
+}
+
+TEST(Config, RefusesTextThatGrowsWithoutBound) {
+  std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
+  for (int i = 1; i < 9; ++i) {
+    const std::string before = "*a" + std::to_string(i - 1);
+    bomb += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [" + before;
+    for (int j = 0; j < 9; ++j) bomb += ", " + before;
+    bomb += "]\n";
+  }
+  EXPECT_NE(read_error(bomb).find("more than 200000 values"), std::string::npos);
+  EXPECT_NE(read_error("a: " + std::string(300, '[')).find("nest deeper than 200 levels"),
+            std::string::npos);
+  std::string chain = "b0: &b0 " + std::string(150, '[') + std::string(150, ']') + "\n";
+  chain += "b1: " + std::string(100, '[') + "*b0" + std::string(100, ']') + "\n";
+  EXPECT_NE(read_error(chain).find("nest deeper"), std::string::npos);
+}
+
+TEST(Config, WritesWhatWasReadWithItsDefaults) {
+  const Config config = Config::parse("dim: 3\nname: \"12\"\ninner: {rate: 0.25}\n");
+  config.read<Outer>();
+  const Config again = Config::parse(config.yaml());
+  const auto options = again.read<Outer>();
+  EXPECT_EQ(options.dim, 3);
+  EXPECT_EQ(options.name, "12");
+  EXPECT_EQ(options.inner.rate, 0.25);
+  for (const char* key : {"bias", "sizes", "levels"}) {
+    EXPECT_TRUE(again.has(key)) << key;
+    EXPECT_FALSE(config.has(key)) << key;
+  }
+  EXPECT_TRUE(again.child("inner").has("mode"));
+  EXPECT_EQ(again.yaml(), config.yaml());
+}
+
+TEST(Config, NumbersSurviveTheResolvedText) {
+  struct Numbers {
+    double tiny = 5e-324, third = 1.0 / 3, infinite = INFINITY;
+    std::string empty, truth = "true", text = "line\n\"quoted\" # no comment";
+    void fields(Fields& f) {
+      f("tiny", tiny, "");
+      f("third", third, "");
+      f("infinite", infinite, "");
+      f("empty", empty, "");
+      f("truth", truth, "");
+      f("text", text, "");
+    }
+  };
+  const Config config;
+  const auto before = config.read<Numbers>();
+  Numbers zero{0, 0, 0, "x", "x", "x"};
+  const auto after = Config::parse(config.yaml()).read<Numbers>(zero);
+  EXPECT_EQ(after.tiny, before.tiny);
+  EXPECT_EQ(after.third, before.third);
+  EXPECT_EQ(after.infinite, before.infinite);
+  EXPECT_EQ(after.empty, "");
+  EXPECT_EQ(after.truth, "true");
+  EXPECT_EQ(after.text, before.text);
+}
+
+TEST(Config, SetDefaultYieldsToWhatIsWritten) {
+  Config config = Config::parse("dim: 3\n");
+  config.set_default("dim", 5);
+  config.set_default("name", "late");
+  config.set_default("sizes", {7, 8});
+  const auto options = config.read<Outer>();
+  EXPECT_EQ(options.dim, 3);
+  EXPECT_EQ(options.name, "late");
+  EXPECT_EQ(options.sizes, (std::vector<int64_t>{7, 8}));
+  EXPECT_TRUE(config.has("name"));
+}
+
+TEST(Config, FailNamesThePlace) {
+  const Config config = Config::parse("inner:\n  rate: 1\n", "b.yaml");
+  EXPECT_EQ(error_of([&] { config.child("inner").fail("rate", "is odd"); }),
+            "b.yaml:2:9: inner.rate: is odd");
+  EXPECT_EQ(config.child("inner").place("mode"), "b.yaml:2:3");
+  EXPECT_EQ(config.child("absent").place(), "b.yaml:1:1");
+  EXPECT_EQ(error_of([&] { config.child("inner").type(); }),
+            "b.yaml:2:3: inner: 'type' is missing");
+}
+
+TEST(Config, NearestNameNeedsToBeNear) {
+  const std::vector<std::string> known = {"learning_rate", "epochs", "seed"};
+  EXPECT_EQ(nearest("learning_rte", known), "learning_rate");
+  EXPECT_EQ(nearest("epcohs", known), "epochs");
+  EXPECT_EQ(nearest("batch", known), "");
+  EXPECT_EQ(nearest("", known), "");
 }
 
 }  // namespace

@@ -1,0 +1,21 @@
+// Reading NumPy's .npy and .npz files. The format: numpy/lib/_format_impl.py, versions 1 to 3.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "core/io/state_dict.h"
+
+namespace serpentine {
+
+/// One array as a row-major CPU tensor. Unsigned 16 and 32 bits widen to int32 and int64.
+/// Throws c10::Error with file and cause; object arrays are refused.
+torch::Tensor read_npy(const std::string& path);
+
+/// The arrays of an archive, in its order, named without `.npy`; compressed or not.
+StateDict read_npz(const std::string& path);
+
+/// An .npy file in memory; `who` begins the errors.
+torch::Tensor parse_npy(std::string_view bytes, const std::string& who);
+
+}  // namespace serpentine

@@ -10,7 +10,7 @@ using nlohmann::json;
 
 std::string unknown_name(const std::string& kind, const std::string& name,
                          const std::vector<std::string>& known) {
-  std::string message = "unknown " + kind + " '" + shorten(name) + "'";
+  std::string message = std::string("unknown ").append(kind) + " '" + shorten(name) + "'";
   const std::string near = nearest(name, known);
   if (!near.empty()) message += "; did you mean '" + near + "'?";
   message += " Known:";

@@ -62,7 +62,7 @@ std::string ConfigNode::describe() const {
     case Kind::kScalar:
       break;
   }
-  return quoted ? "'" + shorten(text) + "'" : shorten(text);
+  return quoted ? std::string("'").append(shorten(text)) + "'" : shorten(text);
 }
 
 ConfigNode* Config::Document::find(const std::vector<std::string>& path) {

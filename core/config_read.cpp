@@ -121,7 +121,7 @@ class FieldReader : public Fields {
     const size_t size = node->items.size();
     for (size_t i = 0; i < size; ++i) {
       Config item = config_.child(key);
-      item.path_.push_back("[" + std::to_string(i) + "]");
+      item.path_.push_back(std::string("[").append(std::to_string(i)) + "]");
       const ConfigNode* found = item.document_->find(item.path_);
       if (found->kind != Kind::kMapping) {
         problems_.push_back(

@@ -158,7 +158,7 @@ class Builder : public YAML::EventHandler {
     std::vector<std::string> path;
     for (const auto& open : open_) {
       if (open.node.kind == ConfigNode::Kind::kMapping) path.push_back(open.key);
-      else path.push_back("[" + std::to_string(open.node.items.size()) + "]");
+      else path.push_back(std::string("[").append(std::to_string(open.node.items.size())) + "]");
     }
     return join_path(path);
   }
@@ -170,13 +170,19 @@ class Builder : public YAML::EventHandler {
   std::map<YAML::anchor_t, ConfigNode> anchors_;
 };
 
+/// The emitter would write these as they are, and a parser takes some for white space.
+bool has_control(const std::string& text) {
+  return std::any_of(text.begin(), text.end(),
+                     [](unsigned char c) { return c < 0x20 || c == 0x7F; });
+}
+
 void emit(YAML::Emitter& out, const ConfigNode& node) {
   switch (node.kind) {
     case ConfigNode::Kind::kNull:
       out << YAML::Null;
       return;
     case ConfigNode::Kind::kScalar:
-      if (node.quoted) out << YAML::DoubleQuoted;
+      if (node.quoted || has_control(node.text)) out << YAML::DoubleQuoted;
       out << node.text;
       return;
     case ConfigNode::Kind::kList: {

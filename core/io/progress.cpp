@@ -26,8 +26,10 @@ size_t terminal_width(std::FILE* out) {
 
 std::string bar(double share) {
   const int full = static_cast<int>(share * kBarWidth);
-  return "[" + std::string(static_cast<size_t>(full), '#') +
-         std::string(static_cast<size_t>(kBarWidth - full), '.') + "]";
+  std::string text = "[";
+  text.append(static_cast<size_t>(full), '#');
+  text.append(static_cast<size_t>(kBarWidth - full), '.');
+  return text + "]";
 }
 
 std::string format_rate(double rate) {

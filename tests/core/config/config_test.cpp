@@ -53,7 +53,7 @@ TEST(Config, RefusesWrongKinds) {
   EXPECT_EQ(read_error("dim: 1.5"), "a.yaml:1:6: dim: must be an integer, got 1.5");
   EXPECT_EQ(read_error("dim: 99999999999999999999"),
             "a.yaml:1:6: dim: must be an integer, got 99999999999999999999");
-  EXPECT_EQ(read_error("dim:"), "a.yaml:1:5: dim: must be an integer, got nothing");
+  EXPECT_EQ(read_error("dim:"), "a.yaml:1:1: dim: must be an integer, got nothing");
   EXPECT_EQ(read_error("dim: [1]"), "a.yaml:1:6: dim: must be an integer, got a list");
   EXPECT_EQ(read_error("bias: yes"), "a.yaml:1:7: bias: must be true or false, got yes");
   EXPECT_EQ(read_error("sizes: 3"), "a.yaml:1:8: sizes: must be a list, got 3");
@@ -84,9 +84,10 @@ TEST(Config, ReportsBrokenYamlAtItsPlace) {
 TEST(Config, RefusesTextThatGrowsWithoutBound) {
   std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
   for (int i = 1; i < 9; ++i) {
+    const std::string name = "a" + std::to_string(i);
     const std::string before = "*a" + std::to_string(i - 1);
-    bomb += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [" + before;
-    for (int j = 0; j < 9; ++j) bomb += ", " + before;
+    bomb.append(name).append(": &").append(name).append(" [").append(before);
+    for (int j = 0; j < 9; ++j) bomb.append(", ").append(before);
     bomb += "]\n";
   }
   EXPECT_NE(read_error(bomb).find("more than 200000 values"), std::string::npos);

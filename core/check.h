@@ -1,4 +1,5 @@
-// Checks of public functions' arguments. Each message says who, the rule with numbers, and what came.
+// Checks of public functions' arguments. Each message says who, the rule with numbers, and what
+// came.
 #pragma once
 
 #include <string>
@@ -13,8 +14,8 @@
 namespace serpentine {
 
 /// `name` must have exactly `shape`; -1 accepts any extent. `letters` names the axes: "B, T, D".
-inline void check_shape(const char* who, const at::Tensor& tensor, const char* name, at::IntArrayRef shape,
-                        const char* letters) {
+inline void check_shape(const char* who, const at::Tensor& tensor, const char* name,
+                        at::IntArrayRef shape, const char* letters) {
   SERPENTINE_CHECK(tensor.defined(), who, name, " is missing");
   bool same = tensor.dim() == static_cast<int64_t>(shape.size());
   for (int64_t axis = 0; same && axis < tensor.dim(); ++axis) {
@@ -23,8 +24,10 @@ inline void check_shape(const char* who, const at::Tensor& tensor, const char* n
   SERPENTINE_CHECK(same, who, name, " must be [", letters, "] = ", shape, ", got ", tensor.sizes());
 }
 
-inline void check_same_device(const char* who, const at::Tensor& tensor, const char* name, const at::Tensor& as) {
-  SERPENTINE_CHECK(tensor.device() == as.device(), who, name, " must be on ", as.device(), ", got ", tensor.device());
+inline void check_same_device(const char* who, const at::Tensor& tensor, const char* name,
+                              const at::Tensor& as) {
+  SERPENTINE_CHECK(tensor.device() == as.device(), who, name, " must be on ", as.device(), ", got ",
+                   tensor.device());
 }
 
 }  // namespace serpentine

@@ -159,10 +159,14 @@ bool parse_scalar(const ConfigNode& node, double& value) {
   std::transform(text.begin(), text.end(), text.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   const double infinity = std::numeric_limits<double>::infinity();
-  if (text == ".inf" || text == "+.inf") value = infinity;
-  else if (text == "-.inf") value = -infinity;
-  else if (text == ".nan") value = std::numeric_limits<double>::quiet_NaN();
-  else return false;
+  if (text == ".inf" || text == "+.inf")
+    value = infinity;
+  else if (text == "-.inf")
+    value = -infinity;
+  else if (text == ".nan")
+    value = std::numeric_limits<double>::quiet_NaN();
+  else
+    return false;
   return true;
 }
 

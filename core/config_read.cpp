@@ -144,9 +144,12 @@ class FieldReader : public Fields {
       if (known || entry.value.is_default) continue;
       const std::string near = nearest(entry.key, known_);
       std::string message = join_path(config_.path_, entry.key) + ": unknown key";
-      if (!near.empty()) message += "; did you mean '" + near + "'?";
-      else if (known_.empty()) message += "; none is known here";
-      else message += "; known keys: " + join(known_);
+      if (!near.empty())
+        message += "; did you mean '" + near + "'?";
+      else if (known_.empty())
+        message += "; none is known here";
+      else
+        message += "; known keys: " + join(known_);
       problems_.push_back({entry.place, message});
     }
   }

@@ -157,8 +157,10 @@ class Builder : public YAML::EventHandler {
   std::string current_path() const {
     std::vector<std::string> path;
     for (const auto& open : open_) {
-      if (open.node.kind == ConfigNode::Kind::kMapping) path.push_back(open.key);
-      else path.push_back(std::string("[").append(std::to_string(open.node.items.size())) + "]");
+      if (open.node.kind == ConfigNode::Kind::kMapping)
+        path.push_back(open.key);
+      else
+        path.push_back(std::string("[").append(std::to_string(open.node.items.size())) + "]");
     }
     return join_path(path);
   }

@@ -106,11 +106,10 @@ ScanOrder make_order(at::Tensor tokens, at::Tensor offsets, at::Tensor branch, i
   order.branch = as_int32(branch, "branch").to(order.tokens.device());
   order.num_tokens = num_tokens;
   check_tokens(order.tokens, num_tokens);
-  SERPENTINE_CHECK(
-      order.offsets.dim() == 1 && order.branch.dim() == 1 &&
-          order.offsets.size(0) == order.branch.size(0) + 1,
-      kWho, "offsets must be [S + 1] and branch [S], got ", offsets.sizes(), " and ",
-      branch.sizes());
+  SERPENTINE_CHECK(order.offsets.dim() == 1 && order.branch.dim() == 1 &&
+                       order.offsets.size(0) == order.branch.size(0) + 1,
+                   kWho, "offsets must be [S + 1] and branch [S], got ", offsets.sizes(), " and ",
+                   branch.sizes());
   check_offsets(on_host(offsets), order.num_positions());
   order.num_branches = count_branches(on_host(branch));
   order.visits = derive_visits(order.tokens, num_tokens, num_visits);
@@ -179,10 +178,10 @@ ScanOrder stack(at::ArrayRef<ScanOrder> parts) {
 }
 
 ScanOrder relabeled(const ScanOrder& order, const at::Tensor& permutation) {
-  SERPENTINE_CHECK(permutation.dim() >= 1 && permutation.dim() <= 2 &&
-                       permutation.size(-1) == order.num_tokens,
-                   kWho, "a permutation must be [T] or [B, T] with T = ", order.num_tokens,
-                   ", got ", permutation.sizes());
+  SERPENTINE_CHECK(
+      permutation.dim() >= 1 && permutation.dim() <= 2 && permutation.size(-1) == order.num_tokens,
+      kWho, "a permutation must be [T] or [B, T] with T = ", order.num_tokens, ", got ",
+      permutation.sizes());
   const at::Tensor to = permutation.to(order.tokens.device(), at::kInt);
   ScanOrder result = order;
   const at::Tensor index = order.tokens.clamp_min(0).to(at::kLong);

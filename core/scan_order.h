@@ -17,17 +17,17 @@ enum class Merge { kSum, kMean, kConcat };
 /// A token is a row of [B, T, D]. A sequence is one run of the recurrence from a zero state.
 /// Sequences are sorted by branch; a branch is one set of SSM parameters.
 struct ScanOrder {
-  at::Tensor tokens;         // int32 [P] or [B, P]: the token at each position, or kPad
-  at::Tensor offsets;        // int32 [S + 1]: sequence s owns positions [offsets[s], offsets[s + 1])
-  at::Tensor branch;         // int32 [S], non-decreasing
-  at::Tensor visits;         // int32 [T, V] or [B, T, V]: the positions of each token, kPad filled
-  int64_t num_tokens = 0;    // T
+  at::Tensor tokens;       // int32 [P] or [B, P]: the token at each position, or kPad
+  at::Tensor offsets;      // int32 [S + 1]: sequence s owns positions [offsets[s], offsets[s + 1])
+  at::Tensor branch;       // int32 [S], non-decreasing
+  at::Tensor visits;       // int32 [T, V] or [B, T, V]: the positions of each token, kPad filled
+  int64_t num_tokens = 0;  // T
   int64_t num_branches = 1;  // K
   bool identity = false;     // position p is token p: kernels skip the index load
 
-  int64_t num_positions() const { return tokens.size(-1); }    // P
-  int64_t num_sequences() const { return branch.size(0); }     // S
-  int64_t num_visits() const { return visits.size(-1); }       // V
+  int64_t num_positions() const { return tokens.size(-1); }  // P
+  int64_t num_sequences() const { return branch.size(0); }   // S
+  int64_t num_visits() const { return visits.size(-1); }     // V
   ScanOrder to(at::Device device) const;
 };
 

@@ -14,11 +14,13 @@ namespace serpentine {
 
 /// Examples of one step. A field that a domain does not use stays undefined.
 struct Batch {
-  torch::Tensor input;    // what the model reads, batch first
-  torch::Tensor target;   // what the task compares with, batch first
-  torch::Tensor coords;   // [B, T, 2 or 3]
-  torch::Tensor offsets;  // int32 [B + 1], ragged batches: sample b owns rows [offsets[b], offsets[b + 1])
-  std::map<std::string, torch::Tensor> named;  // what only one domain needs, under the names its header lists
+  torch::Tensor input;   // what the model reads, batch first
+  torch::Tensor target;  // what the task compares with, batch first
+  torch::Tensor coords;  // [B, T, 2 or 3]
+  torch::Tensor
+      offsets;  // int32 [B + 1], ragged batches: sample b owns rows [offsets[b], offsets[b + 1])
+  std::map<std::string, torch::Tensor>
+      named;  // what only one domain needs, under the names its header lists
 
   /// Every tensor on `device`; `non_blocking` only helps from pinned memory.
   Batch to(torch::Device device, bool non_blocking = false) const;

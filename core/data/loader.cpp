@@ -14,13 +14,15 @@ void LoaderOptions::fields(Fields& f) {
   f("batch_size", batch_size, "examples of a batch, over all ranks together", {.least = 1});
   f("shuffle", shuffle, "whether training examples come in a new order every epoch");
   f("drop_last", drop_last, "leave out the last batch of a training epoch when it is not full");
-  f("threads", threads, "threads that make batches ahead; 0 makes them when asked for", {.least = 0, .most = 256});
+  f("threads", threads, "threads that make batches ahead; 0 makes them when asked for",
+    {.least = 0, .most = 256});
   f("prefetch", prefetch, "batches that may wait", {.least = 1});
 }
 
 namespace {
 
-/// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the standard library's distributions differ by vendor.
+/// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the standard library's distributions differ by
+/// vendor.
 class Random {
  public:
   Random(int64_t seed, int64_t epoch)
@@ -58,25 +60,27 @@ std::vector<int64_t> permutation(int64_t size, int64_t seed, int64_t epoch) {
 
 Loader::Loader(const Dataset& dataset, LoaderOptions options, int64_t seed, Shard shard, bool pin)
     : dataset_(dataset), options_(options), seed_(seed), shard_(shard), pin_(pin) {
-  SERPENTINE_CHECK(options_.batch_size >= 1, "loader", "batch_size must be at least 1, got ", options_.batch_size);
+  SERPENTINE_CHECK(options_.batch_size >= 1, "loader", "batch_size must be at least 1, got ",
+                   options_.batch_size);
   SERPENTINE_CHECK(options_.threads >= 0 && options_.prefetch >= 1, "loader",
-                   "threads must be at least 0 and prefetch at least 1, got ", options_.threads, " and ",
-                   options_.prefetch);
-  SERPENTINE_CHECK(shard_.rank >= 0 && shard_.rank < shard_.size, "loader", "the rank must lie in [0, ", shard_.size,
-                   "), got ", shard_.rank);
+                   "threads must be at least 0 and prefetch at least 1, got ", options_.threads,
+                   " and ", options_.prefetch);
+  SERPENTINE_CHECK(shard_.rank >= 0 && shard_.rank < shard_.size, "loader",
+                   "the rank must lie in [0, ", shard_.size, "), got ", shard_.rank);
 }
 
 Loader::~Loader() { stop(); }
 
 int64_t Loader::num_batches() const {
   const int64_t size = dataset_.size();
-  return options_.drop_last ? size / options_.batch_size : (size + options_.batch_size - 1) / options_.batch_size;
+  return options_.drop_last ? size / options_.batch_size
+                            : (size + options_.batch_size - 1) / options_.batch_size;
 }
 
 void Loader::start(int64_t epoch, int64_t first_batch) {
   stop();
-  SERPENTINE_CHECK(first_batch >= 0 && first_batch <= num_batches(), "loader", "an epoch has ", num_batches(),
-                   " batches, cannot start at batch ", first_batch);
+  SERPENTINE_CHECK(first_batch >= 0 && first_batch <= num_batches(), "loader", "an epoch has ",
+                   num_batches(), " batches, cannot start at batch ", first_batch);
   if (options_.shuffle) {
     order_ = permutation(dataset_.size(), seed_, epoch);
   } else {
@@ -95,7 +99,8 @@ Batch Loader::make(int64_t batch) const {
   const int64_t from = begin + size * shard_.rank / shard_.size;
   const int64_t to = begin + size * (shard_.rank + 1) / shard_.size;
   if (from == to) return {};
-  Batch made = dataset_.get_batch(at::ArrayRef<int64_t>(order_.data() + from, static_cast<size_t>(to - from)));
+  Batch made = dataset_.get_batch(
+      at::ArrayRef<int64_t>(order_.data() + from, static_cast<size_t>(to - from)));
   return pin_ ? made.pinned() : made;
 }
 

@@ -29,15 +29,17 @@ struct Shard {
   int64_t rank = 0, size = 1;
 };
 
-/// The order of `size` examples in an epoch: a function of its arguments only, the same on every machine.
+/// The order of `size` examples in an epoch: a function of its arguments only, the same on every
+/// machine.
 std::vector<int64_t> permutation(int64_t size, int64_t seed, int64_t epoch);
 
-/// Whatever the number of ranks, batch b holds the same examples; rank r of R reads the contiguous part
-/// [n r / R, n (r + 1) / R) of its n examples, which may be empty.
+/// Whatever the number of ranks, batch b holds the same examples; rank r of R reads the contiguous
+/// part [n r / R, n (r + 1) / R) of its n examples, which may be empty.
 class Loader {
  public:
   /// The dataset must outlive the loader. `pin`: batches lie in page-locked memory.
-  Loader(const Dataset& dataset, LoaderOptions options, int64_t seed = 0, Shard shard = {}, bool pin = false);
+  Loader(const Dataset& dataset, LoaderOptions options, int64_t seed = 0, Shard shard = {},
+         bool pin = false);
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;

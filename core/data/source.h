@@ -24,8 +24,8 @@ class DataSource {
   /// Gives keys that the user left out of `model` the values that the data and the task imply.
   virtual void fill_model(Config& model, const Config& task) = 0;
 
-  /// What a trained model must know of its data (scaling, columns); a run keeps it beside the weights.
-  /// Complete after `fill_model`.
+  /// What a trained model must know of its data (scaling, columns); a run keeps it beside the
+  /// weights. Complete after `fill_model`.
   virtual nlohmann::json description() const = 0;
 
   /// Sentences that a user should see once, such as "column 'x' is constant".

@@ -8,11 +8,12 @@
 
 namespace serpentine {
 
-c10::intrusive_ptr<c10d::Backend> connect_gloo(const c10::intrusive_ptr<c10d::Store>& store, const World& world,
-                                               double timeout_seconds);
+c10::intrusive_ptr<c10d::Backend> connect_gloo(const c10::intrusive_ptr<c10d::Store>& store,
+                                               const World& world, double timeout_seconds);
 
 /// In nccl.cpp with CUDA; throws in no_nccl.cpp without.
-c10::intrusive_ptr<c10d::Backend> connect_nccl(const c10::intrusive_ptr<c10d::Store>& store, const World& world,
-                                               torch::Device device, double timeout_seconds);
+c10::intrusive_ptr<c10d::Backend> connect_nccl(const c10::intrusive_ptr<c10d::Store>& store,
+                                               const World& world, torch::Device device,
+                                               double timeout_seconds);
 
 }  // namespace serpentine

@@ -15,7 +15,8 @@ struct Bucket {
 
 }  // namespace
 
-GradientReducer::GradientReducer(ProcessGroup& group, std::vector<torch::Tensor> parameters, int64_t bucket_bytes)
+GradientReducer::GradientReducer(ProcessGroup& group, std::vector<torch::Tensor> parameters,
+                                 int64_t bucket_bytes)
     : group_(group), parameters_(std::move(parameters)), bucket_bytes_(bucket_bytes) {}
 
 void GradientReducer::reduce(const std::vector<bool>& used, double factor) {

@@ -14,10 +14,11 @@ namespace serpentine {
 /// the same on every rank and in every step, so that sums are reproducible.
 class GradientReducer {
  public:
-  GradientReducer(ProcessGroup& group, std::vector<torch::Tensor> parameters, int64_t bucket_bytes = 25 << 20);
+  GradientReducer(ProcessGroup& group, std::vector<torch::Tensor> parameters,
+                  int64_t bucket_bytes = 25 << 20);
 
-  /// The gradient of each parameter becomes the sum over ranks of `factor` x theirs; `used[i]` tells
-  /// whether any rank has a gradient for parameter i, others keep none.
+  /// The gradient of each parameter becomes the sum over ranks of `factor` x theirs; `used[i]`
+  /// tells whether any rank has a gradient for parameter i, others keep none.
   void reduce(const std::vector<bool>& used, double factor);
 
  private:

@@ -34,8 +34,11 @@ int free_port() {
   return ntohs(address.sin_port);
 }
 
-[[noreturn]] void become(const std::vector<std::string>& arguments, int64_t rank, int64_t nproc, int port) {
-  const auto set = [](const char* name, const std::string& value) { setenv(name, value.c_str(), 1); };
+[[noreturn]] void become(const std::vector<std::string>& arguments, int64_t rank, int64_t nproc,
+                         int port) {
+  const auto set = [](const char* name, const std::string& value) {
+    setenv(name, value.c_str(), 1);
+  };
   set("RANK", std::to_string(rank));
   set("LOCAL_RANK", std::to_string(rank));
   set("WORLD_SIZE", std::to_string(nproc));
@@ -57,7 +60,9 @@ void tell(const std::map<pid_t, int64_t>& running, int signal) {
   for (const auto& [pid, rank] : running) kill(pid, signal);
 }
 
-int code_of(int status) { return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status); }
+int code_of(int status) {
+  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
 
 int wait_for_all(std::map<pid_t, int64_t> running) {
   using Clock = std::chrono::steady_clock;
@@ -76,7 +81,8 @@ int wait_for_all(std::map<pid_t, int64_t> running) {
     }
     if (passed_on != 0 && !told) {
       told = passed_on;
-      deadline = Clock::now() + std::chrono::minutes(10);  // they finish a step and write a checkpoint
+      deadline =
+          Clock::now() + std::chrono::minutes(10);  // they finish a step and write a checkpoint
       tell(running, told);
     }
     if (Clock::now() > deadline) tell(running, SIGKILL);
@@ -88,7 +94,8 @@ int wait_for_all(std::map<pid_t, int64_t> running) {
 }  // namespace
 
 int launch(int64_t nproc, const std::vector<std::string>& arguments) {
-  SERPENTINE_CHECK(nproc >= 1 && !arguments.empty(), "launch", "needs at least 1 process, got ", nproc);
+  SERPENTINE_CHECK(nproc >= 1 && !arguments.empty(), "launch", "needs at least 1 process, got ",
+                   nproc);
   const int port = free_port();
   passed_on = 0;
   struct sigaction action = {}, was_int = {}, was_term = {};

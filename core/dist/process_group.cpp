@@ -5,8 +5,8 @@
 #include <functional>
 #include <utility>
 
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/torch.h>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "core/check.h"
 #include "core/dist/backends.h"
@@ -34,7 +34,8 @@ struct ProcessGroup::Backends {
     } catch (const std::exception& error) {
       std::string cause = error.what();
       cause = cause.substr(0, cause.find('\n'));
-      SERPENTINE_CHECK(false, "process group", "rank ", world.rank, " of ", world.size, " lost the others during ", what,
+      SERPENTINE_CHECK(false, "process group", "rank ", world.rank, " of ", world.size,
+                       " lost the others during ", what,
                        ": another rank has ended, or was silent for ", timeout,
                        " s. Look for the first error among the ranks. (", cause, ")");
     }
@@ -43,8 +44,9 @@ struct ProcessGroup::Backends {
 
 ProcessGroup::ProcessGroup(World world, torch::Device device, double timeout_seconds)
     : world_(std::move(world)), backends_(std::make_unique<Backends>()) {
-  SERPENTINE_CHECK(world_.size >= 1 && world_.rank >= 0 && world_.rank < world_.size, "process group", world_.source,
-                   " says rank ", world_.rank, " of ", world_.size, ", which must lie in [0, ", world_.size, ")");
+  SERPENTINE_CHECK(world_.size >= 1 && world_.rank >= 0 && world_.rank < world_.size,
+                   "process group", world_.source, " says rank ", world_.rank, " of ", world_.size,
+                   ", which must lie in [0, ", world_.size, ")");
   backends_->timeout = timeout_seconds;
   c10d::TCPStoreOptions options;
   options.port = static_cast<uint16_t>(world_.port);
@@ -55,15 +57,16 @@ ProcessGroup::ProcessGroup(World world, torch::Device device, double timeout_sec
   try {
     backends_->store = c10::make_intrusive<c10d::TCPStore>(world_.address, options);
     backends_->host = connect_gloo(backends_->store, world_, timeout_seconds);
-    backends_->device = device.is_cuda() ? connect_nccl(backends_->store, world_, device, timeout_seconds)
-                                         : backends_->host;
+    backends_->device = device.is_cuda()
+                            ? connect_nccl(backends_->store, world_, device, timeout_seconds)
+                            : backends_->host;
   } catch (const c10::Error&) {
     throw;
   } catch (const std::exception& error) {
     const std::string cause = error.what();
-    SERPENTINE_CHECK(false, "process group", "rank ", world_.rank, " of ", world_.size, " (", world_.source,
-                     ") could not meet the others at ", world_.address, ":", world_.port, " (",
-                     cause.substr(0, cause.find('\n')), ")");
+    SERPENTINE_CHECK(false, "process group", "rank ", world_.rank, " of ", world_.size, " (",
+                     world_.source, ") could not meet the others at ", world_.address, ":",
+                     world_.port, " (", cause.substr(0, cause.find('\n')), ")");
   }
 }
 

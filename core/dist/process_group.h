@@ -18,12 +18,13 @@ struct World {
   int64_t local_rank = 0;  // among the processes of this machine: picks the GPU
   std::string address = "127.0.0.1";
   int64_t port = 29500;
-  bool store_is_kept = false;             // torchrun's agent serves the store already
+  bool store_is_kept = false;          // torchrun's agent serves the store already
   std::string source = "one process";  // who said so, for errors
 };
 
 /// torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT), else Slurm's
-/// (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, SLURM_NODELIST), else one process. Throws on half a set.
+/// (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, SLURM_NODELIST), else one process. Throws on half a
+/// set.
 World world_from_environment();
 
 /// Collectives over all processes of a world; every rank makes the same calls in the same order.

@@ -22,8 +22,9 @@ int64_t number(const char* name) {
   const std::string value = text(name).value_or("");
   int64_t result = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), result);
-  SERPENTINE_CHECK(!value.empty() && error == std::errc() && end == value.data() + value.size() && result >= 0,
-                   "process group", "the variable ", name, " must be a whole number, got '", value, "'");
+  SERPENTINE_CHECK(
+      !value.empty() && error == std::errc() && end == value.data() + value.size() && result >= 0,
+      "process group", "the variable ", name, " must be a whole number, got '", value, "'");
   return result;
 }
 
@@ -42,8 +43,8 @@ World from_torchrun() {
   world.size = number("WORLD_SIZE");
   world.local_rank = text("LOCAL_RANK") ? number("LOCAL_RANK") : world.rank;
   if (world.size > 1) {
-    SERPENTINE_CHECK(text("MASTER_ADDR") && text("MASTER_PORT"), "process group",
-                     "WORLD_SIZE is ", world.size, " but MASTER_ADDR or MASTER_PORT is missing");
+    SERPENTINE_CHECK(text("MASTER_ADDR") && text("MASTER_PORT"), "process group", "WORLD_SIZE is ",
+                     world.size, " but MASTER_ADDR or MASTER_PORT is missing");
     world.address = *text("MASTER_ADDR");
     world.port = number("MASTER_PORT");
   }
@@ -57,7 +58,8 @@ World from_slurm() {
   world.rank = number("SLURM_PROCID");
   world.size = number("SLURM_NTASKS");
   if (text("SLURM_LOCALID")) world.local_rank = number("SLURM_LOCALID");
-  const auto nodes = text("SLURM_STEP_NODELIST") ? text("SLURM_STEP_NODELIST") : text("SLURM_NODELIST");
+  const auto nodes =
+      text("SLURM_STEP_NODELIST") ? text("SLURM_STEP_NODELIST") : text("SLURM_NODELIST");
   if (text("MASTER_ADDR")) {
     world.address = *text("MASTER_ADDR");
   } else if (nodes) {
@@ -81,8 +83,8 @@ World world_from_environment() {
   } else if (text("SLURM_PROCID") && text("SLURM_NTASKS") && text("SLURM_STEP_ID")) {
     world = from_slurm();  // inside srun; a batch script itself is one process
   }
-  SERPENTINE_CHECK(world.size >= 1 && world.rank < world.size, "process group", world.source, " say rank ", world.rank,
-                   " of ", world.size, "; ranks are counted from 0");
+  SERPENTINE_CHECK(world.size >= 1 && world.rank < world.size, "process group", world.source,
+                   " say rank ", world.rank, " of ", world.size, "; ranks are counted from 0");
   return world;
 }
 

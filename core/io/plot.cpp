@@ -26,13 +26,20 @@ std::string quoted(const std::string& text) {
 
 const char* color(Ink ink) {
   switch (ink) {
-    case Ink::kPast: return "#4a5568";
-    case Ink::kForecast: return "#d9480f";
-    case Ink::kActual: return "#1864ab";
-    case Ink::kFirst: return "#1864ab";
-    case Ink::kSecond: return "#d9480f";
-    case Ink::kThird: return "#2b8a3e";
-    case Ink::kFourth: return "#862e9c";
+    case Ink::kPast:
+      return "#4a5568";
+    case Ink::kForecast:
+      return "#d9480f";
+    case Ink::kActual:
+      return "#1864ab";
+    case Ink::kFirst:
+      return "#1864ab";
+    case Ink::kSecond:
+      return "#d9480f";
+    case Ink::kThird:
+      return "#2b8a3e";
+    case Ink::kFourth:
+      return "#862e9c";
   }
   return "#000000";
 }
@@ -45,7 +52,8 @@ std::string number(double value) {
 }
 
 /// Inline data: what a picture shows stays in its script.
-void add_block(std::string& script, const std::string& name, const std::vector<const std::vector<double>*>& columns) {
+void add_block(std::string& script, const std::string& name,
+               const std::vector<const std::vector<double>*>& columns) {
   script += "$" + name + " << EOD\n";
   for (size_t row = 0; row < columns.front()->size(); ++row) {
     for (const auto* column : columns) script += number((*column)[row]) + " ";
@@ -93,8 +101,8 @@ std::string panel_commands(const Figure& figure, size_t index) {
   for (size_t c = 0; c < panel.curves.size(); ++c) {
     const Curve& curve = panel.curves[c];
     add("$curve" + id + "_" + std::to_string(c) + " using 1:2 with " +
-            (curve.points ? "linespoints pointtype 7 pointsize 0.6" : "lines") + " linewidth 1.8 linecolor rgb '" +
-            color(curve.ink) + "'",
+            (curve.points ? "linespoints pointtype 7 pointsize 0.6" : "lines") +
+            " linewidth 1.8 linecolor rgb '" + color(curve.ink) + "'",
         curve.title);
   }
   return text + "  plot " + items + "\n";
@@ -116,31 +124,37 @@ std::string gnuplot_script(const Figure& figure, const std::string& name) {
   for (size_t p = 0; p < panels; ++p) {
     for (size_t b = 0; b < figure.panels[p].bands.size(); ++b) {
       const Band& band = figure.panels[p].bands[b];
-      add_block(script, "band" + std::to_string(p) + "_" + std::to_string(b), {&band.x, &band.low, &band.high});
+      add_block(script, "band" + std::to_string(p) + "_" + std::to_string(b),
+                {&band.x, &band.low, &band.high});
     }
     for (size_t c = 0; c < figure.panels[p].curves.size(); ++c) {
       const Curve& curve = figure.panels[p].curves[c];
-      add_block(script, "curve" + std::to_string(p) + "_" + std::to_string(c), {&curve.x, &curve.y});
+      add_block(script, "curve" + std::to_string(p) + "_" + std::to_string(c),
+                {&curve.x, &curve.y});
     }
   }
   const std::string size = " size " + std::to_string(width) + "," + std::to_string(height);
-  script += "set grid xtics ytics back linetype 1 linewidth 0.7 linecolor rgb '#dee2e6'\nset border 3 linecolor rgb '#495057'\n"
-            "set tics nomirror out scale 0.5\nset key top left horizontal reverse Left samplen 2 font ',10' noenhanced\n";
+  script +=
+      "set grid xtics ytics back linetype 1 linewidth 0.7 linecolor rgb '#dee2e6'\nset border 3 "
+      "linecolor rgb '#495057'\n"
+      "set tics nomirror out scale 0.5\nset key top left horizontal reverse Left samplen 2 font "
+      "',10' noenhanced\n";
   if (figure.dates) {
     script += "set xdata time\nset timefmt '%s'\nset format x \"" + date_format(figure) + "\"\n";
   }
   // room above the curves for the legend; offsets do not work with a logarithmic axis
   script += figure.log_y ? "set logscale y\nset autoscale xfix\n"
-                         : "set autoscale xfix\nset autoscale yfix\nset offsets graph 0, graph 0, graph 0.15, graph 0.04\n";
+                         : "set autoscale xfix\nset autoscale yfix\nset offsets graph 0, graph 0, "
+                           "graph 0.15, graph 0.04\n";
   if (!figure.x_label.empty()) script += "set xlabel " + quoted(figure.x_label) + " noenhanced\n";
   if (!figure.y_label.empty()) script += "set ylabel " + quoted(figure.y_label) + " noenhanced\n";
-  script += "do for [kind in 'png svg'] {\n  if (kind eq 'png') {\n    set terminal pngcairo" + size +
-            " font 'DejaVu Sans,10' noenhanced background rgb 'white'\n    set output " + quoted(name + ".png") +
-            "\n  } else {\n    set terminal svg" + size +
+  script += "do for [kind in 'png svg'] {\n  if (kind eq 'png') {\n    set terminal pngcairo" +
+            size + " font 'DejaVu Sans,10' noenhanced background rgb 'white'\n    set output " +
+            quoted(name + ".png") + "\n  } else {\n    set terminal svg" + size +
             " dynamic font 'DejaVu Sans,12' noenhanced background rgb 'white'\n    set output " +
             quoted(name + ".svg") + "\n  }\n";
-  script += "  set multiplot layout " + std::to_string(rows) + "," + std::to_string(columns) + " title " +
-            quoted(figure.title) + " font ',14'\n";
+  script += "  set multiplot layout " + std::to_string(rows) + "," + std::to_string(columns) +
+            " title " + quoted(figure.title) + " font ',14'\n";
   for (size_t p = 0; p < panels; ++p) script += panel_commands(figure, p);
   return script + "  unset multiplot\n  unset output\n}\n";
 }
@@ -151,7 +165,8 @@ std::string draw_figure(const Figure& figure, const std::string& stem) {
   const std::string folder = path.parent_path().empty() ? "." : path.parent_path().string();
   write_atomically(stem + ".gp", gnuplot_script(figure, name));
 
-  const std::string command = "cd " + shell_quoted(folder) + " && gnuplot " + shell_quoted("./" + name + ".gp") + " 2>&1";
+  const std::string command =
+      "cd " + shell_quoted(folder) + " && gnuplot " + shell_quoted("./" + name + ".gp") + " 2>&1";
   FILE* pipe = popen(command.c_str(), "r");
   if (!pipe) return "no picture: a process for gnuplot cannot be started";
   std::string said;
@@ -160,8 +175,9 @@ std::string draw_figure(const Figure& figure, const std::string& stem) {
   const int status = pclose(pipe);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "";
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
-    return "no picture: gnuplot is not installed (apt-get install gnuplot-nox); then run `gnuplot " + name +
-           ".gp` in " + folder;
+    return "no picture: gnuplot is not installed (apt-get install gnuplot-nox); then run "
+           "`gnuplot " +
+           name + ".gp` in " + folder;
   }
   // gnuplot puts the line and an arrow before the sentence that matters
   const auto last = said.find_last_not_of('\n');

@@ -10,8 +10,9 @@ namespace serpentine {
 enum class Ink { kPast, kForecast, kActual, kFirst, kSecond, kThird, kFourth };
 
 struct Curve {
-  std::string title;         // "" keeps it out of the legend
-  std::vector<double> x, y;  // x in seconds since 1970 when the figure has dates; NaN in y leaves a gap
+  std::string title;  // "" keeps it out of the legend
+  std::vector<double> x,
+      y;  // x in seconds since 1970 when the figure has dates; NaN in y leaves a gap
   Ink ink = Ink::kFirst;
   bool points = false;  // a mark at each value
 };
@@ -38,8 +39,9 @@ struct Figure {
   std::vector<Panel> panels;
 };
 
-/// Writes stem.gp (script and data, for restyling), stem.png and stem.svg. Returns "" or one sentence
-/// that says why there are no pictures: gnuplot is missing or failed. Throws when stem.gp cannot be written.
+/// Writes stem.gp (script and data, for restyling), stem.png and stem.svg. Returns "" or one
+/// sentence that says why there are no pictures: gnuplot is missing or failed. Throws when stem.gp
+/// cannot be written.
 std::string draw_figure(const Figure& figure, const std::string& stem);
 
 /// The gnuplot script of a figure; pictures are called `name`.png and `name`.svg.

@@ -22,7 +22,7 @@ struct MambaOptions {
   double dt_min = 1e-3, dt_max = 1e-1, dt_scale = 1, dt_init_floor = 1e-4;
   int64_t inner() const {
     return static_cast<int64_t>(expand * static_cast<double>(d_model));
-  }                                                                             // D
+  }  // D
   int64_t rank() const { return dt_rank > 0 ? dt_rank : (d_model + 15) / 16; }  // R
   void fields(Fields& f);  // all but d_model, which the model around it knows
 };

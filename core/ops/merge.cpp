@@ -65,7 +65,9 @@ at::Tensor visit_of_position(const ScanOrder& order) {
   std::vector<int64_t> shape(visits.sizes().begin(), visits.sizes().end());
   const at::Tensor place = at::arange(shape.back(), visits.options()).expand_as(visits);
   shape.back() = positions + 1;
-  return at::full(shape, kPad, visits.options()).scatter(-1, target, place).narrow(-1, 0, positions);
+  return at::full(shape, kPad, visits.options())
+      .scatter(-1, target, place)
+      .narrow(-1, 0, positions);
 }
 
 struct GatherRows : torch::autograd::Function<GatherRows> {
@@ -91,8 +93,8 @@ struct MergeRows : torch::autograd::Function<MergeRows> {
       return {gather_rows(grad[0] / visit_counts(order, grad[0]), order), {}, {}};
     }
     const int64_t batch = grad[0].size(0), visits = order.num_visits();
-    const at::Tensor by_visit = grad[0].reshape(
-        {batch, order.num_tokens * visits, grad[0].size(2) / visits});
+    const at::Tensor by_visit =
+        grad[0].reshape({batch, order.num_tokens * visits, grad[0].size(2) / visits});
     return {take_rows(by_visit, visit_of_position(order)), {}, {}};
   }
 };

@@ -1,4 +1,5 @@
-// The backward scan: chunks from the end; each chunk's states are computed again from its saved start.
+// The backward scan: chunks from the end; each chunk's states are computed again from its saved
+// start.
 #include "core/ops/scan_tile-inl.h"
 
 #if defined(SERPENTINE_CORE_OPS_SCAN_BACKWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -124,7 +125,8 @@ class BackwardUnit {
     }
   }
 
-  /// Adds the 16 channels of each [count, N, 16] sum and writes the tile's rows of [groups, B, P, N].
+  /// Adds the 16 channels of each [count, N, 16] sum and writes the tile's rows of [groups, B, P,
+  /// N].
   void sum_channels(const T* sums, T* out) const {
     const Lanes<T> d;
     out += ((group_ * call_.batch + batch_) * call_.positions + tile_.begin) * call_.states;

@@ -14,10 +14,14 @@ constexpr int64_t kGroupBlocks = 4;      // channel blocks that share one part o
 
 Element element_of(at::ScalarType type) {
   switch (type) {
-    case at::kDouble: return Element::kDouble;
-    case at::kBFloat16: return Element::kBFloat16;
-    case at::kHalf: return Element::kHalf;
-    default: return Element::kFloat;
+    case at::kDouble:
+      return Element::kDouble;
+    case at::kBFloat16:
+      return Element::kBFloat16;
+    case at::kHalf:
+      return Element::kHalf;
+    default:
+      return Element::kFloat;
   }
 }
 
@@ -91,7 +95,8 @@ ScanPlan::ScanPlan(const SelectiveScanArgs& args, const ScanOrder& order, Rows r
 
 void ScanPlan::cut(const ScanOrder& order) {
   const auto* branch = order.branch.const_data_ptr<int32_t>();
-  call.chunk = (call.states + 63) / 64 * 64;  // saved states are at most a 64th of B P D N, or B P D
+  call.chunk =
+      (call.states + 63) / 64 * 64;  // saved states are at most a 64th of B P D N, or B P D
   int64_t size = 0;
   for (int64_t s = 0; s < call.sequences; ++s) {
     const int64_t length = call.offsets[s + 1] - call.offsets[s];

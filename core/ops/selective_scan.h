@@ -24,15 +24,18 @@ struct SelectiveScanArgs {
 };
 
 struct SelectiveScanResult {
-  at::Tensor y;            // [B, T, D] (sum, mean) or [B, T, V * D] (concat: visit v at channels [v D, (v + 1) D)); u's dtype
+  at::Tensor y;  // [B, T, D] (sum, mean) or [B, T, V * D] (concat: visit v at channels [v D, (v +
+                 // 1) D)); u's dtype
   at::Tensor final_state;  // float32 [B, S, D, N], differentiable; undefined unless asked for
 };
 
 /// Differentiable, deterministic; memory of forward and backward is O(B P D), never O(B P D N).
-SelectiveScanResult selective_scan(const SelectiveScanArgs& args, const ScanOrder& order, Rows rows = Rows::kToken,
-                                   Merge merge = Merge::kSum, bool want_final_state = false);
+SelectiveScanResult selective_scan(const SelectiveScanArgs& args, const ScanOrder& order,
+                                   Rows rows = Rows::kToken, Merge merge = Merge::kSum,
+                                   bool want_final_state = false);
 
-/// The definition: one loop over positions in plain tensor operations; any device, any order, autograd.
+/// The definition: one loop over positions in plain tensor operations; any device, any order,
+/// autograd.
 SelectiveScanResult selective_scan_reference(const SelectiveScanArgs& args, const ScanOrder& order,
                                              Rows rows = Rows::kToken, Merge merge = Merge::kSum,
                                              bool want_final_state = false);

@@ -57,8 +57,8 @@ void check_selective_scan(const SelectiveScanArgs& args, const ScanOrder& order,
                    order.tokens.size(0));
 
   const at::ScalarType type = args.u.scalar_type();
-  SERPENTINE_CHECK(is_scan_type(type), kWho, "u must be float32, float64, bfloat16 or float16, got ",
-                   type);
+  SERPENTINE_CHECK(is_scan_type(type), kWho,
+                   "u must be float32, float64, bfloat16 or float16, got ", type);
   const at::ScalarType wide = type == at::kDouble ? at::kDouble : at::kFloat;
   check_type(args.delta, "delta", type);
   check_type(args.B, "B", type);
@@ -68,8 +68,8 @@ void check_selective_scan(const SelectiveScanArgs& args, const ScanOrder& order,
   check_type(args.delta_bias, "delta_bias", wide);
   check_type(args.initial_state, "initial_state", wide);
   check_same_device(kWho, order.tokens, "the order", args.u);
-  for (const at::Tensor& tensor : {args.delta, args.A, args.B, args.C, args.D, args.delta_bias,
-                                   args.initial_state}) {
+  for (const at::Tensor& tensor :
+       {args.delta, args.A, args.B, args.C, args.D, args.delta_bias, args.initial_state}) {
     if (tensor.defined()) check_same_device(kWho, tensor, "every operand", args.u);
   }
 }

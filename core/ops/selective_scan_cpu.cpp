@@ -50,8 +50,7 @@ Forward forward(const SelectiveScanArgs& args, const Options& options) {
   }
   call.y = view_rows(rows, options.output == Output::kDirect);
   if (options.want_final_state) {
-    result.final_state =
-        at::empty({call.batch, call.sequences, call.channels, call.states}, wide);
+    result.final_state = at::empty({call.batch, call.sequences, call.channels, call.states}, wide);
     call.final_state = result.final_state.mutable_data_ptr();
   }
   if (options.keep_states) {
@@ -161,12 +160,18 @@ struct Scan : torch::autograd::Function<Scan> {
                                const at::Tensor& delta, const at::Tensor& A, const at::Tensor& B,
                                const at::Tensor& C, const Optional& D, const Optional& delta_bias,
                                const Optional& initial_state, const OptionsPtr& options) {
-    const SelectiveScanArgs args{u, delta, A, B, C, D.value_or(at::Tensor()),
+    const SelectiveScanArgs args{u,
+                                 delta,
+                                 A,
+                                 B,
+                                 C,
+                                 D.value_or(at::Tensor()),
                                  delta_bias.value_or(at::Tensor()),
-                                 initial_state.value_or(at::Tensor()), options->softplus};
+                                 initial_state.value_or(at::Tensor()),
+                                 options->softplus};
     const Forward result = cpu::forward(args, *options);
-    context->save_for_backward({u, delta, A, B, C, args.D, args.delta_bias, args.initial_state,
-                                result.saved});
+    context->save_for_backward(
+        {u, delta, A, B, C, args.D, args.delta_bias, args.initial_state, result.saved});
     context->saved_data["options"] = c10::IValue::make_capsule(options);
     context->set_materialize_grads(false);
     if (!options->want_final_state) return {result.y};
@@ -176,15 +181,14 @@ struct Scan : torch::autograd::Function<Scan> {
   static variable_list backward(AutogradContext* context, variable_list grads) {
     SERPENTINE_CHECK(!at::GradMode::is_enabled(), "selective_scan",
                      "it has no second derivative (create_graph); use selective_scan_reference");
-    const auto options = c10::static_intrusive_pointer_cast<Options>(
-        context->saved_data["options"].toCapsule());
+    const auto options =
+        c10::static_intrusive_pointer_cast<Options>(context->saved_data["options"].toCapsule());
     const variable_list kept = context->get_saved_variables();
-    const SelectiveScanArgs args{kept[0], kept[1], kept[2], kept[3], kept[4],
+    const SelectiveScanArgs args{kept[0], kept[1], kept[2], kept[3],          kept[4],
                                  kept[5], kept[6], kept[7], options->softplus};
     if (!grads[0].defined()) {
       const bool by_position = options->output == Output::kPositions;
-      const int64_t rows =
-          by_position ? options->order.num_positions() : options->order.num_tokens;
+      const int64_t rows = by_position ? options->order.num_positions() : options->order.num_tokens;
       grads[0] = at::zeros({args.u.size(0), rows, args.u.size(2)},
                            by_position ? args.A.options() : args.u.options());
     }
@@ -197,8 +201,8 @@ struct Scan : torch::autograd::Function<Scan> {
 
 bool needs_gradients(const SelectiveScanArgs& args) {
   if (!at::GradMode::is_enabled()) return false;
-  for (const at::Tensor& tensor : {args.u, args.delta, args.A, args.B, args.C, args.D,
-                                   args.delta_bias, args.initial_state}) {
+  for (const at::Tensor& tensor :
+       {args.u, args.delta, args.A, args.B, args.C, args.D, args.delta_bias, args.initial_state}) {
     if (tensor.defined() && tensor.requires_grad()) return true;
   }
   return false;

@@ -57,8 +57,13 @@ struct Visits {
 
 Visits visits_of(const ScanOrder& order, bool by_branch, bool mean) {
   const int64_t size = order.num_tokens * order.num_visits();
-  Visits visits{order.visits.const_data_ptr<int32_t>(), order.visits.dim() == 3 ? size : 0,
-                order.num_tokens, order.num_visits(), {}, 1, mean};
+  Visits visits{order.visits.const_data_ptr<int32_t>(),
+                order.visits.dim() == 3 ? size : 0,
+                order.num_tokens,
+                order.num_visits(),
+                {},
+                1,
+                mean};
   if (!by_branch) return visits;
   visits.branches = order.num_branches;
   if (order.num_branches == 1) return visits;
@@ -119,7 +124,8 @@ void for_types(const at::Tensor& parts, at::Tensor& out, const Run& run) {
 
 at::Tensor sum_parts(const at::Tensor& parts, at::ScalarType type) {
   if (parts.size(0) == 1 && parts.scalar_type() == type) return parts.select(0, 0);
-  at::Tensor out = at::empty({parts.size(1), parts.size(2), parts.size(3)}, parts.options().dtype(type));
+  at::Tensor out =
+      at::empty({parts.size(1), parts.size(2), parts.size(3)}, parts.options().dtype(type));
   for_types(parts, out, [](const auto& rows, auto* data) { add_positions(rows, data); });
   return out;
 }

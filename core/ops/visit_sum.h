@@ -1,4 +1,5 @@
-// Sums of rows over parts, visits and slabs in a fixed order: what keeps the CPU scan deterministic.
+// Sums of rows over parts, visits and slabs in a fixed order: what keeps the CPU scan
+// deterministic.
 #pragma once
 
 #include <vector>

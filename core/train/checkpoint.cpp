@@ -9,9 +9,9 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
 #include <zlib.h>
+#include <nlohmann/json.hpp>
 
 #include "core/check.h"
 #include "core/dist/process_group.h"
@@ -64,12 +64,14 @@ StateDict rank_states(Trainer& trainer) {
   StateDict states;
   const auto gather = [&](const char* name, const torch::Tensor& mine) {
     const torch::Tensor bytes = mine.contiguous().view(torch::kUInt8);
-    states.emplace_back(name, trainer.group() ? trainer.group()->host_gather(bytes) : bytes.unsqueeze(0));
+    states.emplace_back(name,
+                        trainer.group() ? trainer.group()->host_gather(bytes) : bytes.unsqueeze(0));
   };
   gather("rng_cpu", at::Generator(at::detail::getDefaultCPUGenerator()).get_state());
   if (auto generator = device_generator(trainer)) gather("rng_cuda", generator->get_state());
   const RunningLoss& loss = trainer.stepper().running_loss();
-  gather("loss", torch::tensor({loss.sum, loss.count, loss.logged_sum, loss.logged_count}, torch::kFloat64));
+  gather("loss", torch::tensor({loss.sum, loss.count, loss.logged_sum, loss.logged_count},
+                               torch::kFloat64));
   return states;
 }
 
@@ -79,7 +81,8 @@ void set_rank_state(Trainer& trainer, const StateDict& states) {
     if (rank >= rows.size(0)) continue;  // more ranks than before: the new ones keep their seed
     const torch::Tensor mine = rows[rank].clone();
     if (name == "rng_cpu") at::Generator(at::detail::getDefaultCPUGenerator()).set_state(mine);
-    if (name == "rng_cuda" && trainer.device().is_cuda()) device_generator(trainer)->set_state(mine);
+    if (name == "rng_cuda" && trainer.device().is_cuda())
+      device_generator(trainer)->set_state(mine);
     if (name == "loss") {
       const torch::Tensor values = mine.view(torch::kFloat64);
       const double* v = values.const_data_ptr<double>();
@@ -99,18 +102,21 @@ Opened open(const std::string& path) {
     const auto found = file.metadata.find(key);
     return found == file.metadata.end() ? std::string() : found->second;
   };
-  SERPENTINE_CHECK(text("format") == kFormat, "checkpoint", path, " is not a checkpoint of a training run (its format is '",
-                   text("format"), "', expected '", kFormat, "')");
+  SERPENTINE_CHECK(text("format") == kFormat, "checkpoint", path,
+                   " is not a checkpoint of a training run (its format is '", text("format"),
+                   "', expected '", kFormat, "')");
   const std::string sum = checksum(file.tensors, text("training"));
-  SERPENTINE_CHECK(sum == text("checksum"), "checkpoint", path, " is damaged: its content has the checksum ", sum,
-                   ", it was written with ", text("checksum"), ". Use an older checkpoint");
+  SERPENTINE_CHECK(sum == text("checksum"), "checkpoint", path,
+                   " is damaged: its content has the checksum ", sum, ", it was written with ",
+                   text("checksum"), ". Use an older checkpoint");
   return {std::move(file.tensors), nlohmann::json::parse(text("training"))};
 }
 
 void load_model(const std::string& path, Model& model, const StateDict& weights) {
   const LoadReport report = load_state_dict(model, weights);
-  SERPENTINE_CHECK(report.ok(), "checkpoint", path, " was written by another model: ", report.missing.size(),
-                   " tensors missing, ", report.unexpected.size(), " unknown, ", report.shapes.size(),
+  SERPENTINE_CHECK(report.ok(), "checkpoint", path,
+                   " was written by another model: ", report.missing.size(), " tensors missing, ",
+                   report.unexpected.size(), " unknown, ", report.shapes.size(),
                    " of another shape\n", report.text());
 }
 
@@ -132,18 +138,21 @@ void save_checkpoint(const std::string& path, Trainer& trainer, const std::strin
                                    {"optimizer", trainer.options().optimizer.type},
                                    {"config_hash", config_hash}};
   const std::string text = training.dump();
-  write_safetensors(path, all, {{"format", kFormat}, {"training", text}, {"checksum", checksum(all, text)}});
+  write_safetensors(path, all,
+                    {{"format", kFormat}, {"training", text}, {"checksum", checksum(all, text)}});
 }
 
 void load_checkpoint(const std::string& path, Trainer& trainer, const std::string& config_hash) {
   const auto [tensors, training] = open(path);
   const std::string hash = training.value("config_hash", "");
   SERPENTINE_CHECK(hash.empty() || config_hash.empty() || hash == config_hash, "checkpoint", path,
-                   " was written with another configuration (", hash, ", this run has ", config_hash, ")");
+                   " was written with another configuration (", hash, ", this run has ",
+                   config_hash, ")");
   const std::string optimizer = training.at("optimizer").get<std::string>();
   load_model(path, trainer.model(), part_of(tensors, "model."));
-  SERPENTINE_CHECK(optimizer == trainer.options().optimizer.type, "checkpoint", path, " was written with optimizer ",
-                   optimizer, ", this run uses ", trainer.options().optimizer.type);
+  SERPENTINE_CHECK(optimizer == trainer.options().optimizer.type, "checkpoint", path,
+                   " was written with optimizer ", optimizer, ", this run uses ",
+                   trainer.options().optimizer.type);
   set_optimizer_state(trainer.optimizer(), trainer.model(), part_of(tensors, "optimizer."));
   const StateDict averages = part_of(tensors, "ema.");
   SERPENTINE_CHECK((trainer.ema() != nullptr) == !averages.empty(), "checkpoint", path, " has ",
@@ -173,7 +182,8 @@ std::vector<CheckpointFile> list_checkpoints(const std::string& folder) {
     if (std::sscanf(name.c_str(), "step_%ld.safetensors%n", &step, &length) != 1) continue;
     if (length == static_cast<int>(name.size())) found.push_back({entry.path().string(), step});
   }
-  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.step > b.step; });
+  std::sort(found.begin(), found.end(),
+            [](const auto& a, const auto& b) { return a.step > b.step; });
   return found;
 }
 

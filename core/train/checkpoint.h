@@ -13,19 +13,23 @@ namespace serpentine {
 
 class Trainer;
 
-/// Writes weights, optimiser, schedule, averages, scaler, every rank's generators and the position to one
-/// .safetensors file, whole or not at all. Every rank calls it; rank 0 writes. `config_hash` names the
-/// settings that must be the same when training goes on ("" : any). Throws c10::Error with the file.
+/// Writes weights, optimiser, schedule, averages, scaler, every rank's generators and the position
+/// to one .safetensors file, whole or not at all. Every rank calls it; rank 0 writes. `config_hash`
+/// names the settings that must be the same when training goes on ("" : any). Throws c10::Error
+/// with the file.
 ///
-/// Tensors: model.*, optimizer.*, ema.*, best.*, rank.{rng_cpu,rng_cuda,loss} [ranks, n]. Metadata: format,
-/// training (JSON), checksum (CRC-32 of all of it).
-void save_checkpoint(const std::string& path, Trainer& trainer, const std::string& config_hash = "");
+/// Tensors: model.*, optimizer.*, ema.*, best.*, rank.{rng_cpu,rng_cuda,loss} [ranks, n]. Metadata:
+/// format, training (JSON), checksum (CRC-32 of all of it).
+void save_checkpoint(const std::string& path, Trainer& trainer,
+                     const std::string& config_hash = "");
 
 /// Sets a fresh trainer to where the file was written. Throws c10::Error with file and cause: not a
 /// checkpoint, truncated, damaged, of another model, of another configuration.
-void load_checkpoint(const std::string& path, Trainer& trainer, const std::string& config_hash = "");
+void load_checkpoint(const std::string& path, Trainer& trainer,
+                     const std::string& config_hash = "");
 
-/// The weights in a checkpoint under the model's own names: averaged ones if there are. Checks the sum.
+/// The weights in a checkpoint under the model's own names: averaged ones if there are. Checks the
+/// sum.
 StateDict read_checkpoint_weights(const std::string& path);
 
 struct CheckpointFile {
@@ -33,7 +37,8 @@ struct CheckpointFile {
   int64_t step = 0;
 };
 
-/// The checkpoints `step_<number>.safetensors` of a folder, newest first; none if there is no folder.
+/// The checkpoints `step_<number>.safetensors` of a folder, newest first; none if there is no
+/// folder.
 std::vector<CheckpointFile> list_checkpoints(const std::string& folder);
 
 struct CheckpointOptions {
@@ -46,13 +51,14 @@ struct CheckpointOptions {
 
 /// Writes checkpoints while training, and one when it ends or a signal ends it; removes old ones.
 ///
-/// A file that cannot be written does not stop training: the older ones stay, stderr gets one sentence,
-/// and the next occasion tries again. If the last one fails as well, state.failure says so.
+/// A file that cannot be written does not stop training: the older ones stay, stderr gets one
+/// sentence, and the next occasion tries again. If the last one fails as well, state.failure says
+/// so.
 class CheckpointObserver : public Observer {
  public:
   /// `folder` is made when missing. `resume_hint`: the command that goes on, shown after a signal.
-  CheckpointObserver(Trainer& trainer, CheckpointOptions options, std::string folder, std::string config_hash = "",
-                     std::string resume_hint = "");
+  CheckpointObserver(Trainer& trainer, CheckpointOptions options, std::string folder,
+                     std::string config_hash = "", std::string resume_hint = "");
 
   void after_step(TrainState& state) override;
   void after_evaluation(TrainState& state, const std::map<std::string, double>& metrics) override;

@@ -32,8 +32,9 @@ void CheckpointOptions::fields(Fields& f) {
   f("best", best, "also write the weights of the best evaluation to best.safetensors");
 }
 
-CheckpointObserver::CheckpointObserver(Trainer& trainer, CheckpointOptions options, std::string folder,
-                                       std::string config_hash, std::string resume_hint)
+CheckpointObserver::CheckpointObserver(Trainer& trainer, CheckpointOptions options,
+                                       std::string folder, std::string config_hash,
+                                       std::string resume_hint)
     : trainer_(trainer),
       options_(options),
       folder_(std::move(folder)),
@@ -59,12 +60,13 @@ void CheckpointObserver::after_fit(TrainState& state) {
     state.failure = failure_;
     const auto left = list_checkpoints(folder_);
     std::cerr << "The last checkpoint could not be written either; "
-              << (left.empty() ? "there is no older one." : "the newest complete one is " + left.front().path + ".")
+              << (left.empty() ? "there is no older one."
+                               : "the newest complete one is " + left.front().path + ".")
               << std::endl;
   }
   if (state.signal == 0) return;
-  std::cerr << "Stopped by " << (state.signal == SIGINT ? "SIGINT" : "SIGTERM") << " after step " << state.step
-            << " of " << state.total_steps << " (epoch " << state.epoch + 1 << ").";
+  std::cerr << "Stopped by " << (state.signal == SIGINT ? "SIGINT" : "SIGTERM") << " after step "
+            << state.step << " of " << state.total_steps << " (epoch " << state.epoch + 1 << ").";
   if (!last_path_.empty()) std::cerr << " Checkpoint: " << last_path_ << ".";
   if (!resume_hint_.empty()) std::cerr << " Go on with: " << resume_hint_;
   std::cerr << std::endl;
@@ -87,8 +89,9 @@ bool CheckpointObserver::attempt(const TrainState& state, const std::string& pat
       save_checkpoint(path, trainer_, config_hash_);
     } else if (trainer_.first_rank()) {
       const EmaScope averaged(trainer_.ema());
-      write_safetensors(path, state_dict(trainer_.model()),
-                        {{"epoch", std::to_string(state.best_epoch)}, {"step", std::to_string(state.best_step)}});
+      write_safetensors(
+          path, state_dict(trainer_.model()),
+          {{"epoch", std::to_string(state.best_epoch)}, {"step", std::to_string(state.best_step)}});
     }
     failure_.clear();
     return true;
@@ -97,7 +100,8 @@ bool CheckpointObserver::attempt(const TrainState& state, const std::string& pat
   } catch (const std::exception& error) {
     failure_ = sentence_of(error);
   }
-  std::cerr << "Step " << state.step << " has no checkpoint, training goes on: " << failure_ << std::endl;
+  std::cerr << "Step " << state.step << " has no checkpoint, training goes on: " << failure_
+            << std::endl;
   return false;
 }
 

@@ -16,7 +16,8 @@ Ema::Ema(const torch::nn::Module& module, double decay) : decay_(decay) {
   std::set<const void*> seen;
   const auto add = [&](const auto& items) {
     for (const auto& item : items) {
-      if (!seen.insert(item.value().unsafeGetTensorImpl()).second) continue;  // shared by two modules
+      if (!seen.insert(item.value().unsafeGetTensorImpl()).second)
+        continue;  // shared by two modules
       names_.push_back(item.key());
       live_.push_back(item.value());
       averages_.push_back(item.value().detach().clone());
@@ -60,9 +61,10 @@ void Ema::set_state(const StateDict& state, int64_t updates) {
   std::map<std::string, torch::Tensor> by_name(state.begin(), state.end());
   for (size_t i = 0; i < names_.size(); ++i) {
     const auto found = by_name.find(names_[i]);
-    SERPENTINE_CHECK(found != by_name.end(), "checkpoint", "the average of ", names_[i], " is missing");
-    SERPENTINE_CHECK(found->second.sizes() == averages_[i].sizes(), "checkpoint", "the average of ", names_[i],
-                     " must be ", averages_[i].sizes(), ", got ", found->second.sizes());
+    SERPENTINE_CHECK(found != by_name.end(), "checkpoint", "the average of ", names_[i],
+                     " is missing");
+    SERPENTINE_CHECK(found->second.sizes() == averages_[i].sizes(), "checkpoint", "the average of ",
+                     names_[i], " must be ", averages_[i].sizes(), ", got ", found->second.sizes());
     averages_[i].copy_(found->second);
   }
   updates_ = updates;

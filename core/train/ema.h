@@ -11,10 +11,12 @@
 
 namespace serpentine {
 
-/// Averages floating parameters and buffers; others are copied. Polyak & Juditsky 1992, with a decay.
+/// Averages floating parameters and buffers; others are copied. Polyak & Juditsky 1992, with a
+/// decay.
 class Ema {
  public:
-  /// decay in [0, 1); early steps use min(decay, (1 + t) / (10 + t)) so that the start is forgotten.
+  /// decay in [0, 1); early steps use min(decay, (1 + t) / (10 + t)) so that the start is
+  /// forgotten.
   Ema(const torch::nn::Module& module, double decay);
 
   void update();

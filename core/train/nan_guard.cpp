@@ -23,7 +23,8 @@ std::string place_of(const torch::Tensor& tensor) {
   const torch::Tensor bad = torch::nonzero(torch::isfinite(tensor.detach()).logical_not());
   std::ostringstream out;
   out << "[";
-  for (int64_t axis = 0; axis < bad.size(1); ++axis) out << (axis ? ", " : "") << bad[0][axis].item<int64_t>();
+  for (int64_t axis = 0; axis < bad.size(1); ++axis)
+    out << (axis ? ", " : "") << bad[0][axis].item<int64_t>();
   out << "], " << bad.size(0) << " of " << tensor.numel() << " values";
   return out.str();
 }
@@ -67,16 +68,18 @@ std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& function
   watching->asking = true;  // the checks below are operators as well
   const auto inputs = function.inputs();
   for (const auto& input : inputs) {
-    if (!input.isTensor() || !input.toTensor().defined() || !input.toTensor().has_storage()) continue;
-    const auto parameter = watching->parameter_of.find(input.toTensor().storage().unsafeGetStorageImpl());
+    if (!input.isTensor() || !input.toTensor().defined() || !input.toTensor().has_storage())
+      continue;
+    const auto parameter =
+        watching->parameter_of.find(input.toTensor().storage().unsafeGetStorageImpl());
     if (parameter == watching->parameter_of.end()) continue;
     watching->last = module_of(parameter->second);
     watching->touched.push_back(parameter->second);
   }
   // empty() and the like hand out memory that was never written
   const std::string name = function.name();
-  call->bad_input = name.find("empty") != std::string::npos || name.find("_to_copy") != std::string::npos ||
-                    any_bad(inputs);
+  call->bad_input = name.find("empty") != std::string::npos ||
+                    name.find("_to_copy") != std::string::npos || any_bad(inputs);
   call->layer = watching->last;
   watching->asking = false;
   return call;
@@ -125,8 +128,9 @@ std::string bad_gradients(const Model& model, const Watch& watch) {
   for (const auto& touched : watch.touched) {
     if (bad.count(touched)) name = touched;
   }
-  return "the loss is finite but gradients are not, first (from the loss) in " + module_of(name) + ": '" + name + "' " +
-         place_of(bad.at(name)) + ", " + std::to_string(bad.size()) + " parameters in all";
+  return "the loss is finite but gradients are not, first (from the loss) in " + module_of(name) +
+         ": '" + name + "' " + place_of(bad.at(name)) + ", " + std::to_string(bad.size()) +
+         " parameters in all";
 }
 
 }  // namespace
@@ -148,7 +152,9 @@ std::string find_non_finite(Model& model, Task& task, const Batch& batch, torch:
   const torch::AutoGradMode with_gradients(true);
   Watch watch;
   for (const auto& item : model.named_parameters()) {
-    if (is_bad(item.value())) return module_of(item.key()) + " holds the bad parameter '" + item.key() + "' " + place_of(item.value());
+    if (is_bad(item.value()))
+      return module_of(item.key()) + " holds the bad parameter '" + item.key() + "' " +
+             place_of(item.value());
     watch.parameter_of[item.value().storage().unsafeGetStorageImpl()] = item.key();
   }
   model.zero_grad();
@@ -160,27 +166,33 @@ std::string find_non_finite(Model& model, Task& task, const Batch& batch, torch:
     loss = task.loss(model, there);
   }
   if (watch.found) {
-    return (watch.layer.empty() ? "before the first layer" : watch.layer) + " made the first bad value, in operator " +
-           watch.operator_name;
+    return (watch.layer.empty() ? "before the first layer" : watch.layer) +
+           " made the first bad value, in operator " + watch.operator_name;
   }
-  if (is_bad(loss.value)) return "the loss is not finite although no operator made a bad value from good ones";
+  if (is_bad(loss.value))
+    return "the loss is not finite although no operator made a bad value from good ones";
   if (loss.value.requires_grad()) loss.value.backward();
   return bad_gradients(model, watch);
 }
 
-void throw_non_finite(Model& model, Task& task, const std::vector<Batch>& batches, torch::Device device,
-                      std::optional<torch::ScalarType> autocast, const TrainState& state) {
+void throw_non_finite(Model& model, Task& task, const std::vector<Batch>& batches,
+                      torch::Device device, std::optional<torch::ScalarType> autocast,
+                      const TrainState& state) {
   std::ostringstream message;
-  message << "a value is not finite in step " << state.step + 1 << " (epoch " << state.epoch + 1 << ", batch "
-          << state.batch_in_epoch + 1 << ")";
+  message << "a value is not finite in step " << state.step + 1 << " (epoch " << state.epoch + 1
+          << ", batch " << state.batch_in_epoch + 1 << ")";
   std::string cause;
   for (const auto& batch : batches) {
     if (batch.size() == 0) continue;
-    for (const auto& input : non_finite_inputs(batch)) message << "; the batch has bad values in " << input;
+    for (const auto& input : non_finite_inputs(batch))
+      message << "; the batch has bad values in " << input;
     if (cause.empty()) cause = find_non_finite(model, task, batch, device, autocast);
   }
-  message << "; " << (cause.empty() ? "it did not come back when the step was repeated on this rank" : cause)
-          << ". The last checkpoint is untouched; a lower learning rate, clip_norm or precision fp32 may help";
+  message << "; "
+          << (cause.empty() ? "it did not come back when the step was repeated on this rank"
+                            : cause)
+          << ". The last checkpoint is untouched; a lower learning rate, clip_norm or precision "
+             "fp32 may help";
   SERPENTINE_CHECK(false, "trainer", message.str());
   std::abort();  // never reached: tells the compiler so
 }

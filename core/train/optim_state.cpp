@@ -18,28 +18,34 @@ void save_adam(const State& state, const std::string& name, StateDict& out) {
   out.emplace_back(name + ".step", torch::tensor(state.step(), torch::kInt64));
   out.emplace_back(name + ".exp_avg", state.exp_avg());
   out.emplace_back(name + ".exp_avg_sq", state.exp_avg_sq());
-  if (state.max_exp_avg_sq().defined()) out.emplace_back(name + ".max_exp_avg_sq", state.max_exp_avg_sq());
+  if (state.max_exp_avg_sq().defined())
+    out.emplace_back(name + ".max_exp_avg_sq", state.max_exp_avg_sq());
 }
 
 using Found = std::map<std::string, torch::Tensor>;  // the entries of one parameter
 
-torch::Tensor take(Found& found, const std::string& entry, const std::string& name, const torch::Tensor& like) {
+torch::Tensor take(Found& found, const std::string& entry, const std::string& name,
+                   const torch::Tensor& like) {
   const auto at = found.find(entry);
-  SERPENTINE_CHECK(at != found.end(), "checkpoint", "the optimiser's ", entry, " of ", name, " is missing");
-  SERPENTINE_CHECK(at->second.sizes() == like.sizes(), "checkpoint", "the optimiser's ", entry, " of ", name,
-                   " must have the parameter's shape ", like.sizes(), ", got ", at->second.sizes());
+  SERPENTINE_CHECK(at != found.end(), "checkpoint", "the optimiser's ", entry, " of ", name,
+                   " is missing");
+  SERPENTINE_CHECK(at->second.sizes() == like.sizes(), "checkpoint", "the optimiser's ", entry,
+                   " of ", name, " must have the parameter's shape ", like.sizes(), ", got ",
+                   at->second.sizes());
   torch::Tensor tensor = at->second.to(like.device(), /*non_blocking=*/false, /*copy=*/true);
   found.erase(at);
   return tensor;
 }
 
 template <class State>
-std::unique_ptr<State> load_adam(Found& found, const std::string& name, const torch::Tensor& parameter) {
+std::unique_ptr<State> load_adam(Found& found, const std::string& name,
+                                 const torch::Tensor& parameter) {
   auto state = std::make_unique<State>();
   state->step(take(found, "step", name, torch::empty({})).template item<int64_t>());
   state->exp_avg(take(found, "exp_avg", name, parameter));
   state->exp_avg_sq(take(found, "exp_avg_sq", name, parameter));
-  if (found.count("max_exp_avg_sq")) state->max_exp_avg_sq(take(found, "max_exp_avg_sq", name, parameter));
+  if (found.count("max_exp_avg_sq"))
+    state->max_exp_avg_sq(take(found, "max_exp_avg_sq", name, parameter));
   return state;
 }
 
@@ -56,7 +62,8 @@ StateDict optimizer_state(const optim::Optimizer& optimizer, const torch::nn::Mo
     } else if (const auto* adam = dynamic_cast<const optim::AdamParamState*>(state)) {
       save_adam(*adam, item.key(), out);
     } else if (const auto* sgd = dynamic_cast<const optim::SGDParamState*>(state)) {
-      if (sgd->momentum_buffer().defined()) out.emplace_back(item.key() + ".momentum_buffer", sgd->momentum_buffer());
+      if (sgd->momentum_buffer().defined())
+        out.emplace_back(item.key() + ".momentum_buffer", sgd->momentum_buffer());
     } else {
       SERPENTINE_CHECK(false, "checkpoint", "cannot save the state of this type of optimiser");
     }
@@ -64,11 +71,13 @@ StateDict optimizer_state(const optim::Optimizer& optimizer, const torch::nn::Mo
   return out;
 }
 
-void set_optimizer_state(optim::Optimizer& optimizer, const torch::nn::Module& module, const StateDict& state) {
+void set_optimizer_state(optim::Optimizer& optimizer, const torch::nn::Module& module,
+                         const StateDict& state) {
   std::map<std::string, Found> by_parameter;
   for (const auto& [key, tensor] : state) {
     const size_t dot = key.rfind('.');
-    SERPENTINE_CHECK(dot != std::string::npos, "checkpoint", "cannot place the optimiser's entry '", key, "'");
+    SERPENTINE_CHECK(dot != std::string::npos, "checkpoint", "cannot place the optimiser's entry '",
+                     key, "'");
     by_parameter[key.substr(0, dot)][key.substr(dot + 1)] = tensor;
   }
   optimizer.state().clear();
@@ -86,11 +95,12 @@ void set_optimizer_state(optim::Optimizer& optimizer, const torch::nn::Module& m
       slot = std::move(sgd);
     }
     SERPENTINE_CHECK(found->second.empty(), "checkpoint", "the optimiser has no use for ",
-                     found->second.begin()->first, " of ", item.key(), ": it was saved by another type of optimiser");
+                     found->second.begin()->first, " of ", item.key(),
+                     ": it was saved by another type of optimiser");
     by_parameter.erase(found);
   }
-  SERPENTINE_CHECK(by_parameter.empty(), "checkpoint", "the optimiser's state of '", by_parameter.begin()->first,
-                   "' fits no parameter of the model");
+  SERPENTINE_CHECK(by_parameter.empty(), "checkpoint", "the optimiser's state of '",
+                   by_parameter.begin()->first, "' fits no parameter of the model");
 }
 
 }  // namespace serpentine

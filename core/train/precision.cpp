@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include <ATen/autocast_mode.h>
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "core/check.h"
 
@@ -13,7 +13,8 @@ namespace serpentine {
 std::optional<torch::ScalarType> autocast_type(const std::string& precision) {
   if (precision == "fp32") return std::nullopt;
   if (precision == "bf16") return torch::kBFloat16;
-  SERPENTINE_CHECK(precision == "fp16", "trainer", "precision must be fp32, bf16 or fp16, got '", precision, "'");
+  SERPENTINE_CHECK(precision == "fp16", "trainer", "precision must be fp32, bf16 or fp16, got '",
+                   precision, "'");
   return torch::kHalf;
 }
 
@@ -38,7 +39,8 @@ Autocast::~Autocast() {
 bool GradScaler::unscale(const std::vector<torch::Tensor>& gradients) const {
   if (!enabled_ || gradients.empty()) return true;
   const torch::NoGradGuard no_grad;
-  const auto options = torch::TensorOptions().dtype(torch::kFloat32).device(gradients.front().device());
+  const auto options =
+      torch::TensorOptions().dtype(torch::kFloat32).device(gradients.front().device());
   torch::Tensor overflow = torch::zeros({}, options);
   const torch::Tensor inverse = torch::full({}, 1.0 / scale_, options);
   at::_amp_foreach_non_finite_check_and_unscale_(gradients, overflow, inverse);
@@ -57,7 +59,9 @@ void GradScaler::update(bool finite) {
   }
 }
 
-nlohmann::json GradScaler::state() const { return {{"scale", scale_}, {"good_steps", good_steps_}}; }
+nlohmann::json GradScaler::state() const {
+  return {{"scale", scale_}, {"good_steps", good_steps_}};
+}
 
 void GradScaler::set_state(const nlohmann::json& state) {
   scale_ = state.at("scale").get<double>();

@@ -15,14 +15,14 @@ struct ScheduleOptions {
   std::string type = "constant";
   int64_t warmup_steps = 0;
   double warmup_epochs = 0;
-  double warmup_factor = 0;   // the rate at step 0 as a part of the full one
-  double min_rate = 0;        // no schedule goes below
-  std::string by = "step";    // cosine and linear move every step or every epoch
-  double factor = 0.1;        // step, plateau
-  int64_t step_epochs = 30;   // step, when no milestones are given
+  double warmup_factor = 0;  // the rate at step 0 as a part of the full one
+  double min_rate = 0;       // no schedule goes below
+  std::string by = "step";   // cosine and linear move every step or every epoch
+  double factor = 0.1;       // step, plateau
+  int64_t step_epochs = 30;  // step, when no milestones are given
   std::vector<int64_t> milestones;
-  int64_t hold_epochs = 2;    // halving
-  int64_t patience = 10;      // plateau
+  int64_t hold_epochs = 2;  // halving
+  int64_t patience = 10;    // plateau
   void fields(Fields& f);
 };
 

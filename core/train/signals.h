@@ -3,7 +3,8 @@
 
 namespace serpentine {
 
-/// While it lives, the first SIGINT or SIGTERM is only noted; a second one ends the program at once.
+/// While it lives, the first SIGINT or SIGTERM is only noted; a second one ends the program at
+/// once.
 class StopSignal {
  public:
   StopSignal();

@@ -13,7 +13,8 @@
 namespace serpentine {
 
 Stepper::Stepper(const TrainerOptions& options, Model& model, Task& task, torch::Device device,
-                 torch::optim::Optimizer& optimizer, GradScaler& scaler, Ema* ema, ProcessGroup* group)
+                 torch::optim::Optimizer& optimizer, GradScaler& scaler, Ema* ema,
+                 ProcessGroup* group)
     : options_(options),
       model_(model),
       task_(task),
@@ -64,7 +65,8 @@ Stepper::Counts Stepper::forward_backward(const std::vector<Batch>& batches) {
       const Autocast autocast(device_.type(), autocast_type(options_.precision));
       loss = task_.loss(model_, there);
     }
-    SERPENTINE_CHECK(loss.value.defined() && loss.value.dim() == 0, "trainer", "the task's loss must be a scalar");
+    SERPENTINE_CHECK(loss.value.defined() && loss.value.dim() == 0, "trainer",
+                     "the task's loss must be a scalar");
     if (loss.count <= 0) continue;  // every element was masked: the mean is 0 / 0
 
     // weights relative to the first micro-batch keep the usual case exact and fp16 in range
@@ -82,8 +84,8 @@ Stepper::Counts Stepper::forward_backward(const std::vector<Batch>& batches) {
 Wishes Stepper::exchange(Counts& counts, Wishes mine) {
   counts.all = counts.mine;
   if (!group_) return mine;
-  std::vector<double> told = {counts.mine, mine.signal == SIGINT ? 1.0 : 0.0, mine.signal == SIGTERM ? 1.0 : 0.0,
-                              mine.stop ? 1.0 : 0.0};
+  std::vector<double> told = {counts.mine, mine.signal == SIGINT ? 1.0 : 0.0,
+                              mine.signal == SIGTERM ? 1.0 : 0.0, mine.stop ? 1.0 : 0.0};
   for (const auto& parameter : parameters_) told.push_back(parameter.grad().defined() ? 1 : 0);
   const torch::Tensor sum = group_->host_sum(torch::tensor(told, torch::kFloat64));
   const double* heard = sum.const_data_ptr<double>();
@@ -96,7 +98,8 @@ Wishes Stepper::exchange(Counts& counts, Wishes mine) {
   return all;
 }
 
-/// Gradients so far are of sum(count x loss) / first over this rank; makes them of the mean over all.
+/// Gradients so far are of sum(count x loss) / first over this rank; makes them of the mean over
+/// all.
 void Stepper::add_up(const Counts& counts) {
   const double factor = counts.first / counts.all;
   if (reducer_) {
@@ -118,18 +121,22 @@ std::vector<torch::Tensor> Stepper::gradients() const {
 
 void Stepper::clip(const std::vector<torch::Tensor>& gradients, const torch::Tensor& norm) const {
   if (gradients.empty()) return;
-  if (options_.clip_norm > 0) at::_foreach_mul_(gradients, (options_.clip_norm / (norm + 1e-6)).clamp_max(1));
+  if (options_.clip_norm > 0)
+    at::_foreach_mul_(gradients, (options_.clip_norm / (norm + 1e-6)).clamp_max(1));
   if (options_.clip_value > 0) {
     at::_foreach_clamp_min_(gradients, -options_.clip_value);
     at::_foreach_clamp_max_(gradients, options_.clip_value);
   }
 }
 
-void Stepper::guard(const std::vector<Batch>& batches, const torch::Tensor& norm, const TrainState& state) {
-  const bool when_logging = options_.nan_guard == "log" || (options_.nan_guard == "auto" && !device_.is_cpu());
+void Stepper::guard(const std::vector<Batch>& batches, const torch::Tensor& norm,
+                    const TrainState& state) {
+  const bool when_logging =
+      options_.nan_guard == "log" || (options_.nan_guard == "auto" && !device_.is_cpu());
   if (when_logging && (state.step + 1) % options_.log_steps != 0) return;
   constexpr double kHopelessScale = 1e-4;  // every gradient overflowed some thirty times
-  bool bad = !torch::isfinite(sum_).item<bool>() || (scaler_.enabled() && scaler_.value() < kHopelessScale);
+  bool bad = !torch::isfinite(sum_).item<bool>() ||
+             (scaler_.enabled() && scaler_.value() < kHopelessScale);
   if (norm.defined()) bad = bad || !torch::isfinite(norm).item<bool>();
   if (!bad) return;
   if (!when_logging) at::Generator(at::detail::getDefaultCPUGenerator()).set_state(rng_state_);

@@ -35,10 +35,11 @@ class Stepper {
   Stepper(const TrainerOptions& options, Model& model, Task& task, torch::Device device,
           torch::optim::Optimizer& optimizer, GradScaler& scaler, Ema* ema, ProcessGroup* group);
 
-  /// Updates the weights with the gradient of the mean loss over all elements of all micro-batches of
-  /// all ranks. An empty batch takes part without elements. Returns the wishes of all ranks together.
-  /// Throws, naming the layer, when the NaN guard finds a value that is not finite; the weights are
-  /// then those before the step (checked every step) or already spoilt (checked when logging).
+  /// Updates the weights with the gradient of the mean loss over all elements of all micro-batches
+  /// of all ranks. An empty batch takes part without elements. Returns the wishes of all ranks
+  /// together. Throws, naming the layer, when the NaN guard finds a value that is not finite; the
+  /// weights are then those before the step (checked every step) or already spoilt (checked when
+  /// logging).
   Wishes step(const std::vector<Batch>& batches, Wishes mine, const TrainState& state);
 
   /// Waits for the device.
@@ -68,7 +69,7 @@ class Stepper {
   std::unique_ptr<GradientReducer> reducer_;
   std::vector<bool> used_;
   RunningLoss running_;
-  torch::Tensor sum_;       // float64 scalar on the device, ahead of running_.sum
+  torch::Tensor sum_;        // float64 scalar on the device, ahead of running_.sum
   torch::Tensor rng_state_;  // before the step, so that the guard repeats it exactly
 };
 

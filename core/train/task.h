@@ -17,7 +17,8 @@ namespace serpentine {
 class Model : public torch::nn::Module {
  public:
   virtual torch::Tensor forward(const Batch& batch) = 0;
-  /// Keys of a reference checkpoint that this model knowingly has no use for, as prefixes or with one `*`.
+  /// Keys of a reference checkpoint that this model knowingly has no use for, as prefixes or with
+  /// one `*`.
   virtual std::vector<std::string> tolerated_keys() const { return {}; }
 
   /// While set, forward leaves intermediate tensors there under the names that recordings of the
@@ -58,7 +59,8 @@ struct TrainState {
   double learning_rate = 0;    // of the last step
   double loss = 0;             // mean over the steps since it was last brought up to date
   double epoch_loss = 0;       // mean over the current epoch so far, or over the one just finished
-  int64_t logged_step = 0;     // the step at which `loss` and `epoch_loss` were last brought up to date
+  int64_t logged_step =
+      0;  // the step at which `loss` and `epoch_loss` were last brought up to date
   int64_t evaluated_step = 0;  // the step of the last evaluation
   double best = 0;             // best monitored value, of epoch best_epoch
   int64_t best_epoch = -1;     // -1: none yet

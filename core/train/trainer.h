@@ -63,18 +63,19 @@ void seed_everything(int64_t seed, bool deterministic);
 
 class Trainer {
  public:
-  /// Moves the model to `device`. `group`: the processes that share the work, or null for one; every
-  /// rank starts from rank 0's weights.
-  Trainer(FitOptions options, std::shared_ptr<Model> model, std::shared_ptr<Task> task, torch::Device device,
-          std::shared_ptr<ProcessGroup> group = nullptr);
+  /// Moves the model to `device`. `group`: the processes that share the work, or null for one;
+  /// every rank starts from rank 0's weights.
+  Trainer(FitOptions options, std::shared_ptr<Model> model, std::shared_ptr<Task> task,
+          torch::Device device, std::shared_ptr<ProcessGroup> group = nullptr);
   ~Trainer();
 
   /// Observers are told in the order in which they came.
   void observe(std::shared_ptr<Observer> observer);
 
-  /// Trains until the last epoch, max_steps, the patience, an observer or SIGINT/SIGTERM ends it, from
-  /// wherever a resumed state stands. With restore_best the model ends with the weights of the best
-  /// evaluation (averaged ones with ema); not after a signal. An empty validation set is never evaluated.
+  /// Trains until the last epoch, max_steps, the patience, an observer or SIGINT/SIGTERM ends it,
+  /// from wherever a resumed state stands. With restore_best the model ends with the weights of the
+  /// best evaluation (averaged ones with ema); not after a signal. An empty validation set is never
+  /// evaluated.
   TrainState fit(const Dataset& train, const Dataset& validation);
 
   /// The task's metrics over a whole data set, exact for any batch size and number of ranks.
@@ -121,7 +122,8 @@ class Trainer {
   StateDict best_weights_;
 };
 
-/// What a program returns: 128 + the signal that ended training, 1 when the last work could not be kept, or 0.
+/// What a program returns: 128 + the signal that ended training, 1 when the last work could not be
+/// kept, or 0.
 int exit_code(const TrainState& state);
 
 }  // namespace serpentine

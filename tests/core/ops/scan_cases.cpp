@@ -29,8 +29,8 @@ ScanOrder groups(int64_t tokens) {
 
 std::string name_of(const ScanCase& scan) {
   const char* merges[] = {"sum", "mean", "concat"};
-  return scan.order + "_B" + std::to_string(scan.batch) + "_T" + std::to_string(scan.tokens) + "_D" +
-         std::to_string(scan.channels) + "_N" + std::to_string(scan.states) +
+  return scan.order + "_B" + std::to_string(scan.batch) + "_T" + std::to_string(scan.tokens) +
+         "_D" + std::to_string(scan.channels) + "_N" + std::to_string(scan.states) +
          (scan.rows == Rows::kToken ? "_token_" : "_position_") +
          merges[static_cast<int>(scan.merge)] + (scan.optional_inputs ? "" : "_plain") +
          (scan.initial_state ? "_state" : "") + (scan.softplus ? "" : "_linear") + "_" +
@@ -51,10 +51,12 @@ ScanOrder make_test_order(const std::string& name, int64_t batch, int64_t tokens
   }
   if (name == "padded") {
     const auto pads = torch::full({3}, kPad, torch::kLong);
-    return single(torch::cat({all.slice(0, 0, tokens / 2), pads, all.slice(0, tokens / 2), pads}), tokens);
+    return single(torch::cat({all.slice(0, 0, tokens / 2), pads, all.slice(0, tokens / 2), pads}),
+                  tokens);
   }
   TORCH_CHECK(name == "ragged", "unknown order ", name);
-  return ragged_order(torch::tensor({int64_t{0}, tokens / 3, tokens / 3, tokens - tokens / 4, tokens}));
+  return ragged_order(
+      torch::tensor({int64_t{0}, tokens / 3, tokens / 3, tokens - tokens / 4, tokens}));
 }
 
 SelectiveScanArgs random_args(const ScanCase& scan, const ScanOrder& order) {
@@ -89,14 +91,15 @@ SelectiveScanArgs random_args(const ScanCase& scan, const ScanOrder& order) {
 
 std::vector<torch::Tensor> operands_of(const SelectiveScanArgs& args) {
   std::vector<torch::Tensor> all;
-  for (const auto& tensor : {args.u, args.delta, args.A, args.B, args.C, args.D, args.delta_bias,
-                             args.initial_state}) {
+  for (const auto& tensor :
+       {args.u, args.delta, args.A, args.B, args.C, args.D, args.delta_bias, args.initial_state}) {
     if (tensor.defined()) all.push_back(tensor);
   }
   return all;
 }
 
-SelectiveScanArgs with_operands(SelectiveScanArgs args, const std::vector<torch::Tensor>& operands) {
+SelectiveScanArgs with_operands(SelectiveScanArgs args,
+                                const std::vector<torch::Tensor>& operands) {
   size_t next = 0;
   for (auto* tensor : {&args.u, &args.delta, &args.A, &args.B, &args.C, &args.D, &args.delta_bias,
                        &args.initial_state}) {
@@ -108,16 +111,19 @@ SelectiveScanArgs with_operands(SelectiveScanArgs args, const std::vector<torch:
 ScanRun run_scan(ScanFunction function, const SelectiveScanArgs& args, const ScanOrder& order,
                  const ScanCase& scan) {
   std::vector<torch::Tensor> leaves;
-  for (const auto& tensor : operands_of(args)) leaves.push_back(tensor.detach().requires_grad_(true));
+  for (const auto& tensor : operands_of(args))
+    leaves.push_back(tensor.detach().requires_grad_(true));
   const auto result = function(with_operands(args, leaves), order, scan.rows, scan.merge, true);
   torch::manual_seed(7);
-  const auto loss = (result.y.to(args.A.dtype()) * torch::randn(result.y.sizes(), args.A.options())).sum() +
-                    (result.final_state * torch::randn(result.final_state.sizes(), args.A.options())).sum();
+  const auto loss =
+      (result.y.to(args.A.dtype()) * torch::randn(result.y.sizes(), args.A.options())).sum() +
+      (result.final_state * torch::randn(result.final_state.sizes(), args.A.options())).sum();
   ScanRun run{{"y", "final_state"}, {result.y.detach(), result.final_state.detach()}};
   const auto grads = torch::autograd::grad({loss}, leaves, {}, std::nullopt, /*create_graph=*/false,
                                            /*allow_unused=*/true);
   const auto names = {"u", "delta", "A", "B", "C", "D", "delta_bias", "initial_state"};
-  const auto tensors = {args.u, args.delta, args.A, args.B, args.C, args.D, args.delta_bias, args.initial_state};
+  const auto tensors = {args.u, args.delta, args.A,          args.B,
+                        args.C, args.D,     args.delta_bias, args.initial_state};
   size_t next = 0;
   for (size_t i = 0; i < names.size(); ++i) {
     if (!tensors.begin()[i].defined()) continue;

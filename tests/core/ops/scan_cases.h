@@ -22,9 +22,9 @@ struct ScanCase {
 
 std::string name_of(const ScanCase& scan);
 
-/// Orders by name: identity, reversed, random (own for each sample), cross (4 branches), padded (one
-/// branch, pads inside and at the end), groups (4 branches, one visit), ragged (4 sequences, one empty),
-/// twice (one branch that visits each token two times).
+/// Orders by name: identity, reversed, random (own for each sample), cross (4 branches), padded
+/// (one branch, pads inside and at the end), groups (4 branches, one visit), ragged (4 sequences,
+/// one empty), twice (one branch that visits each token two times).
 ScanOrder make_test_order(const std::string& name, int64_t batch, int64_t tokens);
 
 SelectiveScanArgs random_args(const ScanCase& scan, const ScanOrder& order);
@@ -38,7 +38,8 @@ struct ScanRun {
   std::vector<std::string> names;
   std::vector<torch::Tensor> values;
 };
-using ScanFunction = SelectiveScanResult (*)(const SelectiveScanArgs&, const ScanOrder&, Rows, Merge, bool);
+using ScanFunction = SelectiveScanResult (*)(const SelectiveScanArgs&, const ScanOrder&, Rows,
+                                             Merge, bool);
 ScanRun run_scan(ScanFunction function, const SelectiveScanArgs& args, const ScanOrder& order,
                  const ScanCase& scan);
 

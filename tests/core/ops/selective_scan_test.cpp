@@ -12,10 +12,14 @@ class SelectiveScan : public ::testing::TestWithParam<ScanCase> {};
 // Largest error over largest magnitude. The 16-bit types round outputs and gradients once.
 double tolerance(at::ScalarType type, bool gradient) {
   switch (type) {
-    case torch::kDouble: return 1e-11;
-    case torch::kBFloat16: return 8e-3;
-    case torch::kHalf: return 1e-3;
-    default: return gradient ? 2e-5 : 1e-5;
+    case torch::kDouble:
+      return 1e-11;
+    case torch::kBFloat16:
+      return 8e-3;
+    case torch::kHalf:
+      return 1e-3;
+    default:
+      return gradient ? 2e-5 : 1e-5;
   }
 }
 
@@ -63,8 +67,13 @@ std::vector<ScanCase> orders() {
   for (const char* order : {"reversed", "random", "cross", "padded", "groups", "ragged", "twice"}) {
     for (const Rows rows : {Rows::kToken, Rows::kPosition}) {
       for (const Merge merge : {Merge::kSum, Merge::kMean, Merge::kConcat}) {
-        all.push_back({.order = order, .tokens = 35, .channels = 20, .states = 5, .rows = rows,
-                       .merge = merge, .initial_state = true});
+        all.push_back({.order = order,
+                       .tokens = 35,
+                       .channels = 20,
+                       .states = 5,
+                       .rows = rows,
+                       .merge = merge,
+                       .initial_state = true});
       }
     }
   }
@@ -76,7 +85,12 @@ std::vector<ScanCase> types() {
   for (const auto type : {torch::kDouble, torch::kBFloat16, torch::kHalf}) {
     for (const char* order : {"identity", "cross", "padded", "random"}) {
       for (const Rows rows : {Rows::kToken, Rows::kPosition}) {
-        all.push_back({.order = order, .tokens = 40, .channels = 37, .states = 6, .rows = rows, .type = type});
+        all.push_back({.order = order,
+                       .tokens = 40,
+                       .channels = 37,
+                       .states = 6,
+                       .rows = rows,
+                       .type = type});
       }
     }
   }
@@ -86,7 +100,9 @@ std::vector<ScanCase> types() {
   return all;
 }
 
-std::string case_name(const ::testing::TestParamInfo<ScanCase>& info) { return name_of(info.param); }
+std::string case_name(const ::testing::TestParamInfo<ScanCase>& info) {
+  return name_of(info.param);
+}
 INSTANTIATE_TEST_SUITE_P(Shapes, SelectiveScan, ::testing::ValuesIn(shapes()), case_name);
 INSTANTIATE_TEST_SUITE_P(Orders, SelectiveScan, ::testing::ValuesIn(orders()), case_name);
 INSTANTIATE_TEST_SUITE_P(Types, SelectiveScan, ::testing::ValuesIn(types()), case_name);

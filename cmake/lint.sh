@@ -28,7 +28,7 @@ format() {
 # shellcheck disable=SC2086,SC2046
 shell_and_yaml() {
   shellcheck serpent $(select_files '\.sh$') || fail "shellcheck found mistakes"
-  yaml=$(select_files '\.ya?ml$')
+  yaml=$(select_files '\.ya?ml$' | grep -v '^tests/fuzz/')
   [ -z "$yaml" ] || yamllint --strict $yaml || fail "yamllint found mistakes"
 }
 
@@ -37,6 +37,7 @@ text_rules() {
   for file in $files; do
     [ -f "$file" ] || continue
     case $file in
+      tests/fuzz/corpus/*) ;;
       *.h | *.cpp | *.cu | *.cuh | *.cmake | *.txt | *.md | *.py | *.sh | *.yaml | *.yml | *.json)
         [ ! -s "$file" ] || [ -z "$(tail -c 1 "$file")" ] || fail "$file: no newline at the end"
         ! grep -q "$(printf '\r')" "$file" || fail "$file: carriage returns"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Format and checks over the tracked files; ./serpent lint puts the pinned tools on PATH.
-# --all adds clang-tidy over every source; without it, over the sources changed since main.
+# --fix formats first. --all adds clang-tidy over every source; without it, over the sources changed
+# since main.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 failed=0
@@ -86,6 +87,8 @@ tidy() {
   fail "clang-tidy needs a configured build: ./serpent build"
 }
 
+# shellcheck disable=SC2086
+[ "${1:-}" != --fix ] || clang-format -i $sources
 format
 shell_and_yaml
 text_rules

@@ -36,7 +36,8 @@ bool fits(const std::string& pattern, const std::string& name) {
 
 template <class Options>
 Options adam_options(const OptimizerOptions& from) {
-  SERPENTINE_CHECK(from.betas.size() == 2, "optimizer", "betas must be two numbers, got ", from.betas.size());
+  SERPENTINE_CHECK(from.betas.size() == 2, "optimizer", "betas must be two numbers, got ",
+                   from.betas.size());
   return Options(from.lr)
       .betas(std::make_tuple(from.betas[0], from.betas[1]))
       .eps(from.eps)
@@ -80,24 +81,28 @@ void OptimizerOptions::fields(Fields& f) {
   f("lr", lr, "full learning rate", {.least = 0});
   f("betas", betas, "adam, adamw: decay of the two running averages");
   f("eps", eps, "adam, adamw: added to the denominator", {.least = 0});
-  f("weight_decay", weight_decay, "weight decay: decoupled in adamw, part of the gradient in adam and sgd",
-    {.least = 0});
+  f("weight_decay", weight_decay,
+    "weight decay: decoupled in adamw, part of the gradient in adam and sgd", {.least = 0});
   f("amsgrad", amsgrad, "adam, adamw: keep the largest second moment");
   f("momentum", momentum, "sgd: momentum", {.least = 0, .most = 1});
   f("nesterov", nesterov, "sgd: Nesterov's momentum");
-  f("decay", decay, "which parameters have weight decay: weights (no biases, norms, A_log, D) or all",
+  f("decay", decay,
+    "which parameters have weight decay: weights (no biases, norms, A_log, D) or all",
     {.choices = {"weights", "all"}});
   f("no_weight_decay", no_weight_decay, "further parameters without weight decay, as names with *");
 }
 
-std::unique_ptr<optim::Optimizer> make_optimizer(const OptimizerOptions& options, const torch::nn::Module& module) {
+std::unique_ptr<optim::Optimizer> make_optimizer(const OptimizerOptions& options,
+                                                 const torch::nn::Module& module) {
   const Groups groups = divide(options, module);
   SERPENTINE_CHECK(!groups.decayed.empty() || !groups.others.empty(), "optimizer",
                    "the model has no parameter that requires a gradient");
-  if (options.type == "adamw") return build<optim::AdamW>(adam_options<optim::AdamWOptions>(options), groups);
-  if (options.type == "adam") return build<optim::Adam>(adam_options<optim::AdamOptions>(options), groups);
-  SERPENTINE_CHECK(options.type == "sgd", "optimizer", "the type must be adamw, adam or sgd, got '", options.type,
-                   "'");
+  if (options.type == "adamw")
+    return build<optim::AdamW>(adam_options<optim::AdamWOptions>(options), groups);
+  if (options.type == "adam")
+    return build<optim::Adam>(adam_options<optim::AdamOptions>(options), groups);
+  SERPENTINE_CHECK(options.type == "sgd", "optimizer", "the type must be adamw, adam or sgd, got '",
+                   options.type, "'");
   optim::SGDOptions sgd(options.lr);
   sgd.momentum(options.momentum).nesterov(options.nesterov).weight_decay(options.weight_decay);
   return build<optim::SGD>(sgd, groups);
@@ -110,7 +115,8 @@ std::vector<double> base_rates(const optim::Optimizer& optimizer) {
 }
 
 void set_rates(optim::Optimizer& optimizer, const std::vector<double>& base, double factor) {
-  for (size_t i = 0; i < base.size(); ++i) optimizer.param_groups()[i].options().set_lr(base[i] * factor);
+  for (size_t i = 0; i < base.size(); ++i)
+    optimizer.param_groups()[i].options().set_lr(base[i] * factor);
 }
 
 }  // namespace serpentine

@@ -35,10 +35,14 @@ std::unique_ptr<torch::optim::Optimizer> make_optimizer(const OptimizerOptions& 
 std::vector<double> base_rates(const torch::optim::Optimizer& optimizer);
 void set_rates(torch::optim::Optimizer& optimizer, const std::vector<double>& base, double factor);
 
-/// The running averages and step counts of every parameter, as "name.exp_avg"; sorted as the module is.
-StateDict optimizer_state(const torch::optim::Optimizer& optimizer, const torch::nn::Module& module);
+/// The running averages and step counts of every parameter, as "name.exp_avg"; sorted as the module
+/// is.
+StateDict optimizer_state(const torch::optim::Optimizer& optimizer,
+                          const torch::nn::Module& module);
 
-/// Lays a saved state into a fresh optimiser of the same type. Throws when a name or shape does not fit.
-void set_optimizer_state(torch::optim::Optimizer& optimizer, const torch::nn::Module& module, const StateDict& state);
+/// Lays a saved state into a fresh optimiser of the same type. Throws when a name or shape does not
+/// fit.
+void set_optimizer_state(torch::optim::Optimizer& optimizer, const torch::nn::Module& module,
+                         const StateDict& state);
 
 }  // namespace serpentine

@@ -13,8 +13,8 @@
 
 namespace serpentine {
 
-Trainer::Trainer(FitOptions options, std::shared_ptr<Model> model, std::shared_ptr<Task> task, torch::Device device,
-                 std::shared_ptr<ProcessGroup> group)
+Trainer::Trainer(FitOptions options, std::shared_ptr<Model> model, std::shared_ptr<Task> task,
+                 torch::Device device, std::shared_ptr<ProcessGroup> group)
     : options_(std::move(options)),
       model_(std::move(model)),
       task_(std::move(task)),
@@ -30,19 +30,23 @@ Trainer::Trainer(FitOptions options, std::shared_ptr<Model> model, std::shared_p
   optimizer_ = make_optimizer(options_.optimizer, *model_);
   base_rates_ = base_rates(*optimizer_);
   if (options_.trainer.ema > 0) ema_ = std::make_unique<Ema>(*model_, options_.trainer.ema);
-  stepper_ = std::make_unique<Stepper>(options_.trainer, *model_, *task_, device_, *optimizer_, scaler_, ema_.get(),
-                                       group_.get());
+  stepper_ = std::make_unique<Stepper>(options_.trainer, *model_, *task_, device_, *optimizer_,
+                                       scaler_, ema_.get(), group_.get());
 }
 
 Trainer::~Trainer() = default;
 
-void Trainer::observe(std::shared_ptr<Observer> observer) { observers_.push_back(std::move(observer)); }
+void Trainer::observe(std::shared_ptr<Observer> observer) {
+  observers_.push_back(std::move(observer));
+}
 
 bool Trainer::first_rank() const { return !group_ || group_->rank() == 0; }
 
 Shard Trainer::shard() const { return group_ ? Shard{group_->rank(), group_->size()} : Shard{}; }
 
-bool Trainer::asked_to_end() const { return state_.signal != 0 || state_.stop || state_.early_stopped; }
+bool Trainer::asked_to_end() const {
+  return state_.signal != 0 || state_.stop || state_.early_stopped;
+}
 
 TrainState Trainer::fit(const Dataset& train, const Dataset& validation) {
   const StopSignal signals;
@@ -54,7 +58,8 @@ TrainState Trainer::fit(const Dataset& train, const Dataset& validation) {
   while (!asked_to_end() && state_.step < state_.total_steps) train_epoch(loader, validation);
 
   // max_steps or an observer ended training between two evaluations
-  if (state_.signal == 0 && state_.evaluated_step != state_.step) evaluate_and_record(validation, false);
+  if (state_.signal == 0 && state_.evaluated_step != state_.step)
+    evaluate_and_record(validation, false);
   model_->eval();
   for (const auto& observer : observers_) observer->after_fit(state_);
   if (options_.trainer.restore_best && state_.signal == 0 && !best_weights_.empty()) {
@@ -65,13 +70,15 @@ TrainState Trainer::fit(const Dataset& train, const Dataset& validation) {
 
 void Trainer::plan(const Loader& loader, int64_t examples) {
   const int64_t batches = loader.num_batches();
-  SERPENTINE_CHECK(batches > 0, "trainer", "training needs at least one batch: the training set has ", examples,
+  SERPENTINE_CHECK(batches > 0, "trainer",
+                   "training needs at least one batch: the training set has ", examples,
                    " examples, a batch ", options_.loader.batch_size,
                    options_.loader.drop_last ? " and drop_last leaves out a smaller one" : "");
   const int64_t each = options_.trainer.accumulate;
   state_.steps_per_epoch = (batches + each - 1) / each;
   state_.total_steps = options_.trainer.epochs * state_.steps_per_epoch;
-  if (options_.trainer.max_steps > 0) state_.total_steps = std::min(state_.total_steps, options_.trainer.max_steps);
+  if (options_.trainer.max_steps > 0)
+    state_.total_steps = std::min(state_.total_steps, options_.trainer.max_steps);
   schedule_.plan(state_.steps_per_epoch, state_.total_steps);
 }
 
@@ -80,7 +87,8 @@ void Trainer::train_epoch(Loader& loader, const Dataset& validation) {
   loader.start(state_.epoch, state_.batch_in_epoch);
   const int64_t every = options_.trainer.evaluate_steps;
   while (state_.batch_in_epoch < loader.num_batches()) {
-    if (every > 0 && state_.step > 0 && state_.step % every == 0) evaluate_and_record(validation, false);
+    if (every > 0 && state_.step > 0 && state_.step % every == 0)
+      evaluate_and_record(validation, false);
     if (asked_to_end() || state_.step >= state_.total_steps) return;
     train_step(loader);
   }
@@ -112,7 +120,8 @@ void Trainer::bring_loss_up_to_date() {
   torch::Tensor sums = torch::tensor({loss.sum, loss.count}, torch::kFloat64);
   if (group_) sums = group_->host_sum(sums);
   const double sum = sums[0].item<double>(), count = sums[1].item<double>();
-  if (count > loss.logged_count) state_.loss = (sum - loss.logged_sum) / (count - loss.logged_count);
+  if (count > loss.logged_count)
+    state_.loss = (sum - loss.logged_sum) / (count - loss.logged_count);
   if (count > 0) state_.epoch_loss = sum / count;
   loss.logged_sum = sum;
   loss.logged_count = count;
@@ -122,10 +131,12 @@ void Trainer::bring_loss_up_to_date() {
 /// Nothing changes when a signal interrupts it, so that a resumed run evaluates at the same place.
 void Trainer::evaluate_and_record(const Dataset& validation, bool ends_epoch) {
   const auto& o = options_.trainer;
-  const bool by_epoch = !ends_epoch || (o.evaluate_epochs > 0 && (state_.epoch + 1) % o.evaluate_epochs == 0);
+  const bool by_epoch =
+      !ends_epoch || (o.evaluate_epochs > 0 && (state_.epoch + 1) % o.evaluate_epochs == 0);
   const bool by_step = o.evaluate_steps > 0 && state_.step % o.evaluate_steps == 0;
   const bool last = state_.step >= state_.total_steps;
-  const bool due = validation.size() > 0 && state_.evaluated_step != state_.step && (by_epoch || by_step || last);
+  const bool due = validation.size() > 0 && state_.evaluated_step != state_.step &&
+                   (by_epoch || by_step || last);
   std::map<std::string, double> metrics;
   if (due && !evaluate_into(validation, metrics)) {
     state_.signal = StopSignal::received() != 0 ? StopSignal::received() : SIGTERM;
@@ -147,10 +158,12 @@ void Trainer::record(const std::map<std::string, double>& metrics) {
   const bool larger = !name.empty() && name.front() == '+';
   if (larger) name.erase(0, 1);
   const auto found = metrics.find(name);
-  SERPENTINE_CHECK(found != metrics.end(), "trainer", "the task monitors '", name, "', which is not one of its metrics");
+  SERPENTINE_CHECK(found != metrics.end(), "trainer", "the task monitors '", name,
+                   "', which is not one of its metrics");
   const double value = found->second, gain = larger ? value - state_.best : state_.best - value;
   const auto& o = options_.trainer;
-  const bool gained = value == value && (state_.best_epoch < 0 || gain > o.min_gain || (o.tie_is_gain && gain == 0));
+  const bool gained = value == value &&
+                      (state_.best_epoch < 0 || gain > o.min_gain || (o.tie_is_gain && gain == 0));
   state_.evaluations_without_gain = gained ? 0 : state_.evaluations_without_gain + 1;
   state_.early_stopped = o.patience > 0 && state_.evaluations_without_gain >= o.patience;
   schedule_.after_evaluation(gained);
@@ -161,7 +174,8 @@ void Trainer::record(const std::map<std::string, double>& metrics) {
   if (!o.restore_best) return;
   const EmaScope averaged(ema_.get());
   best_weights_ = state_dict(*model_);
-  for (auto& [key, tensor] : best_weights_) tensor = tensor.detach().to(torch::kCPU, false, /*copy=*/true);
+  for (auto& [key, tensor] : best_weights_)
+    tensor = tensor.detach().to(torch::kCPU, false, /*copy=*/true);
 }
 
 std::map<std::string, double> Trainer::evaluate(const Dataset& dataset) {

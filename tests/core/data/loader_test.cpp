@@ -37,7 +37,8 @@ Order read_all(Loader& loader) {
   return order;
 }
 
-Order read_epoch(LoaderOptions options, int64_t seed, int64_t epoch, int64_t from = 0, Shard shard = {}) {
+Order read_epoch(LoaderOptions options, int64_t seed, int64_t epoch, int64_t from = 0,
+                 Shard shard = {}) {
   const Numbers numbers(23);
   Loader loader(numbers, options, seed, shard);
   loader.start(epoch, from);
@@ -84,7 +85,8 @@ TEST(Loader, GoesOnAtAnyBatch) {
   options.threads = 2;
   const Order whole = read_epoch(options, 5, 1);
   for (size_t from = 0; from <= whole.size(); ++from) {
-    EXPECT_EQ(read_epoch(options, 5, 1, static_cast<int64_t>(from)), Order(whole.begin() + static_cast<int64_t>(from), whole.end()));
+    EXPECT_EQ(read_epoch(options, 5, 1, static_cast<int64_t>(from)),
+              Order(whole.begin() + static_cast<int64_t>(from), whole.end()));
   }
 }
 
@@ -97,7 +99,8 @@ TEST(Loader, RanksShareTheSameGlobalBatches) {
     for (int64_t rank = 0; rank < size; ++rank) {
       const Order part = read_epoch(options, 9, 0, 0, {rank, size});
       ASSERT_EQ(part.size(), whole.size()) << "every rank takes part in every batch";
-      for (size_t b = 0; b < part.size(); ++b) joined[b].insert(joined[b].end(), part[b].begin(), part[b].end());
+      for (size_t b = 0; b < part.size(); ++b)
+        joined[b].insert(joined[b].end(), part[b].begin(), part[b].end());
     }
     EXPECT_EQ(joined, whole);
   }

@@ -24,7 +24,9 @@ using test::run_program;
 constexpr double kTolerance = 2e-6;
 
 std::vector<std::string> recipe(const std::string& folder) {
-  return {TOY_TRAIN, folder, "toy.dropout=0", "trainer.epochs=4", "optimizer.lr=0.01", "trainer.clip_norm=1"};
+  return {TOY_TRAIN,           folder,
+          "toy.dropout=0",     "trainer.epochs=4",
+          "optimizer.lr=0.01", "trainer.clip_norm=1"};
 }
 
 void expect_same(const std::string& one, const std::string& many) {
@@ -51,7 +53,8 @@ TEST_P(Processes, EndWhereOneEnds) {
   const std::string one = fresh_folder("one"), many = fresh_folder("many");
   auto command = recipe(one);
   command.insert(command.end(), {"loader.batch_size=" + std::to_string(batch),
-                                 "trainer.accumulate=" + std::to_string(accumulate), "optimizer.weight_decay=0.1"});
+                                 "trainer.accumulate=" + std::to_string(accumulate),
+                                 "optimizer.weight_decay=0.1"});
   ASSERT_EQ(run_program(command).code, 0);
   command[1] = many;
   command.push_back("toy.nproc=" + std::to_string(nproc));
@@ -62,18 +65,22 @@ TEST_P(Processes, EndWhereOneEnds) {
 
 std::string world_name(const ::testing::TestParamInfo<std::tuple<int, int, int>>& world) {
   const auto [nproc, batch, accumulate] = world.param;
-  return "n" + std::to_string(nproc) + "_batch" + std::to_string(batch) + "_accumulate" + std::to_string(accumulate);
+  return "n" + std::to_string(nproc) + "_batch" + std::to_string(batch) + "_accumulate" +
+         std::to_string(accumulate);
 }
 
 // 53 examples: the last batch has 5, 4 or 1 examples, fewer than ranks in the last case
 INSTANTIATE_TEST_SUITE_P(Worlds, Processes,
-                         ::testing::Values(std::tuple(2, 8, 1), std::tuple(2, 7, 2), std::tuple(3, 4, 1)), world_name);
+                         ::testing::Values(std::tuple(2, 8, 1), std::tuple(2, 7, 2),
+                                           std::tuple(3, 4, 1)),
+                         world_name);
 
 TEST(ProcessGroup, GoesOnAfterAKillBitIdentically) {
   const std::string whole = fresh_folder("whole"), broken = fresh_folder("broken");
   const auto command = [](const std::string& folder) {
     auto all = recipe(folder);
-    all.insert(all.end(), {"toy.nproc=2", "toy.dropout=0.3", "trainer.ema=0.9", "checkpoint.every_steps=2"});
+    all.insert(all.end(),
+               {"toy.nproc=2", "toy.dropout=0.3", "trainer.ema=0.9", "checkpoint.every_steps=2"});
     return all;
   };
   ASSERT_EQ(run_program(command(whole)).code, 0);
@@ -88,7 +95,8 @@ TEST(ProcessGroup, GoesOnAfterAKillBitIdentically) {
 TEST(ProcessGroup, AllStopWhenOneIsAskedTo) {
   const std::string folder = fresh_folder("asked");
   auto command = recipe(folder);
-  command.insert(command.end(), {"toy.nproc=2", "toy.end_step=3", "toy.end_signal=15", "toy.end_rank=1"});
+  command.insert(command.end(),
+                 {"toy.nproc=2", "toy.end_step=3", "toy.end_signal=15", "toy.end_rank=1"});
   const Ended ended = run_program(command);
   EXPECT_EQ(ended.code, 128 + SIGTERM) << ended.said;
   ASSERT_FALSE(list_checkpoints(folder).empty());
@@ -98,11 +106,11 @@ TEST(ProcessGroup, AllStopWhenOneIsAskedTo) {
 /// Two ranks without the launcher, so that nothing but the group itself notices a death.
 Ended two_ranks(int end_signal, double timeout) {
   const std::string folder = fresh_folder("two");
-  const std::string shell = "for r in 0 1; do RANK=$r WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29871 " +
-                            std::string(TOY_TRAIN) + " " + folder + " trainer.epochs=50 toy.end_step=3 toy.end_rank=1" +
-                            " toy.end_signal=" + std::to_string(end_signal) +
-                            " toy.timeout=" + std::to_string(timeout) + " & p=\"$p $!\"; done; set -- $p; wait $1; " +
-                            "c=$?; kill -9 $2 2>/dev/null; exit $c";
+  const std::string shell =
+      "for r in 0 1; do RANK=$r WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29871 " +
+      std::string(TOY_TRAIN) + " " + folder + " trainer.epochs=50 toy.end_step=3 toy.end_rank=1" +
+      " toy.end_signal=" + std::to_string(end_signal) + " toy.timeout=" + std::to_string(timeout) +
+      " & p=\"$p $!\"; done; set -- $p; wait $1; " + "c=$?; kill -9 $2 2>/dev/null; exit $c";
   return run_program({"sh", "-c", shell});
 }
 
@@ -121,9 +129,12 @@ TEST(ProcessGroup, SaysThatARankIsSilent) {
 }
 
 TEST(World, ReadsTorchrunThenSlurmAndRefusesHalfASet) {
-  const auto set = [](const char* name, const char* value) { value ? setenv(name, value, 1) : unsetenv(name); };
+  const auto set = [](const char* name, const char* value) {
+    value ? setenv(name, value, 1) : unsetenv(name);
+  };
   EXPECT_EQ(world_from_environment().size, 1);
-  set("SLURM_PROCID", "3"), set("SLURM_NTASKS", "8"), set("SLURM_STEP_ID", "0"), set("SLURM_LOCALID", "1");
+  set("SLURM_PROCID", "3"), set("SLURM_NTASKS", "8"), set("SLURM_STEP_ID", "0"),
+      set("SLURM_LOCALID", "1");
   set("SLURM_STEP_NODELIST", "gpu[03-07,11]"), set("SLURM_JOB_ID", "123456");
   const World slurm = world_from_environment();
   EXPECT_EQ(slurm.rank, 3);
@@ -139,8 +150,9 @@ TEST(World, ReadsTorchrunThenSlurmAndRefusesHalfASet) {
   EXPECT_THROW(world_from_environment(), c10::Error);
   set("RANK", "one");
   EXPECT_THROW(world_from_environment(), c10::Error);
-  for (const char* name : {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS",
-                           "SLURM_STEP_ID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID"}) {
+  for (const char* name :
+       {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS",
+        "SLURM_STEP_ID", "SLURM_LOCALID", "SLURM_STEP_NODELIST", "SLURM_JOB_ID"}) {
     set(name, nullptr);
   }
 }
@@ -150,7 +162,8 @@ TEST(Torchrun, EndsWhereOneEnds) {
   if (torchrun.empty()) GTEST_SKIP() << "the Python of this build has no torchrun beside it";
   const std::string one = fresh_folder("one"), many = fresh_folder("many");
   ASSERT_EQ(run_program(recipe(one)).code, 0);
-  std::vector<std::string> command = {torchrun, "--no-python", "--nproc-per-node", "2", "--master-port", "29873"};
+  std::vector<std::string> command = {torchrun, "--no-python",   "--nproc-per-node",
+                                      "2",      "--master-port", "29873"};
   for (const auto& word : recipe(many)) command.push_back(word);
   const Ended ended = run_program(command);
   ASSERT_EQ(ended.code, 0) << ended.said;

@@ -23,13 +23,15 @@ class Checkpoint : public ::testing::Test {
     path_ = list_checkpoints(folder_).front().path;
   }
   void write(const std::string& bytes) const { std::ofstream(path_, std::ios::binary) << bytes; }
-  void expect_refusal(const std::vector<std::string>& extra, const std::vector<std::string>& words) const {
+  void expect_refusal(const std::vector<std::string>& extra,
+                      const std::vector<std::string>& words) const {
     std::vector<std::string> arguments = {TOY_TRAIN, folder_, "trainer.epochs=2"};
     arguments.insert(arguments.end(), extra.begin(), extra.end());
     const test::Ended ended = run_program(arguments);
     EXPECT_EQ(ended.code, 1);
     EXPECT_NE(ended.said.find(path_), std::string::npos) << ended.said;
-    for (const auto& word : words) EXPECT_NE(ended.said.find(word), std::string::npos) << ended.said;
+    for (const auto& word : words)
+      EXPECT_NE(ended.said.find(word), std::string::npos) << ended.said;
   }
   std::string folder_, path_;
 };
@@ -48,7 +50,8 @@ TEST_F(Checkpoint, WithoutTheAverageThatTheRunKeepsIsRefused) {
 
 TEST_F(Checkpoint, TruncatedIsRefused) {
   const std::string bytes = read_bytes(path_);
-  for (const size_t size : {size_t{0}, size_t{5}, size_t{200}, bytes.size() / 2, bytes.size() - 1}) {
+  for (const size_t size :
+       {size_t{0}, size_t{5}, size_t{200}, bytes.size() / 2, bytes.size() - 1}) {
     write(bytes.substr(0, size));
     expect_refusal({}, {});
   }
@@ -75,14 +78,17 @@ TEST_F(Checkpoint, WithAChangedPositionIsRefused) {
 
 TEST_F(Checkpoint, OnAFullDiskKeepsTheOldOneAndTrainingGoesOn) {
   const std::string before = read_bytes(path_);
-  const test::Ended ended =
-      run_program({TOY_TRAIN, folder_, "trainer.epochs=3", "checkpoint.best=false"}, /*largest_file=*/4096);
+  const test::Ended ended = run_program(
+      {TOY_TRAIN, folder_, "trainer.epochs=3", "checkpoint.best=false"}, /*largest_file=*/4096);
   EXPECT_EQ(ended.code, 1) << ended.said;
-  EXPECT_NE(ended.said.find("has no checkpoint, training goes on"), std::string::npos) << ended.said;
-  EXPECT_NE(ended.said.find("the newest complete one is " + path_), std::string::npos) << ended.said;
+  EXPECT_NE(ended.said.find("has no checkpoint, training goes on"), std::string::npos)
+      << ended.said;
+  EXPECT_NE(ended.said.find("the newest complete one is " + path_), std::string::npos)
+      << ended.said;
   EXPECT_EQ(list_checkpoints(folder_).size(), 1U);
   EXPECT_TRUE(read_bytes(path_) == before);
-  EXPECT_EQ(run_program({TOY_TRAIN, folder_, "trainer.epochs=3"}).code, 0) << "goes on once there is room";
+  EXPECT_EQ(run_program({TOY_TRAIN, folder_, "trainer.epochs=3"}).code, 0)
+      << "goes on once there is room";
 }
 
 TEST_F(Checkpoint, WithoutPermissionNamesFileAndCause) {

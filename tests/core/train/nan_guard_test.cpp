@@ -11,7 +11,8 @@ namespace serpentine {
 
 namespace {
 
-std::string said(const std::shared_ptr<toy::Net>& net, const std::shared_ptr<Task>& task, const Dataset& data) {
+std::string said(const std::shared_ptr<toy::Net>& net, const std::shared_ptr<Task>& task,
+                 const Dataset& data) {
   FitOptions options;
   options.loader.batch_size = 8;
   Trainer trainer(options, net, task, torch::kCPU);
@@ -19,7 +20,8 @@ std::string said(const std::shared_ptr<toy::Net>& net, const std::shared_ptr<Tas
   try {
     trainer.fit(data, toy::Points(0));
   } catch (const c10::Error& error) {
-    EXPECT_TRUE(torch::equal(before.isnan(), net->first->bias.isnan())) << "the weights stay as they were";
+    EXPECT_TRUE(torch::equal(before.isnan(), net->first->bias.isnan()))
+        << "the weights stay as they were";
     return error.what_without_backtrace();
   }
   return "";
@@ -30,7 +32,8 @@ void expect_words(const std::string& text, const std::vector<std::string>& words
 }
 
 TEST(NanGuard, IsQuietWhenAllIsWell) {
-  EXPECT_EQ(said(std::make_shared<toy::Net>(0.2), std::make_shared<toy::Squares>(), toy::Points(20)), "");
+  EXPECT_EQ(
+      said(std::make_shared<toy::Net>(0.2), std::make_shared<toy::Squares>(), toy::Points(20)), "");
 }
 
 TEST(NanGuard, NamesTheLayerBeforeTheBadOperator) {
@@ -58,7 +61,8 @@ TEST(NanGuard, NamesABadInput) {
       return batch;
     }
   };
-  const std::string text = said(std::make_shared<toy::Net>(0), std::make_shared<toy::Squares>(), Broken());
+  const std::string text =
+      said(std::make_shared<toy::Net>(0), std::make_shared<toy::Squares>(), Broken());
   expect_words(text, {"the batch has bad values in input[", ", 6], 1 of 64 values"});
 }
 

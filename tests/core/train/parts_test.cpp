@@ -62,9 +62,15 @@ TEST_P(Optimizers, MoveTheWeightsAsTorchDoes) {
   auto ours = make_optimizer(options, net);
   std::unique_ptr<torch::optim::Optimizer> theirs;
   const std::string type = GetParam();
-  if (type == "adam") theirs = std::make_unique<torch::optim::Adam>(copy.parameters(), torch::optim::AdamOptions(0.01).weight_decay(0.1));
-  if (type == "adamw") theirs = std::make_unique<torch::optim::AdamW>(copy.parameters(), torch::optim::AdamWOptions(0.01).weight_decay(0.1));
-  if (type == "sgd") theirs = std::make_unique<torch::optim::SGD>(copy.parameters(), torch::optim::SGDOptions(0.01).weight_decay(0.1).momentum(0.9));
+  if (type == "adam")
+    theirs = std::make_unique<torch::optim::Adam>(
+        copy.parameters(), torch::optim::AdamOptions(0.01).weight_decay(0.1));
+  if (type == "adamw")
+    theirs = std::make_unique<torch::optim::AdamW>(
+        copy.parameters(), torch::optim::AdamWOptions(0.01).weight_decay(0.1));
+  if (type == "sgd")
+    theirs = std::make_unique<torch::optim::SGD>(
+        copy.parameters(), torch::optim::SGDOptions(0.01).weight_decay(0.1).momentum(0.9));
   steps(net, *ours, 4);
   steps(copy, *theirs, 4);
   EXPECT_TRUE(torch::equal(net.first->weight, copy.first->weight));

@@ -16,17 +16,20 @@ using test::fresh_folder;
 using test::read_bytes;
 using test::run_program;
 
-/// Everything whose state must survive: shuffling, dropout, averages, accumulation with an uneven end,
-/// warm-up, plateau or cosine, momentum, clipping, evaluation by steps.
+/// Everything whose state must survive: shuffling, dropout, averages, accumulation with an uneven
+/// end, warm-up, plateau or cosine, momentum, clipping, evaluation by steps.
 std::vector<std::vector<std::string>> recipes() {
-  const std::vector<std::string> common = {"trainer.epochs=4", "trainer.evaluate_steps=5", "checkpoint.every_steps=3"};
+  const std::vector<std::string> common = {"trainer.epochs=4", "trainer.evaluate_steps=5",
+                                           "checkpoint.every_steps=3"};
   std::vector<std::vector<std::string>> all = {
-      {"loader.batch_size=8", "trainer.accumulate=2", "trainer.ema=0.9", "trainer.clip_norm=0.5", "schedule.type=cosine",
-       "schedule.warmup_steps=4", "optimizer.weight_decay=0.1", "loader.threads=2"},
+      {"loader.batch_size=8", "trainer.accumulate=2", "trainer.ema=0.9", "trainer.clip_norm=0.5",
+       "schedule.type=cosine", "schedule.warmup_steps=4", "optimizer.weight_decay=0.1",
+       "loader.threads=2"},
       {"loader.batch_size=5", "optimizer.type=sgd", "optimizer.momentum=0.9", "optimizer.lr=0.05",
        "schedule.type=plateau", "schedule.patience=0", "loader.drop_last=true"},
-      {"loader.batch_size=7", "optimizer.type=adam", "optimizer.amsgrad=true", "schedule.type=halving",
-       "trainer.precision=bf16", "trainer.log_steps=4", "loader.threads=0"}};
+      {"loader.batch_size=7", "optimizer.type=adam", "optimizer.amsgrad=true",
+       "schedule.type=halving", "trainer.precision=bf16", "trainer.log_steps=4",
+       "loader.threads=0"}};
   for (auto& recipe : all) recipe.insert(recipe.end(), common.begin(), common.end());
   return all;
 }
@@ -41,7 +44,8 @@ void expect_same_end(const std::string& whole, const std::string& broken) {
   ASSERT_FALSE(a.empty());
   ASSERT_FALSE(b.empty());
   EXPECT_EQ(a.front().step, b.front().step);
-  EXPECT_TRUE(read_bytes(a.front().path) == read_bytes(b.front().path)) << "the last checkpoints differ";
+  EXPECT_TRUE(read_bytes(a.front().path) == read_bytes(b.front().path))
+      << "the last checkpoints differ";
   EXPECT_TRUE(read_bytes(whole + "/best.safetensors") == read_bytes(broken + "/best.safetensors"));
 }
 
@@ -57,7 +61,8 @@ TEST_P(Resume, AfterKillsAtRandomStepsIsBitIdentical) {
   std::mt19937 random(seed);
   int64_t step = 0;
   for (int kill = 0; kill < 4; ++kill) {
-    step = std::uniform_int_distribution<int64_t>(step + 1, std::max(step + 1, last - 4 + kill))(random);
+    step = std::uniform_int_distribution<int64_t>(step + 1,
+                                                  std::max(step + 1, last - 4 + kill))(random);
     if (step >= last) break;
     SCOPED_TRACE("killed at step " + std::to_string(step));
     auto killed = command(broken, recipe);
@@ -75,13 +80,14 @@ TEST_P(Resume, AfterATerminationSignalIsBitIdentical) {
   for (const int signal : {SIGTERM, SIGINT}) {
     auto stopped = command(broken, recipe);
     const int64_t step = signal == SIGTERM ? 4 : 10;
-    stopped.insert(stopped.end(),
-                   {"toy.end_step=" + std::to_string(step), "toy.end_signal=" + std::to_string(signal)});
+    stopped.insert(stopped.end(), {"toy.end_step=" + std::to_string(step),
+                                   "toy.end_signal=" + std::to_string(signal)});
     const test::Ended ended = run_program(stopped);
     EXPECT_EQ(ended.code, 128 + signal) << ended.said;
     EXPECT_NE(ended.said.find("Go on with: toy_train"), std::string::npos) << ended.said;
     ASSERT_FALSE(list_checkpoints(broken).empty());
-    EXPECT_NE(ended.said.find(list_checkpoints(broken).front().path), std::string::npos) << ended.said;
+    EXPECT_NE(ended.said.find(list_checkpoints(broken).front().path), std::string::npos)
+        << ended.said;
     EXPECT_LE(list_checkpoints(broken).front().step, step + 1);
     EXPECT_GE(list_checkpoints(broken).front().step, step);
   }

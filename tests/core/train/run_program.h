@@ -28,8 +28,8 @@ inline std::string read_bytes(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-/// `largest_file`: bytes after which a write fails, as on a full disk; 0: no limit. A deadline of two
-/// minutes turns a hang into SIGALRM.
+/// `largest_file`: bytes after which a write fails, as on a full disk; 0: no limit. A deadline of
+/// two minutes turns a hang into SIGALRM.
 inline Ended run_program(const std::vector<std::string>& arguments, rlim_t largest_file = 0) {
   const std::string output = ::testing::TempDir() + "/said_" + std::to_string(getpid());
   const pid_t pid = fork();
@@ -56,7 +56,8 @@ inline Ended run_program(const std::vector<std::string>& arguments, rlim_t large
 
 /// A new, empty folder.
 inline std::string fresh_folder(const std::string& name) {
-  const std::string folder = ::testing::TempDir() + "/serpentine_" + std::to_string(getpid()) + "_" + name;
+  const std::string folder =
+      ::testing::TempDir() + "/serpentine_" + std::to_string(getpid()) + "_" + name;
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   return folder;

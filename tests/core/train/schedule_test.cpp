@@ -34,7 +34,8 @@ TEST(Schedule, HalvingIsThePublishedType1) {
   }
   options.hold_epochs = 1;
   const Schedule every = planned(options);
-  for (int64_t epoch = 0; epoch < 5; ++epoch) EXPECT_EQ(every.at(epoch * kEpoch), std::pow(0.5, epoch));
+  for (int64_t epoch = 0; epoch < 5; ++epoch)
+    EXPECT_EQ(every.at(epoch * kEpoch), std::pow(0.5, epoch));
 }
 
 TEST(Schedule, CosineReachesItsFloor) {

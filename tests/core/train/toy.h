@@ -18,7 +18,8 @@ class Points : public Dataset {
   explicit Points(int64_t size) : size_(size) {}
   int64_t size() const override { return size_; }
   Batch get(int64_t index) const override {
-    const torch::Tensor x = torch::sin(torch::arange(8, torch::kFloat32) * static_cast<double>(index + 1) * 0.37);
+    const torch::Tensor x =
+        torch::sin(torch::arange(8, torch::kFloat32) * static_cast<double>(index + 1) * 0.37);
     torch::Tensor y = torch::stack({x.sum(), x[0] * x[1], x[2] - x[3]});
     if (index % 3 == 0) y[1] = NAN;
     Batch batch;
@@ -78,7 +79,8 @@ class Squares : public Task {
  private:
   static std::pair<torch::Tensor, int64_t> squares(Model& model, const Batch& batch) {
     const torch::Tensor seen = torch::isfinite(batch.target);
-    const torch::Tensor error = model.forward(batch).to(torch::kFloat32) - torch::nan_to_num(batch.target);
+    const torch::Tensor error =
+        model.forward(batch).to(torch::kFloat32) - torch::nan_to_num(batch.target);
     return {torch::where(seen, error * error, 0).sum(), seen.sum().item<int64_t>()};
   }
   double sum_ = 0, count_ = 0;

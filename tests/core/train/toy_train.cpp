@@ -1,5 +1,6 @@
-// toy_train FOLDER [key=value ...]: trains the toy with checkpoints in FOLDER, going on from the newest.
-// Prints one line a step. toy.end_step and toy.end_signal make it signal itself, as a machine that fails.
+// toy_train FOLDER [key=value ...]: trains the toy with checkpoints in FOLDER, going on from the
+// newest. Prints one line a step. toy.end_step and toy.end_signal make it signal itself, as a
+// machine that fails.
 #include <unistd.h>
 
 #include <csignal>
@@ -48,7 +49,8 @@ class Ending : public Observer {
   void after_step(TrainState& state) override {
     if (rank_ == 0) std::printf("step %ld\n", static_cast<long>(state.step));
     std::fflush(stdout);
-    if (state.step == toy_.end_step && rank_ == toy_.end_rank) raise(static_cast<int>(toy_.end_signal));
+    if (state.step == toy_.end_step && rank_ == toy_.end_rank)
+      raise(static_cast<int>(toy_.end_signal));
   }
 
  private:
@@ -63,7 +65,8 @@ int train(const std::string& folder, const ToyRun& run) {
   seed_everything(run.fit.trainer.seed + world.rank, run.fit.trainer.deterministic);
   const auto model = std::make_shared<toy::Net>(run.toy.dropout, run.toy.width);
   Trainer trainer(run.fit, model, std::make_shared<toy::Squares>(), torch::kCPU, group);
-  trainer.observe(std::make_shared<CheckpointObserver>(trainer, run.checkpoint, folder, "", "toy_train " + folder));
+  trainer.observe(std::make_shared<CheckpointObserver>(trainer, run.checkpoint, folder, "",
+                                                       "toy_train " + folder));
   trainer.observe(std::make_shared<Ending>(run.toy, world.rank));
   const auto saved = list_checkpoints(folder);
   if (!saved.empty()) load_checkpoint(saved.front().path, trainer);
@@ -79,7 +82,8 @@ int main(int argc, char** argv) {
     std::vector<std::string> arguments(argv, argv + argc);
     const std::vector<std::string> overrides(arguments.begin() + 2, arguments.end());
     const ToyRun run = Config::parse("{}", "toy", overrides).read<ToyRun>();
-    if (run.toy.nproc > 1 && std::getenv("RANK") == nullptr) return launch(run.toy.nproc, arguments);
+    if (run.toy.nproc > 1 && std::getenv("RANK") == nullptr)
+      return launch(run.toy.nproc, arguments);
     at::set_num_threads(1);
     return train(arguments.at(1), run);
   } catch (const c10::Error& error) {

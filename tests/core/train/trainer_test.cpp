@@ -152,7 +152,8 @@ TEST(Trainer, ClipsTheNormOfAllGradients) {
 TEST(Trainer, SaysWhenThereIsNothingToTrainOn) {
   FitOptions options = fast();
   options.loader.drop_last = true;
-  Trainer trainer(options, std::make_shared<toy::Net>(0), std::make_shared<toy::Squares>(), torch::kCPU);
+  Trainer trainer(options, std::make_shared<toy::Net>(0), std::make_shared<toy::Squares>(),
+                  torch::kCPU);
   EXPECT_THROW(trainer.fit(toy::Points(7), toy::Points(0)), c10::Error);
 }
 

@@ -12,6 +12,7 @@
 #include "core/check.h"
 #include "core/ops/causal_conv1d_published.h"
 #include "core/ops/selective_scan.h"
+#include "core/ops/selective_scan_published.h"
 
 namespace serpentine {
 namespace {
@@ -71,6 +72,26 @@ std::tuple<at::Tensor, at::Tensor> scan(
   return {result.y, result.final_state};
 }
 
+std::tuple<at::Tensor, at::Tensor> published_scan(const at::Tensor& u, const at::Tensor& delta,
+                                                  const at::Tensor& A, const at::Tensor& B,
+                                                  const at::Tensor& C, const OptionalTensor& D,
+                                                  const OptionalTensor& z,
+                                                  const OptionalTensor& delta_bias,
+                                                  bool delta_softplus, bool return_last_state) {
+  PublishedScanArgs args;
+  args.u = u;
+  args.delta = delta;
+  args.A = A;
+  args.B = B;
+  args.C = C;
+  args.D = or_undefined(D);
+  args.z = or_undefined(z);
+  args.delta_bias = or_undefined(delta_bias);
+  args.delta_softplus = delta_softplus;
+  PublishedScanResult result = selective_scan_fn(args, return_last_state);
+  return {result.out, result.last_state};
+}
+
 std::tuple<at::Tensor, at::Tensor> convolve(const at::Tensor& x, const at::Tensor& weight,
                                             const OptionalTensor& bias,
                                             const OptionalTensor& initial_states,
@@ -94,6 +115,11 @@ TORCH_LIBRARY(serpentine, library) {
       "Tensor? tokens=None, Tensor? offsets=None, Tensor? branch=None, int? num_tokens=None, "
       "str rows='token', str merge='sum', bool return_final_state=False) -> (Tensor, Tensor)",
       &serpentine::scan);
+  library.def(
+      "selective_scan_fn(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D=None, "
+      "Tensor? z=None, Tensor? delta_bias=None, bool delta_softplus=False, "
+      "bool return_last_state=False) -> (Tensor, Tensor)",
+      &serpentine::published_scan);
   library.def(
       "causal_conv1d_fn(Tensor x, Tensor weight, Tensor? bias=None, Tensor? initial_states=None, "
       "bool return_final_states=False, str? activation=None) -> (Tensor, Tensor)",

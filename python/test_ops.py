@@ -110,6 +110,23 @@ class Ops(unittest.TestCase):
         self.assertEqual(actual.dtype, torch.float32)
         self.assertLess((actual - expected).abs().max() / expected.abs().max(), 2e-6)
 
+    def test_published_scan(self):
+        u, delta, z = (self.draw(2, 6, 15) for _ in range(3))
+        A = (-torch.rand(6, 4, dtype=torch.float64, generator=self.generator)).requires_grad_()
+        B, C = self.draw(2, 2, 4, 15), self.draw(2, 4, 15)
+        D, bias = self.draw(6), self.draw(6)
+        leaves = [u, delta, A, B, C, D, z, bias]
+        actual = serpentine.selective_scan_fn(*leaves, delta_softplus=True, return_last_state=True)
+        outs, states = [], []
+        for group in range(2):  # three consecutive channels each; one C for both
+            part = slice(3 * group, 3 * group + 3)
+            y, last = scan_by_definition(
+                u[:, part].mT, delta[:, part].mT, A[part], B[:, group].mT, C.mT, D[part], bias[part])
+            outs.append(y.mT)
+            states.append(last)
+        expected = (torch.cat(outs, 1) * F.silu(z), torch.cat(states, 1))
+        self.expect_same(actual, expected, leaves)
+
     def test_causal_conv1d(self):
         x, weight, bias = self.draw(2, 6, 19), self.draw(6, 4), self.draw(6)
         before = self.draw(2, 6, 3)

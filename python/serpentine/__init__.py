@@ -30,6 +30,18 @@ def selective_scan(u, delta, A, B, C, D=None, delta_bias=None, initial_state=Non
     return (y, state) if return_final_state else y
 
 
+def selective_scan_fn(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+                      return_last_state=False):
+    """The published call of mamba_ssm: u, delta, z [B, D, L], A [D, N], real.
+
+    B and C [D, N], [B, N, L] or [B, G, N, L]; D and delta_bias [D]. Returns out [B, D, L], with
+    return_last_state also the state [B, D, N].
+    """
+    out, state = _torch.ops.serpentine.selective_scan_fn(
+        u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    return (out, state) if return_last_state else out
+
+
 def causal_conv1d_fn(x, weight, bias=None, initial_states=None, return_final_states=False,
                      activation=None):
     """The published call of causal-conv1d: x [B, D, L], weight [D, W]; activation None or "silu"."""

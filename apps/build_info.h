@@ -1,0 +1,18 @@
+// What this program was built from and with; CMake fills it in.
+#pragma once
+
+namespace serpentine {
+
+struct BuildInfo {
+  const char* version;     // of Serpentine
+  const char* compiler;    // name and version
+  const char* build_type;  // Release, Debug, ...
+  const char* sanitize;    // sanitizers, or ""
+  const char* torch_root;  // the LibTorch that was linked
+  const char* source;      // the source tree of a build that was not installed
+  bool cuda, opencv, openslide;
+};
+
+const BuildInfo& build_info();
+
+}  // namespace serpentine

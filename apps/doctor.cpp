@@ -1,0 +1,89 @@
+// serpentine doctor: versions, hardware, what is built in, and the command that adds what is missing.
+#include <cstdio>
+#include <filesystem>
+
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <CLI/CLI.hpp>
+#include <torch/torch.h>
+#include <torch/version.h>
+
+#include "apps/build_info.h"
+#include "apps/command.h"
+#include "apps/doctor_checks.h"
+#include "apps/packages.h"
+
+namespace serpentine {
+namespace {
+
+constexpr const char* kFooter = R"(A line that begins with '-' is missing, and ends with the command that adds it. Nothing that is
+missing stops training on the CPU; gnuplot is needed for plots.
+Example:
+  serpentine doctor)";
+
+void line(const char* what, const std::string& found) { std::printf("  %-14s %s\n", what, found.c_str()); }
+
+void feature(const char* what, bool there, const std::string& found, const std::string& add) {
+  std::printf("%c %-14s %s\n", there ? '+' : '-', what, there ? found.c_str() : ("missing: " + add).c_str());
+}
+
+std::string join(const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : " ") + name;
+  return text;
+}
+
+void print_build() {
+  const BuildInfo& info = build_info();
+  std::string build = info.build_type;
+  if (*info.sanitize) build += std::string(", sanitizers ") + info.sanitize;
+  std::printf("Build\n");
+  line("serpentine", info.version);
+  line("compiler", std::string(info.compiler) + ", C++ ABI " + (_GLIBCXX_USE_CXX11_ABI ? "cxx11" : "pre-cxx11") +
+                       ", " + build);
+  line("LibTorch", std::string(TORCH_VERSION) + " in " + info.torch_root);
+  const Packages packages = all_packages();
+  line("models", join(packages.models.names()));
+  line("data", join(packages.sources.names()));
+  line("tasks", join(packages.tasks.names()));
+}
+
+void print_machine() {
+  std::printf("Machine\n");
+  line("processor", processor());
+  line("SIMD", at::get_cpu_capability() + " (LibTorch), " + simd_name() + " (scan and convolution)");
+  line("threads", std::to_string(at::get_num_threads()) + " for mathematics (--threads changes it)");
+  const auto found = gpus();
+  for (const auto& gpu : found) line("GPU", gpu);
+  if (found.empty()) line("GPU", "none that a driver knows");
+}
+
+void print_features() {
+  const BuildInfo& info = build_info();
+  std::printf("Built in (+) and missing (-)\n");
+  feature("processes", true, "several over Gloo: --nproc N, torchrun, Slurm", "");
+  feature("CUDA kernels", info.cuda, "yes", gpus().empty() ? "no GPU here; SERPENTINE_CUDA=ON ./serpent build on a machine with one"
+                                                           : "SERPENTINE_CUDA=ON ./serpent build");
+  const std::string gnuplot = find_program("gnuplot");
+  feature("plots", !gnuplot.empty(), gnuplot.empty() ? "" : version_of(gnuplot) + " in " + gnuplot,
+          "apt-get install gnuplot-nox");
+  const std::string tensorboard = find_program("tensorboard");
+  feature("TensorBoard", !tensorboard.empty(), tensorboard, "pip install tensorboard (runs write its files anyway)");
+}
+
+int run_doctor() {
+  print_build();
+  print_machine();
+  print_features();
+  return 0;
+}
+
+}  // namespace
+
+void add_doctor_command(CLI::App& app, Action& action) {
+  auto* command = app.add_subcommand("doctor", "Show versions, hardware, what is built in and what is missing");
+  command->footer(kFooter);
+  command->callback([&action] { action = run_doctor; });
+}
+
+}  // namespace serpentine

@@ -1,0 +1,134 @@
+// The program: parses the command line, runs one action, turns every failure into one sentence.
+#include <csignal>
+#include <exception>
+#include <filesystem>
+#include <iostream>
+#include <new>
+
+#include <ATen/Parallel.h>
+#include <CLI/CLI.hpp>
+#include <c10/util/Exception.h>
+
+#include "apps/build_info.h"
+#include "apps/command.h"
+#include "core/config.h"
+
+namespace serpentine {
+namespace {
+
+constexpr int kFailed = 1, kUsage = 2;
+
+constexpr const char* kExamples = R"(Examples:
+  serpentine demo                                     train and draw on bundled data, 5 minutes
+  serpentine train configs/timeseries/custom_s_mamba.yaml data.path=my.csv --out runs/mine
+  serpentine forecast runs/mine my.csv --horizon 48   a CSV, a JSON and a plot of the future
+  serpentine backtest runs/mine my.csv                how good it would have been
+  serpentine doctor                                   what is built in, and how to add the rest
+
+`serpentine COMMAND --help` explains one command. Exit codes: 0 done, 1 failed, 2 wrong command line
+or configuration, 128 + n ended by signal n.)";
+
+/// Names the nearest subcommand, which CLI11 does not.
+std::string unknown_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return "";
+  std::vector<std::string> names;
+  for (const auto* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (command->get_name() == argv[1]) return "";
+    names.push_back(command->get_name());
+  }
+  std::string sentence = "there is no command '" + std::string(argv[1]) + "'";
+  const std::string near = nearest(argv[1], names);
+  if (!near.empty()) sentence += "; did you mean '" + near + "'?";
+  return sentence + " See `serpentine --help`.";
+}
+
+int parse(CLI::App& app, int argc, char** argv) {
+  const std::string unknown = unknown_command(app, argc, argv);
+  if (!unknown.empty()) throw UsageError(unknown);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    app.exit(success);
+    return -1;
+  } catch (const CLI::ParseError& error) {
+    std::string command;
+    for (const auto* chosen : app.get_subcommands()) command = " " + chosen->get_name();
+    throw UsageError(std::string(error.what()) + ". See `serpentine" + command + " --help`.");
+  }
+  return 0;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Serpentine: state-space models, from a YAML file to a result.", "serpentine");
+  app.footer(kExamples);
+  app.set_version_flag("--version", std::string("serpentine ") + build_info().version);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  int threads = 0;
+  app.add_option("--threads", threads, "CPU threads of the mathematics (0: all cores)")
+      ->check(CLI::Range(0, 4096));
+  app.fallthrough();
+
+  Action action;
+  add_demo_command(app, action);
+  add_train_command(app, action);
+  add_evaluate_command(app, action);
+  add_forecast_command(app, action);
+  add_backtest_command(app, action);
+  add_parity_command(app, action);
+  add_weights_command(app, action);
+  add_schema_command(app, action);
+  add_doctor_command(app, action);
+
+  if (argc < 2) {
+    std::cout << app.help();
+    return kUsage;
+  }
+  if (parse(app, argc, argv) < 0) return 0;
+  if (threads > 0) at::set_num_threads(threads);
+  return action();
+}
+
+int report(int code, const std::string& sentence) {
+  std::cout.flush();
+  std::cerr << "serpentine: " << sentence << "\n";
+  return code;
+}
+
+/// LibTorch's out-of-memory text names a source line of its own; users need the number only.
+std::string without_source_line(std::string text) {
+  if (text.rfind("[enforce fail at ", 0) == 0) {
+    const auto end = text.find("] ");
+    if (end != std::string::npos) text = text.substr(end + 2);
+  }
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+}  // namespace
+}  // namespace serpentine
+
+int main(int argc, char** argv) {
+  using serpentine::kFailed, serpentine::kUsage, serpentine::report;
+
+  // a reader that closes its pipe (head) must not kill a training run; writes fail instead
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  try {
+    return serpentine::run(argc, argv);
+  } catch (const serpentine::ConfigError& error) {
+    std::cout.flush();
+    std::cerr << error.what() << (std::string(error.what()).ends_with('\n') ? "" : "\n");
+    return kUsage;
+  } catch (const serpentine::UsageError& error) {
+    return report(kUsage, error.what());
+  } catch (const c10::Error& error) {
+    return report(kFailed, serpentine::without_source_line(error.what_without_backtrace()));
+  } catch (const std::filesystem::filesystem_error& error) {
+    return report(kFailed, error.path1().string() + ": " + error.code().message());
+  } catch (const std::bad_alloc&) {
+    return report(kFailed, "there is not enough memory");
+  } catch (const std::exception& error) {
+    return report(kFailed, error.what());
+  }
+}

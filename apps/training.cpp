@@ -1,0 +1,162 @@
+#include "apps/training.h"
+
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+
+#include <torch/torch.h>
+
+#include "apps/command.h"
+#include "apps/run_record.h"
+#include "apps/trained.h"
+#include "apps/training_plots.h"
+#include "core/check.h"
+#include "core/dist/process_group.h"
+#include "core/io/atomic_file.h"
+#include "core/io/run_folder.h"
+#include "core/io/safetensors.h"
+#include "core/train/checkpoint.h"
+
+namespace serpentine {
+namespace {
+
+/// Settings that must not change when a run goes on; FNV-1a, the same on every machine.
+std::string hash_of(const RunPlan& plan) {
+  uint64_t hash = 1469598103934665603ull;
+  for (const char c : plan.options.model.yaml() + plan.options.task.yaml()) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
+  }
+  char text[20];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+  return text;
+}
+
+bool holds_run(const std::string& folder) {
+  return std::filesystem::exists(folder + "/config.yaml") || std::filesystem::exists(folder + "/checkpoints");
+}
+
+std::string choose_folder(const TrainRequest& request, const RunPlan& plan) {
+  if (!request.out.empty()) {
+    if (holds_run(request.out) && !request.resume && !request.replace) {
+      throw UsageError(request.out + " already holds a run; go on with `serpentine train --resume " + request.out +
+                       "`, or choose another --out");
+    }
+    return request.out;
+  }
+  std::string name = plan.options.name;
+  if (name.empty()) name = std::filesystem::path(plan.path).stem().string();
+  std::string folder = "runs/" + name;
+  for (int number = 2; holds_run(folder); ++number) folder = "runs/" + name + "-" + std::to_string(number);
+  return folder;
+}
+
+void introduce(const RunPlan& plan, const RunParts& parts, const std::string& folder, torch::Device device) {
+  const auto size = [&](Part part) { return readable_count(parts.source->part(part)->size()); };
+  std::cout << "run        " << folder << "\n"
+            << "model      " << describe(plan.options.model.type(), *parts.model) << ", on " << device.str() << "\n"
+            << "examples   " << size(Part::kTrain) << " training, " << size(Part::kValidation) << " validation, "
+            << size(Part::kTest) << " test\n";
+  for (const auto& note : parts.source->notes()) std::cout << "note       " << note << "\n";
+  std::cout.flush();
+}
+
+void write_description(const std::string& folder, const RunPlan& plan, const RunParts& parts) {
+  const RunFolder run = RunFolder::open(folder);
+  run.write_config(plan.root.yaml());
+  run.write_environment(command_line());
+  write_atomically(folder + "/data.json", parts.source->description().dump(1) + "\n");
+}
+
+/// Lays the newest checkpoint into the trainer.
+void resume_from(const std::string& folder, Trainer& trainer, const std::string& hash) {
+  const auto checkpoints = list_checkpoints(folder + "/checkpoints");
+  TORCH_CHECK(!checkpoints.empty(), folder, ": holds no checkpoint to go on from; start it again without --resume");
+  load_checkpoint(checkpoints.front().path, trainer, hash);
+  if (trainer.first_rank()) std::cout << "resumed    " << checkpoints.front().path << std::endl;
+}
+
+/// Fits a model that has something to learn; one without parameters is ready as it is.
+TrainState fit(const TrainRequest& request, const RunPlan& plan, const RunParts& parts, Trainer& trainer,
+               const std::string& folder) {
+  const auto training = parts.source->part(Part::kTrain);
+  SERPENTINE_CHECK(training->size() > 0, plan.path, "the training part holds no examples");
+  const std::string hash = hash_of(plan);
+  if (request.resume) resume_from(folder, trainer, hash);
+  if (!parts.model->parameters().empty()) {
+    if (trainer.first_rank()) {
+      trainer.observe(std::make_shared<RunRecord>(folder, plan.options.fit.trainer, request.resume));
+    }
+    trainer.observe(std::make_shared<CheckpointObserver>(trainer, plan.options.checkpoint, folder + "/checkpoints", hash,
+                                                         "serpentine train --resume " + folder));
+    trainer.fit(*training, *parts.source->part(Part::kValidation));
+  }
+  // without validation there is no best evaluation: the last weights count
+  const std::string best = folder + "/checkpoints/best.safetensors";
+  if (trainer.first_rank() && trainer.state().signal == 0 && trainer.state().failure.empty() &&
+      !std::filesystem::exists(best)) {
+    make_folder(folder + "/checkpoints");
+    write_safetensors(best, state_dict(trainer.model()));
+  }
+  return trainer.state();
+}
+
+}  // namespace
+
+std::string metrics_text(const std::map<std::string, double>& metrics) {
+  std::string text;
+  for (const auto& [name, value] : metrics) {
+    char number[48];
+    std::snprintf(number, sizeof number, "%s%s %.5g", text.empty() ? "" : "  ", name.c_str(), value);
+    text += number;
+  }
+  return text;
+}
+
+std::map<std::string, double> evaluate_model(const RunPlan& plan, Model& model, Task& task, const Dataset& examples) {
+  const torch::NoGradGuard no_gradient;
+  const auto device = pick_device(plan.options.fit.trainer.device);
+  model.to(device);
+  model.eval();
+  LoaderOptions options = plan.options.fit.loader;
+  if (plan.options.fit.trainer.evaluation_batch > 0) options.batch_size = plan.options.fit.trainer.evaluation_batch;
+  options.shuffle = options.drop_last = false;
+  Loader loader(examples, options);
+  loader.start(0);
+  while (const auto batch = loader.next()) task.evaluate(model, batch->to(device));
+  return task.metrics();
+}
+
+TrainResult train_run(const Packages& packages, const TrainRequest& request) {
+  RunPlan plan = read_plan(packages, request.config, request.overrides);
+  RunParts parts = build_parts(packages, plan);
+  const World world = world_from_environment();
+  const auto device = pick_device(plan.options.fit.trainer.device, world.local_rank);
+  std::shared_ptr<ProcessGroup> group;
+  if (world.size > 1) group = std::make_shared<ProcessGroup>(world, device);
+
+  TrainResult result;
+  result.folder = choose_folder(request, plan);
+  Trainer trainer(plan.options.fit, parts.model, parts.task, device, group);
+  if (trainer.first_rank()) {
+    if (request.replace) std::filesystem::remove_all(result.folder);
+    write_description(result.folder, plan, parts);
+    introduce(plan, parts, result.folder, device);
+  }
+  if (group) group->barrier();
+
+  const TrainState state = fit(request, plan, parts, trainer, result.folder);
+  result.code = exit_code(state);
+  if (result.code != 0 || state.signal != 0) return result;
+  TORCH_CHECK(state.failure.empty(), state.failure);
+  const auto test = parts.source->part(Part::kTest);
+  if (test->size() > 0) result.test = trainer.evaluate(*test);
+  if (!trainer.first_rank()) return result;
+  if (!result.test.empty()) {
+    std::cout << "test       " << metrics_text(result.test) << std::endl;
+    write_atomically(result.folder + "/test.json", nlohmann::json(result.test).dump(1) + "\n");
+  }
+  draw_training(plan, parts, result.folder);
+  return result;
+}
+
+}  // namespace serpentine

@@ -1,0 +1,90 @@
+#!/bin/bash
+# Every wrong input gives one clear sentence with file and place, and a failing exit code.
+source "$(dirname "$0")/support.sh" "$@"
+
+try() { "$serpentine" train tiny.yaml "data.path=$1" --dry-run; }
+
+# tables
+{ make_csv 100 | sed '51s/,[^,]*$//'; } >ragged.csv
+refuse 1 'ragged.csv:51.*2.*3|ragged.csv:51' try ragged.csv
+gzip -c good.csv | head -c 2000 >cut.csv.gz
+refuse 1 'cut.csv.gz' try cut.csv.gz
+: >empty.csv
+refuse 1 'empty.csv.*empty' try empty.csv
+make_csv 100 'if (r == 30) b = "warm"' >words.csv
+refuse 1 "words.csv:32:[0-9]+.*'heat'.*warm" try words.csv
+make_csv 100 'if (r == 30) date = "2024-01-02 05:00:00"' >twice.csv
+refuse 1 'twice.csv:32' try twice.csv
+make_csv 100 | tr , ';' >semicolon.csv
+refuse 1 'semicolon.csv.*delimiter' try semicolon.csv
+{ make_csv 100 | sed 's/heat/h\xe9at/'; } >latin.csv
+refuse 1 'latin.csv:1.*UTF-8' try latin.csv
+make_csv 30 >short.csv
+refuse 1 'short.csv.*(rows|window)' try short.csv
+refuse 1 'nowhere.csv' try nowhere.csv
+refuse 1 'pred_len' "$serpentine" train tiny.yaml data.pred_len=100000 --dry-run
+
+# a constant column and missing values are no errors, and a column without values is
+make_csv 600 'b = 7' >constant.csv
+expect 0 "heat.*constant|constant.*heat" try constant.csv
+expect 0 'test +[a-z]' "$serpentine" train tiny.yaml data.path=constant.csv trainer.max_steps=3 --out constant
+grep -Eqi 'nan|inf' constant/metrics.csv && fail "a constant column must not make the metrics NaN"
+make_csv 600 'if (r % 7 == 0) b = "NaN"' >gaps.csv
+expect 0 'test +[a-z]' "$serpentine" train tiny.yaml data.path=gaps.csv trainer.max_steps=3 --out gaps
+make_csv 600 'b = ""' >void.csv
+refuse 1 "void.csv.*heat" try void.csv
+
+# configurations: exit code 2, every error with its place
+cat >wrong.yaml <<'YAML'
+data: {type: series, path: good.csv, seq_len: twelve, pred_len: 12}
+model: {type: s_mamba, d_modell: 16}
+task: {type: forcast}
+trainer: {epochs: -1}
+YAML
+expect 2 'wrong.yaml:1:' "$serpentine" train wrong.yaml
+for sign in 'wrong.yaml:1:.*seq_len' "wrong.yaml:2:.*d_modell.*d_model" "wrong.yaml:3:.*forcast.*forecast" 'wrong.yaml:4:.*epochs'; do
+  grep -Eq "$sign" err.txt || fail "wrong.yaml: all errors at once must hold /$sign/: $(cat err.txt)"
+done
+refuse 2 'absent.yaml' "$serpentine" train absent.yaml
+refuse 2 'trainer.epoch' "$serpentine" train tiny.yaml trainer.epoch=3
+refuse 2 "did you mean 'train'" "$serpentine" trian tiny.yaml
+refuse 2 'horizon' "$serpentine" forecast run good.csv --horizon many
+refuse 2 'no run folder' "$serpentine" forecast nothing good.csv
+
+# checkpoints
+"$serpentine" train tiny.yaml --out run >train.txt 2>&1 || fail "training: $(tail -n 3 train.txt)"
+best=run/checkpoints/best.safetensors
+refuse 1 'short.csv|rows' "$serpentine" forecast run <(make_csv 5) --out future
+make_csv 10 >tooshort.csv
+refuse 1 'tooshort.csv.*24.*10' "$serpentine" forecast run tooshort.csv --out future
+refuse 1 'good.csv.*horizon.*900|900.*horizon' "$serpentine" forecast run good.csv --horizon 900 --out future
+expect 1 'does not fit' "$serpentine" evaluate run model.d_model=32
+head -c 3000 $best >truncated.safetensors
+refuse 1 'truncated.safetensors' "$serpentine" weights truncated.safetensors
+{ head -c 20 $best; printf '\xff\xff'; tail -c +23 $best; } >flipped.safetensors
+refuse 1 'flipped.safetensors' "$serpentine" weights flipped.safetensors
+step=$(ls run/checkpoints/step_* | tail -n 1)
+cp -r run flipped
+size=$(stat -c %s "$step")
+{ head -c $((size - 100)) "$step"; printf '\x55\xaa'; tail -c 98 "$step"; } >"flipped/checkpoints/$(basename "$step")"
+refuse 1 "$(basename "$step")" "$serpentine" train --resume flipped trainer.epochs=3
+printf '\x80\x02cos\nsystem\nq\x00X\x0e\x00\x00\x00touch pwned.txtq\x01\x85q\x02Rq\x03.' >malicious.pth
+refuse 1 'malicious.pth' "$serpentine" weights malicious.pth
+[ ! -e pwned.txt ] || fail "a malicious pickle was executed"
+
+# disks: a file in place of a folder (root may write everywhere), and one that fills up
+refuse 1 'train.txt/run' "$serpentine" train tiny.yaml --out train.txt/run
+refuse 1 'tiny.yaml/future' "$serpentine" forecast run good.csv --out tiny.yaml/future
+cp -r run full
+before=$(cat full/checkpoints/step_* | cksum)
+(
+  ulimit -f 4 # blocks of 1 KiB; the metrics fit, a checkpoint does not
+  "$serpentine" train --resume full trainer.epochs=3 >full.txt 2>&1
+)
+code=$?
+[ $code = 1 ] || fail "a full disk must end with exit code 1, got $code: $(tail -n 5 full.txt)"
+grep -Eq 'step_[0-9]+.safetensors.*(large|space)' full.txt || fail "a full disk must be named: $(cat full.txt)"
+[ "$before" = "$(cat full/checkpoints/step_* | cksum)" ] || fail "a full disk must not cost the old checkpoints"
+grep -Eq 'frame #|terminate' full.txt && fail "a full disk must give no stack trace"
+expect 0 'test +[a-z]' "$serpentine" train --resume full trainer.epochs=3
+finish

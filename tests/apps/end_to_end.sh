@@ -1,0 +1,72 @@
+#!/bin/bash
+# Trains, evaluates, forecasts, backtests, resumes and proves parity with the real program.
+source "$(dirname "$0")/support.sh" "$@"
+
+expect 0 'Usage' "$serpentine" --help
+for command in train evaluate forecast backtest parity weights schema doctor demo; do
+  expect 0 'Example' "$serpentine" $command --help
+done
+expect 0 'LibTorch' "$serpentine" doctor
+expect 0 's_mamba' "$serpentine" schema
+
+expect 0 'test +[a-z]' "$serpentine" train tiny.yaml --out run
+expect_file run/config.yaml run/data.json run/metrics.csv run/metrics.jsonl run/checkpoints/best.safetensors
+if command -v gnuplot >/dev/null; then
+  expect_file run/plots/loss.png run/plots/loss.svg run/plots/forecast.png run/plots/forecast.svg
+fi
+expect 2 'already holds a run' "$serpentine" train tiny.yaml --out run
+
+# evaluate gives what training ended with
+trained=$(sed -n 's/.*"mse": \([0-9.]*\).*/\1/p' run/test.json | cut -c1-7)
+expect 0 "\"mse\": $trained" "$serpentine" evaluate run --json
+expect 0 'validation' "$serpentine" evaluate run --split validation
+
+expect 0 '12 steps of 2 series' "$serpentine" forecast run good.csv --out future
+expect_file future/forecast.csv future/forecast.json
+[ "$(wc -l <future/forecast.csv)" = 13 ] || fail "forecast.csv must have a header and 12 rows"
+head -n 1 future/forecast.csv | grep -q '^date,load,load q0.1,load q0.5,load q0.9,heat' || fail "forecast.csv: header"
+sed -n 2p future/forecast.csv | grep -q '^2024-01-26 00:00:00,' || fail "forecast.csv must go on after the data"
+expect 0 'feeding its own forecasts back' "$serpentine" forecast run good.csv --horizon 30 --out far
+[ "$(wc -l <far/forecast.csv)" = 31 ] || fail "a rolled forecast must have 30 rows"
+
+expect 0 'origins from' "$serpentine" backtest run good.csv --stride 12 --windows 5 --out back
+expect_file back/backtest.json back/origins.csv
+[ "$(wc -l <back/origins.csv)" = 6 ] || fail "origins.csv must have a header and 5 rows"
+
+# parity: with ourselves, with the reference's recordings, and a model that is not the same
+expect 0 'recorded' "$serpentine" parity run --io own.safetensors --record
+expect 0 ' 0 beyond' "$serpentine" parity run --io own.safetensors
+for model in s_mamba itransformer; do
+  golden=$tree/tests/golden/apps/$model
+  expect 0 ' 0 beyond' "$serpentine" parity "$golden/config.json" --weights "$golden/weights.safetensors" \
+    --io "$golden/io.safetensors"
+done
+golden=$tree/tests/golden/apps/s_mamba
+expect 1 'BEYOND' "$serpentine" parity "$golden/config.json" model.use_norm=false \
+  --weights "$golden/weights.safetensors" --io "$golden/io.safetensors"
+
+# there and back again, bit for bit
+expect 0 'written' "$serpentine" weights run/checkpoints/best.safetensors --to best.pth
+expect 0 'written' "$serpentine" weights best.pth --to best.safetensors
+expect 0 'fits the model' "$serpentine" weights best.safetensors --model run
+"$serpentine" weights run/checkpoints/best.safetensors >a.txt && "$serpentine" weights best.safetensors >b.txt
+cmp -s a.txt b.txt || fail "a checkpoint changed on its way through .pth"
+
+# a run that was killed and went on ends where one that was not ends
+"$serpentine" train tiny.yaml trainer.epochs=40 checkpoint.every_steps=1 --out stopped >stopped.txt 2>&1 &
+pid=$!
+for _ in $(seq 200); do
+  ls stopped/checkpoints/step_* >/dev/null 2>&1 && break
+  sleep 0.1
+done
+kill -TERM $pid
+wait $pid
+[ $? = 143 ] || fail "SIGTERM must end training with exit code 143: $(tail -n 3 stopped.txt)"
+grep -q 'serpentine train --resume stopped' stopped.txt || fail "SIGTERM must say how to go on: $(cat stopped.txt)"
+expect 0 'resumed ' "$serpentine" train --resume stopped trainer.epochs=2
+cmp -s run/checkpoints/best.safetensors stopped/checkpoints/best.safetensors ||
+  fail "a resumed run must end with the same weights"
+
+expect 0 'training,' "$serpentine" train tiny.yaml --dry-run
+expect 0 'test +[a-z]' "$serpentine" train tiny.yaml --nproc 2 trainer.max_steps=4 --out two
+finish

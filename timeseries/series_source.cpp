@@ -85,7 +85,7 @@ std::shared_ptr<const Dataset> SeriesSource::part(Part which) const {
 }
 
 void SeriesSource::fill_model(Config& model, const Config& task) {
-  schema_.quantiles = task.read<ForecastTaskOptions>().quantiles;
+  schema_.quantiles = task.read_typed<ForecastTaskOptions>().quantiles;
   model.set_default("seq_len", schema_.seq_len);
   model.set_default("pred_len", schema_.pred_len);
   model.set_default("targets", static_cast<int64_t>(schema_.targets.size()));

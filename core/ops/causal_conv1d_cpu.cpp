@@ -156,7 +156,7 @@ void backward_samples(const Operands<T>& of, const ScanOrder& order, const at::T
     }
   });
   if (to_state == nullptr) return;
-  at::parallel_for(0, of.x.size(0) * sequences, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(0, of.x.size(0) * sequences, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t s = i % sequences;
       for (int64_t j = 0; j < width - 1; ++j) {

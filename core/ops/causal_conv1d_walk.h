@@ -7,9 +7,9 @@
 #include <vector>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include "core/ops/causal_conv1d.h"
+#include "core/ops/parallel.h"
 
 namespace serpentine::cpu {
 
@@ -76,12 +76,12 @@ class Walk {
     if (groups == kPieces) {
       const int64_t grain =
           std::max<int64_t>(1, 32768 / (kPieceLength * std::max<int64_t>(1, channels_)));
-      at::parallel_for(0, total, grain, [&](int64_t begin, int64_t end) {
+      parallel_for(0, total, grain, [&](int64_t begin, int64_t end) {
         for (int64_t item = begin; item < end; ++item) run(item, 0);
       });
       return;
     }
-    at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
       for (int64_t group = begin; group < end; ++group) {
         for (int64_t item = group * total / groups; item < (group + 1) * total / groups; ++item)
           run(item, group);

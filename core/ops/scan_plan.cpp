@@ -4,7 +4,8 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
+
+#include "core/ops/parallel.h"
 
 namespace serpentine::cpu {
 namespace {
@@ -125,7 +126,7 @@ void ScanPlan::run(int64_t items, bool backward) const {
       call.batch * call.positions * call.channels * (call.states + 4) / std::max<int64_t>(1, items);
   const int64_t grain = std::max<int64_t>(1, 40000 / std::max<int64_t>(1, work));
   const bool is_double = wide == at::kDouble;
-  at::parallel_for(0, items, grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, items, grain, [&](int64_t begin, int64_t end) {
     (backward ? scan_backward : scan_forward)(call, is_double, begin, end);
   });
 }

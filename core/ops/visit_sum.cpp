@@ -4,7 +4,8 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
+
+#include "core/ops/parallel.h"
 
 namespace serpentine::cpu {
 namespace {
@@ -36,7 +37,7 @@ int64_t grain(int64_t work) { return std::max<int64_t>(1, 16384 / std::max<int64
 
 template <class T, class Out>
 void add_positions(const Parts<T>& parts, Out* out) {
-  at::parallel_for(0, parts.batch * parts.positions, grain(parts.groups * parts.width),
+  parallel_for(0, parts.batch * parts.positions, grain(parts.groups * parts.width),
                    [&](int64_t begin, int64_t end) {
                      std::vector<T> sum(static_cast<size_t>(parts.width));
                      for (int64_t i = begin; i < end; ++i) {
@@ -97,7 +98,7 @@ void add_token(const Parts<T>& parts, const Visits& visits, int64_t b, int64_t t
 template <class T, class Out>
 void add_tokens(const Parts<T>& parts, const Visits& visits, Out* out) {
   const int64_t width = visits.branches * parts.width;
-  at::parallel_for(0, parts.batch * visits.tokens, grain(parts.groups * visits.count * width),
+  parallel_for(0, parts.batch * visits.tokens, grain(parts.groups * visits.count * width),
                    [&](int64_t begin, int64_t end) {
                      std::vector<T> sum(static_cast<size_t>(width));
                      for (int64_t i = begin; i < end; ++i) {
@@ -150,7 +151,7 @@ at::Tensor sum_slabs(const at::Tensor& parts, const std::vector<Slab>& slabs,
   AT_DISPATCH_FLOATING_TYPES(parts.scalar_type(), "sum_slabs", [&] {
     const auto* from = parts.const_data_ptr<scalar_t>();
     auto* to = out.mutable_data_ptr<scalar_t>();
-    at::parallel_for(0, width, grain(batch * count), [&](int64_t begin, int64_t end) {
+    parallel_for(0, width, grain(batch * count), [&](int64_t begin, int64_t end) {
       for (int64_t i = 0; i < batch * count; ++i) {
         scalar_t* row = to + slabs[static_cast<size_t>(i % count)].branch * width;
         for (int64_t x = begin; x < end; ++x) row[x] += from[i * width + x];

@@ -1,7 +1,12 @@
 // What the scan promises beside its numbers: exact gradients, determinism, memory, clear errors.
+#include <mutex>
+#include <set>
+#include <thread>
+
 #include <hwy/targets.h>
 
 #include "core/ops/counting_allocator.h"
+#include "core/ops/parallel.h"
 #include "core/ops/scan_cases.h"
 #include "support/gradcheck.h"
 
@@ -71,6 +76,20 @@ TEST(SelectiveScanPromise, IdentityOrderEqualsAnIndex) {
     const SelectiveScanArgs args = random_args(scan, plain);
     expect_same(run_scan(selective_scan, args, indexed, scan), run_scan(selective_scan, args, plain, scan));
   }
+}
+
+/// Without OpenMP's flag LibTorch's loops silently run on one thread.
+TEST(SelectiveScanPromise, ThreadsAreUsed) {
+  const int threads = torch::get_num_threads();
+  torch::set_num_threads(2);
+  std::set<std::thread::id> seen;
+  std::mutex mutex;
+  parallel_for(0, 2, 1, [&](int64_t, int64_t) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    seen.insert(std::this_thread::get_id());
+  });
+  EXPECT_EQ(seen.size(), 2u);
+  torch::set_num_threads(threads);
 }
 
 TEST(SelectiveScanPromise, RunsAndThreadCountsAgreeBitForBit) {

@@ -1,8 +1,8 @@
 // Any bytes: tensors or one c10::Error, and nothing runs.
+#include <c10/util/Exception.h>
+
 #include <cstring>
 #include <string>
-
-#include <c10/util/Exception.h>
 
 #include "core/io/torch_pickle.h"
 #include "fuzz/scratch.h"

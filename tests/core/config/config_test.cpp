@@ -139,6 +139,15 @@ TEST(Config, NumbersSurviveTheResolvedText) {
   EXPECT_EQ(after.text, before.text);
 }
 
+TEST(Config, ControlCharactersSurviveTheResolvedText) {
+  // found by fuzzing: a carriage return at the end of the file
+  for (const std::string text : {"name: m\r", "name: \"a\\tb\\n\"", "name: \"\\x01\""}) {
+    const Config config = Config::parse(text);
+    const auto before = config.read<Outer>().name;
+    EXPECT_EQ(Config::parse(config.yaml()).read<Outer>().name, before) << text;
+  }
+}
+
 TEST(Config, SetDefaultYieldsToWhatIsWritten) {
   Config config = Config::parse("dim: 3\n");
   config.set_default("dim", 5);

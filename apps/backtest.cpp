@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cstdio>
 
-#include <CLI/CLI.hpp>
 #include <torch/torch.h>
+#include <CLI/CLI.hpp>
 
 #include "apps/command.h"
 #include "apps/figures.h"
@@ -15,7 +15,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Forecasts from many rows of FILE as if what came later were unknown, and compares. Prints the metrics
+constexpr const char* kFooter =
+    R"(Forecasts from many rows of FILE as if what came later were unknown, and compares. Prints the metrics
 (of scaled values, as in training) and each series' errors in its own units; writes backtest.json,
 origins.csv and pictures of the error by step and of the latest window. Rows that the model was trained
 on flatter it: give a file of later data, or --windows for the latest ones.
@@ -33,7 +34,8 @@ double mean_of(const torch::Tensor& values) { return torch::nanmean(values).item
 
 std::string origins_csv(const Backtest& result) {
   std::string text = "origin";
-  for (const auto& name : result.names) text += "," + csv_cell(name + " mae") + "," + csv_cell(name + " rmse");
+  for (const auto& name : result.names)
+    text += "," + csv_cell(name + " mae") + "," + csv_cell(name + " rmse");
   text += "\n";
   for (size_t o = 0; o < result.origins.size(); ++o) {
     text += csv_cell(result.origins[o]);
@@ -51,22 +53,27 @@ nlohmann::json summary(const Backtest& result) {
   nlohmann::json json = {{"origins", result.origins.size()}, {"metrics", result.metrics}};
   for (size_t c = 0; c < result.names.size(); ++c) {
     const auto channel = static_cast<int64_t>(c);
-    json["series"].push_back({{"name", result.names[c]},
-                              {"mae", mean_of(result.step_mae.select(1, channel))},
-                              {"rmse", std::sqrt(mean_of(result.step_rmse.select(1, channel).square()))}});
+    json["series"].push_back(
+        {{"name", result.names[c]},
+         {"mae", mean_of(result.step_mae.select(1, channel))},
+         {"rmse", std::sqrt(mean_of(result.step_rmse.select(1, channel).square()))}});
   }
   return json;
 }
 
 void print(const Backtest& result, const nlohmann::json& json) {
-  std::printf("%zu origins from %s to %s, %lld steps each\n", result.origins.size(), result.origins.front().c_str(),
-              result.origins.back().c_str(), static_cast<long long>(result.step_mae.size(0)));
-  for (const auto& [name, value] : result.metrics) std::printf("  %-10s %.6g\n", name.c_str(), value);
+  std::printf("%zu origins from %s to %s, %lld steps each\n", result.origins.size(),
+              result.origins.front().c_str(), result.origins.back().c_str(),
+              static_cast<long long>(result.step_mae.size(0)));
+  for (const auto& [name, value] : result.metrics)
+    std::printf("  %-10s %.6g\n", name.c_str(), value);
   size_t width = 6;
   for (const auto& name : result.names) width = std::max(width, name.size());
-  std::printf("%-*s  %12s  %12s   in its own units\n", static_cast<int>(width), "series", "MAE", "RMSE");
+  std::printf("%-*s  %12s  %12s   in its own units\n", static_cast<int>(width), "series", "MAE",
+              "RMSE");
   for (const auto& row : json["series"]) {
-    std::printf("%-*s  %12.6g  %12.6g\n", static_cast<int>(width), row["name"].get<std::string>().c_str(),
+    std::printf("%-*s  %12.6g  %12.6g\n", static_cast<int>(width),
+                row["name"].get<std::string>().c_str(),
                 row["mae"].is_number() ? row["mae"].get<double>() : NAN,
                 row["rmse"].is_number() ? row["rmse"].get<double>() : NAN);
   }
@@ -95,19 +102,28 @@ int run_backtest(const BacktestArguments& arguments) {
 }  // namespace
 
 void add_backtest_command(CLI::App& app, Action& action) {
-  auto* command = app.add_subcommand("backtest", "Forecast a file's past from many rows and compare");
+  auto* command =
+      app.add_subcommand("backtest", "Forecast a file's past from many rows and compare");
   command->footer(kFooter);
   auto arguments = std::make_shared<BacktestArguments>();
   const auto count = CLI::Range(int64_t{0}, int64_t{1} << 40);
   command->add_option("RUN", arguments->run, "Folder of a finished training")->required();
-  command->add_option("FILE", arguments->file, "CSV (gzip too) with the columns of the training data")->required();
-  command->add_option("--stride", arguments->options.step, "Rows between origins (0: the model's horizon)")->check(count);
-  command->add_option("--windows", arguments->options.origins, "At most so many, the latest (0: all)")->check(count);
+  command
+      ->add_option("FILE", arguments->file, "CSV (gzip too) with the columns of the training data")
+      ->required();
+  command
+      ->add_option("--stride", arguments->options.step,
+                   "Rows between origins (0: the model's horizon)")
+      ->check(count);
+  command
+      ->add_option("--windows", arguments->options.origins, "At most so many, the latest (0: all)")
+      ->check(count);
   command->add_option("--batch", arguments->options.batch_size, "Windows computed together")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
   command->add_option("--out", arguments->out, "Folder of the results (default: RUN/backtest)");
   command->add_option("--plot", arguments->plot, "Series to draw (default: the first six)");
-  command->callback([&action, arguments] { action = [arguments] { return run_backtest(*arguments); }; });
+  command->callback(
+      [&action, arguments] { action = [arguments] { return run_backtest(*arguments); }; });
 }
 
 }  // namespace serpentine

@@ -12,7 +12,8 @@ class App;
 
 namespace serpentine {
 
-/// What the command line chose to do; returns the exit code: 0 done, 1 failed or beyond a tolerance.
+/// What the command line chose to do; returns the exit code: 0 done, 1 failed or beyond a
+/// tolerance.
 using Action = std::function<int()>;
 
 /// A command line that asks for the impossible; the program ends with exit code 2.

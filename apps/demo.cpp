@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <iostream>
 
-#include <CLI/CLI.hpp>
 #include <torch/torch.h>
+#include <CLI/CLI.hpp>
 
 #include "apps/build_info.h"
 #include "apps/command.h"
@@ -15,7 +15,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Trains S-Mamba on ETTh1 (electricity transformers, hourly, 7 series) to look 96 hours ahead from the
+constexpr const char* kFooter =
+    R"(Trains S-Mamba on ETTh1 (electricity transformers, hourly, 7 series) to look 96 hours ahead from the
 last 96, then DLinear and the seasonal-naive forecast on the same windows. Under 5 minutes on 2 cores.
 Example:
   serpentine demo)";
@@ -27,8 +28,10 @@ struct DemoArguments {
 
 /// A file of the source tree, or of an installation beside the program.
 std::string bundled(const std::string& file) {
-  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe").parent_path();
-  const std::vector<std::filesystem::path> roots = {".", build_info().source, program / "../share/serpentine"};
+  const std::filesystem::path program =
+      std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  const std::vector<std::filesystem::path> roots = {".", build_info().source,
+                                                    program / "../share/serpentine"};
   for (const auto& root : roots) {
     if (std::filesystem::exists(root / file)) return (root / file).lexically_normal().string();
   }
@@ -50,35 +53,46 @@ int run_demo(const DemoArguments& arguments) {
     TrainRequest request;
     request.config = bundled(std::string("configs/demo/") + contender.config + ".yaml");
     request.overrides = {"data.path=" + bundled("data/samples/ETTh1.csv.gz")};
-    request.overrides.insert(request.overrides.end(), arguments.overrides.begin(), arguments.overrides.end());
+    request.overrides.insert(request.overrides.end(), arguments.overrides.begin(),
+                             arguments.overrides.end());
     request.out = arguments.out + "/" + contender.config;
     request.replace = true;
     results.push_back(train_run(packages, request));
     if (results.back().code != 0 || results.back().test.empty()) return results.back().code;
   }
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 
-  std::printf("\n%-16s %10s %10s   ETTh1, 96 hours ahead, scaled, test part\n", "", "test MSE", "test MAE");
+  std::printf("\n%-16s %10s %10s   ETTh1, 96 hours ahead, scaled, test part\n", "", "test MSE",
+              "test MAE");
   for (size_t i = 0; i < results.size(); ++i) {
-    std::printf("%-16s %10.4f %10.4f\n", kContenders[i].name, results[i].test.at("mse"), results[i].test.at("mae"));
+    std::printf("%-16s %10.4f %10.4f\n", kContenders[i].name, results[i].test.at("mse"),
+                results[i].test.at("mae"));
   }
-  std::printf("\nTook %s. Look at\n  %s/s_mamba/plots/forecast.png\n  %s/s_mamba/plots/loss.png\nand try\n"
-              "  serpentine forecast %s/s_mamba %s --horizon 96\n",
-              format_seconds(seconds).c_str(), arguments.out.c_str(), arguments.out.c_str(), arguments.out.c_str(),
-              bundled("data/samples/ETTh1.csv.gz").c_str());
+  std::printf(
+      "\nTook %s. Look at\n  %s/s_mamba/plots/forecast.png\n  %s/s_mamba/plots/loss.png\nand try\n"
+      "  serpentine forecast %s/s_mamba %s --horizon 96\n",
+      format_seconds(seconds).c_str(), arguments.out.c_str(), arguments.out.c_str(),
+      arguments.out.c_str(), bundled("data/samples/ETTh1.csv.gz").c_str());
   return 0;
 }
 
 }  // namespace
 
 void add_demo_command(CLI::App& app, Action& action) {
-  auto* command = app.add_subcommand("demo", "Train on bundled data and compare with baselines, 5 minutes");
+  auto* command =
+      app.add_subcommand("demo", "Train on bundled data and compare with baselines, 5 minutes");
   command->footer(kFooter);
   auto arguments = std::make_shared<DemoArguments>();
-  command->add_option("APP", arguments->app, "Application")->check(CLI::IsMember({"timeseries"}))->capture_default_str();
-  command->add_option("KEY=VALUE", arguments->overrides, "Overrides of the YAML, as trainer.max_steps=20");
-  command->add_option("--out", arguments->out, "Folder of the three runs; replaced")->capture_default_str();
-  command->callback([&action, arguments] { action = [arguments] { return run_demo(*arguments); }; });
+  command->add_option("APP", arguments->app, "Application")
+      ->check(CLI::IsMember({"timeseries"}))
+      ->capture_default_str();
+  command->add_option("KEY=VALUE", arguments->overrides,
+                      "Overrides of the YAML, as trainer.max_steps=20");
+  command->add_option("--out", arguments->out, "Folder of the three runs; replaced")
+      ->capture_default_str();
+  command->callback(
+      [&action, arguments] { action = [arguments] { return run_demo(*arguments); }; });
 }
 
 }  // namespace serpentine

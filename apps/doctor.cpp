@@ -1,12 +1,13 @@
-// serpentine doctor: versions, hardware, what is built in, and the command that adds what is missing.
+// serpentine doctor: versions, hardware, what is built in, and the command that adds what is
+// missing.
 #include <cstdio>
 #include <filesystem>
 
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <CLI/CLI.hpp>
 #include <torch/torch.h>
 #include <torch/version.h>
+#include <CLI/CLI.hpp>
 
 #include "apps/build_info.h"
 #include "apps/command.h"
@@ -16,15 +17,19 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(A line that begins with '-' is missing, and ends with the command that adds it. Nothing that is
+constexpr const char* kFooter =
+    R"(A line that begins with '-' is missing, and ends with the command that adds it. Nothing that is
 missing stops training on the CPU; gnuplot is needed for plots.
 Example:
   serpentine doctor)";
 
-void line(const char* what, const std::string& found) { std::printf("  %-14s %s\n", what, found.c_str()); }
+void line(const char* what, const std::string& found) {
+  std::printf("  %-14s %s\n", what, found.c_str());
+}
 
 void feature(const char* what, bool there, const std::string& found, const std::string& add) {
-  std::printf("%c %-14s %s\n", there ? '+' : '-', what, there ? found.c_str() : ("missing: " + add).c_str());
+  std::printf("%c %-14s %s\n", there ? '+' : '-', what,
+              there ? found.c_str() : ("missing: " + add).c_str());
 }
 
 std::string join(const std::vector<std::string>& names) {
@@ -39,8 +44,8 @@ void print_build() {
   if (*info.sanitize) build += std::string(", sanitizers ") + info.sanitize;
   std::printf("Build\n");
   line("serpentine", info.version);
-  line("compiler", std::string(info.compiler) + ", C++ ABI " + (_GLIBCXX_USE_CXX11_ABI ? "cxx11" : "pre-cxx11") +
-                       ", " + build);
+  line("compiler", std::string(info.compiler) + ", C++ ABI " +
+                       (_GLIBCXX_USE_CXX11_ABI ? "cxx11" : "pre-cxx11") + ", " + build);
   line("LibTorch", std::string(TORCH_VERSION) + " in " + info.torch_root);
   const Packages packages = all_packages();
   line("models", join(packages.models.names()));
@@ -51,8 +56,10 @@ void print_build() {
 void print_machine() {
   std::printf("Machine\n");
   line("processor", processor());
-  line("SIMD", at::get_cpu_capability() + " (LibTorch), " + simd_name() + " (scan and convolution)");
-  line("threads", std::to_string(at::get_num_threads()) + " for mathematics (--threads changes it)");
+  line("SIMD",
+       at::get_cpu_capability() + " (LibTorch), " + simd_name() + " (scan and convolution)");
+  line("threads",
+       std::to_string(at::get_num_threads()) + " for mathematics (--threads changes it)");
   const auto found = gpus();
   for (const auto& gpu : found) line("GPU", gpu);
   if (found.empty()) line("GPU", "none that a driver knows");
@@ -62,13 +69,15 @@ void print_features() {
   const BuildInfo& info = build_info();
   std::printf("Built in (+) and missing (-)\n");
   feature("processes", true, "several over Gloo: --nproc N, torchrun, Slurm", "");
-  feature("CUDA kernels", info.cuda, "yes", gpus().empty() ? "no GPU here; SERPENTINE_CUDA=ON ./serpent build on a machine with one"
-                                                           : "SERPENTINE_CUDA=ON ./serpent build");
+  feature("CUDA kernels", info.cuda, "yes",
+          gpus().empty() ? "no GPU here; SERPENTINE_CUDA=ON ./serpent build on a machine with one"
+                         : "SERPENTINE_CUDA=ON ./serpent build");
   const std::string gnuplot = find_program("gnuplot");
   feature("plots", !gnuplot.empty(), gnuplot.empty() ? "" : version_of(gnuplot) + " in " + gnuplot,
           "apt-get install gnuplot-nox");
   const std::string tensorboard = find_program("tensorboard");
-  feature("TensorBoard", !tensorboard.empty(), tensorboard, "pip install tensorboard (runs write its files anyway)");
+  feature("TensorBoard", !tensorboard.empty(), tensorboard,
+          "pip install tensorboard (runs write its files anyway)");
 }
 
 int run_doctor() {
@@ -81,7 +90,8 @@ int run_doctor() {
 }  // namespace
 
 void add_doctor_command(CLI::App& app, Action& action) {
-  auto* command = app.add_subcommand("doctor", "Show versions, hardware, what is built in and what is missing");
+  auto* command =
+      app.add_subcommand("doctor", "Show versions, hardware, what is built in and what is missing");
   command->footer(kFooter);
   command->callback([&action] { action = run_doctor; });
 }

@@ -25,12 +25,13 @@ std::vector<std::string> gpus() {
   const auto name = reinterpret_cast<int (*)(char*, int, int)>(symbol("cuDeviceGetName"));
   std::vector<std::string> found;
   int devices = 0, cuda = 0;
-  if (init && version && count && name && init(0) == 0 && count(&devices) == 0 && version(&cuda) == 0) {
+  if (init && version && count && name && init(0) == 0 && count(&devices) == 0 &&
+      version(&cuda) == 0) {
     for (int device = 0; device < devices; ++device) {
       std::array<char, 256> text{};
       if (name(text.data(), static_cast<int>(text.size()), device) != 0) continue;
-      found.push_back(std::string(text.data()) + ", driver for CUDA " + std::to_string(cuda / 1000) + "." +
-                      std::to_string(cuda % 1000 / 10));
+      found.push_back(std::string(text.data()) + ", driver for CUDA " +
+                      std::to_string(cuda / 1000) + "." + std::to_string(cuda % 1000 / 10));
     }
   }
   dlclose(driver);

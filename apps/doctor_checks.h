@@ -6,7 +6,8 @@
 
 namespace serpentine {
 
-/// "NVIDIA H100 80GB HBM3, driver CUDA 13.0", one entry a GPU, asked of the driver; empty without one.
+/// "NVIDIA H100 80GB HBM3, driver CUDA 13.0", one entry a GPU, asked of the driver; empty without
+/// one.
 std::vector<std::string> gpus();
 
 /// The processor's name and number of threads.

@@ -1,9 +1,9 @@
 // serpentine evaluate: the metrics of a trained run on one part of its data.
 #include <iostream>
 
+#include <torch/torch.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
 
 #include "apps/command.h"
 #include "apps/model_file.h"
@@ -14,7 +14,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Metrics are exact: nothing is dropped, and the batch size does not change them.
+constexpr const char* kFooter =
+    R"(Metrics are exact: nothing is dropped, and the batch size does not change them.
 Examples:
   serpentine evaluate runs/mine
   serpentine evaluate runs/mine --split validation --json
@@ -28,25 +29,30 @@ struct EvaluateArguments {
 
 int run_evaluate(const EvaluateArguments& arguments) {
   const Packages packages = all_packages();
-  const std::string weights = arguments.weights.empty() ? weights_of_run(arguments.run) : arguments.weights;
+  const std::string weights =
+      arguments.weights.empty() ? weights_of_run(arguments.run) : arguments.weights;
   if (weights.empty()) {
-    throw UsageError("evaluate: '" + arguments.run + "' is no run folder; with a YAML file --weights is needed");
+    throw UsageError("evaluate: '" + arguments.run +
+                     "' is no run folder; with a YAML file --weights is needed");
   }
   RunPlan plan = read_plan(packages, yaml_of(arguments.run), arguments.overrides);
   const RunParts parts = build_parts(packages, plan);
-  const LoadReport fit = load_state_dict(*parts.model, read_state_dict(weights), parts.model->tolerated_keys());
-  TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(arguments.run), "\n", fit.text());
+  const LoadReport fit =
+      load_state_dict(*parts.model, read_state_dict(weights), parts.model->tolerated_keys());
+  TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(arguments.run), "\n",
+              fit.text());
   const Part part = arguments.split == "train"        ? Part::kTrain
                     : arguments.split == "validation" ? Part::kValidation
                                                       : Part::kTest;
   const auto examples = parts.source->part(part);
-  TORCH_CHECK(examples->size() > 0, arguments.run, ": the ", arguments.split, " part holds no examples");
+  TORCH_CHECK(examples->size() > 0, arguments.run, ": the ", arguments.split,
+              " part holds no examples");
   const auto metrics = evaluate_model(plan, *parts.model, *parts.task, *examples);
   if (arguments.json) {
     std::cout << nlohmann::json(metrics).dump(1) << "\n";
   } else {
-    std::cout << arguments.split << ", " << readable_count(examples->size()) << " examples: " << metrics_text(metrics)
-              << "\n";
+    std::cout << arguments.split << ", " << readable_count(examples->size())
+              << " examples: " << metrics_text(metrics) << "\n";
   }
   return 0;
 }
@@ -57,14 +63,17 @@ void add_evaluate_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("evaluate", "Compute a run's metrics on a part of its data");
   command->footer(kFooter);
   auto arguments = std::make_shared<EvaluateArguments>();
-  command->add_option("RUN", arguments->run, "Run folder, or a YAML file with --weights")->required();
-  command->add_option("KEY=VALUE", arguments->overrides, "Overrides of the run's YAML, as data.path=my.csv");
+  command->add_option("RUN", arguments->run, "Run folder, or a YAML file with --weights")
+      ->required();
+  command->add_option("KEY=VALUE", arguments->overrides,
+                      "Overrides of the run's YAML, as data.path=my.csv");
   command->add_option("--split", arguments->split, "Part of the data")
       ->check(CLI::IsMember({"train", "validation", "test"}))
       ->capture_default_str();
   command->add_option("--weights", arguments->weights, "Another checkpoint than the run's best");
   command->add_flag("--json", arguments->json, "Print JSON");
-  command->callback([&action, arguments] { action = [arguments] { return run_evaluate(*arguments); }; });
+  command->callback(
+      [&action, arguments] { action = [arguments] { return run_evaluate(*arguments); }; });
 }
 
 }  // namespace serpentine

@@ -59,7 +59,8 @@ Axis axis_of(const Forecast& forecast) {
   return axis;
 }
 
-std::vector<size_t> chosen_series(const std::vector<std::string>& names, const std::vector<std::string>& chosen) {
+std::vector<size_t> chosen_series(const std::vector<std::string>& names,
+                                  const std::vector<std::string>& chosen) {
   std::vector<size_t> indices;
   for (const auto& name : chosen) {
     const auto found = std::find(names.begin(), names.end(), name);
@@ -70,12 +71,14 @@ std::vector<size_t> chosen_series(const std::vector<std::string>& names, const s
     }
     indices.push_back(static_cast<size_t>(found - names.begin()));
   }
-  for (size_t i = 0; chosen.empty() && i < std::min(names.size(), kMostPanels); ++i) indices.push_back(i);
+  for (size_t i = 0; chosen.empty() && i < std::min(names.size(), kMostPanels); ++i)
+    indices.push_back(i);
   return indices;
 }
 
 /// "80 % interval" of the levels 0.1 and 0.9; the outermost pair is the palest.
-void add_bands(Panel& panel, const Forecast& forecast, const std::vector<double>& x, int64_t channel) {
+void add_bands(Panel& panel, const Forecast& forecast, const std::vector<double>& x,
+               int64_t channel) {
   const size_t levels = forecast.levels.size();
   for (size_t q = 0; q < levels / 2; ++q) {
     const auto at = [&](size_t level) {
@@ -88,7 +91,8 @@ void add_bands(Panel& panel, const Forecast& forecast, const std::vector<double>
   }
 }
 
-Figure window(const Forecast& forecast, const torch::Tensor& actual, const std::vector<std::string>& chosen) {
+Figure window(const Forecast& forecast, const torch::Tensor& actual,
+              const std::vector<std::string>& chosen) {
   const Axis axis = axis_of(forecast);
   Figure figure;
   figure.dates = axis.dates;
@@ -98,11 +102,14 @@ Figure window(const Forecast& forecast, const torch::Tensor& actual, const std::
     Panel panel;
     panel.title = forecast.names[index];
     add_bands(panel, forecast, axis.future, channel);
-    panel.curves.push_back({"past", axis.past, column(forecast.history.select(1, channel)), Ink::kPast, false});
+    panel.curves.push_back(
+        {"past", axis.past, column(forecast.history.select(1, channel)), Ink::kPast, false});
     if (actual.defined()) {
-      panel.curves.push_back({"what came", axis.future, column(actual.select(1, channel)), Ink::kActual, false});
+      panel.curves.push_back(
+          {"what came", axis.future, column(actual.select(1, channel)), Ink::kActual, false});
     }
-    panel.curves.push_back({"forecast", axis.future, column(forecast.values.select(1, channel)), Ink::kForecast, false});
+    panel.curves.push_back({"forecast", axis.future, column(forecast.values.select(1, channel)),
+                            Ink::kForecast, false});
     if (!axis.past.empty()) panel.markers = {axis.past.back()};
     figure.panels.push_back(panel);
   }
@@ -116,22 +123,26 @@ std::string shown_of(const Figure& figure, size_t all) {
 
 }  // namespace
 
-Figure forecast_figure(const Forecast& forecast, const std::vector<std::string>& chosen, const std::string& model) {
+Figure forecast_figure(const Forecast& forecast, const std::vector<std::string>& chosen,
+                       const std::string& model) {
   Figure figure = window(forecast, {}, chosen);
   figure.title = "Forecast of " + std::to_string(forecast.times.size()) + " steps by " + model +
                  shown_of(figure, forecast.names.size());
   return figure;
 }
 
-Figure window_figure(const Backtest& result, const std::vector<std::string>& chosen, const std::string& model) {
+Figure window_figure(const Backtest& result, const std::vector<std::string>& chosen,
+                     const std::string& model) {
   Figure figure = window(result.last, result.last_actual, chosen);
-  figure.title = "Latest window of the backtest by " + model + shown_of(figure, result.names.size());
+  figure.title =
+      "Latest window of the backtest by " + model + shown_of(figure, result.names.size());
   return figure;
 }
 
 Figure steps_figure(const Backtest& result, const std::string& model) {
   Figure figure;
-  figure.title = "Error by step ahead, " + model + ", " + std::to_string(result.origins.size()) + " origins";
+  figure.title =
+      "Error by step ahead, " + model + ", " + std::to_string(result.origins.size()) + " origins";
   figure.x_label = "steps ahead";
   figure.y_label = "MAE over its mean";
   constexpr Ink kInks[] = {Ink::kFirst, Ink::kSecond, Ink::kThird, Ink::kFourth};
@@ -141,7 +152,8 @@ Figure steps_figure(const Backtest& result, const std::string& model) {
     const double mean = torch::nanmean(errors).item<double>();
     if (!(mean > 0)) continue;
     Curve curve{result.names[c], {}, column(errors / mean), kInks[c], false};
-    for (int64_t step = 1; step <= errors.size(0); ++step) curve.x.push_back(static_cast<double>(step));
+    for (int64_t step = 1; step <= errors.size(0); ++step)
+      curve.x.push_back(static_cast<double>(step));
     panel.curves.push_back(curve);
   }
   figure.panels = {panel};

@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <iostream>
 
-#include <CLI/CLI.hpp>
 #include <torch/torch.h>
+#include <CLI/CLI.hpp>
 
 #include "apps/command.h"
 #include "apps/figures.h"
@@ -16,7 +16,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Writes forecast.csv, forecast.json, forecast.png and forecast.svg, in the file's own units, with
+constexpr const char* kFooter =
+    R"(Writes forecast.csv, forecast.json, forecast.png and forecast.svg, in the file's own units, with
 quantile bands when the model was trained with `task.quantiles`. FILE needs the columns of the training
 data and at least as many rows as the model's input window. A horizon beyond the model's is reached by
 feeding its forecasts back.
@@ -49,12 +50,16 @@ int run_forecast(const ForecastArguments& arguments) {
   write_atomically(out + "/forecast.csv", forecast_csv(result));
   write_atomically(out + "/forecast.json", json.dump(1) + "\n");
 
-  std::printf("%s: %lld steps of %zu series, from %s to %s\n", run.model_type.c_str(), static_cast<long long>(horizon),
-              result.names.size(), result.times.front().c_str(), result.times.back().c_str());
+  std::printf("%s: %lld steps of %zu series, from %s to %s\n", run.model_type.c_str(),
+              static_cast<long long>(horizon), result.names.size(), result.times.front().c_str(),
+              result.times.back().c_str());
   if (horizon > run.schema.pred_len) {
-    std::printf("note: the model looks %lld steps ahead; the %lld beyond were reached by feeding its own forecasts "
-                "back, so trust them less\n",
-                static_cast<long long>(run.schema.pred_len), static_cast<long long>(horizon - run.schema.pred_len));
+    std::printf(
+        "note: the model looks %lld steps ahead; the %lld beyond were reached by feeding its own "
+        "forecasts "
+        "back, so trust them less\n",
+        static_cast<long long>(run.schema.pred_len),
+        static_cast<long long>(horizon - run.schema.pred_len));
   }
   std::printf("%s/forecast.csv\n%s/forecast.json\n", out.c_str(), out.c_str());
   draw(figure, out + "/forecast");
@@ -68,12 +73,17 @@ void add_forecast_command(CLI::App& app, Action& action) {
   command->footer(kFooter);
   auto arguments = std::make_shared<ForecastArguments>();
   command->add_option("RUN", arguments->run, "Folder of a finished training")->required();
-  command->add_option("FILE", arguments->file, "CSV (gzip too) with the columns of the training data")->required();
-  command->add_option("--horizon", arguments->horizon, "Steps to forecast (0: as many as the model looks ahead)")
+  command
+      ->add_option("FILE", arguments->file, "CSV (gzip too) with the columns of the training data")
+      ->required();
+  command
+      ->add_option("--horizon", arguments->horizon,
+                   "Steps to forecast (0: as many as the model looks ahead)")
       ->check(CLI::Range(int64_t{0}, int64_t{1000000}));
   command->add_option("--out", arguments->out, "Folder of the results (default: RUN/forecast)");
   command->add_option("--plot", arguments->plot, "Series to draw (default: the first six)");
-  command->callback([&action, arguments] { action = [arguments] { return run_forecast(*arguments); }; });
+  command->callback(
+      [&action, arguments] { action = [arguments] { return run_forecast(*arguments); }; });
 }
 
 }  // namespace serpentine

@@ -44,11 +44,13 @@ std::string forecast_csv(const Forecast& forecast) {
   std::string text = "date";
   for (const auto& name : forecast.names) {
     text += "," + csv_cell(name);
-    for (const double level : forecast.levels) text += "," + csv_cell(name + " " + level_text(level));
+    for (const double level : forecast.levels)
+      text += "," + csv_cell(name + " " + level_text(level));
   }
   text += "\n";
   const auto values = forecast.values.contiguous();
-  const auto quantiles = forecast.quantiles.defined() ? forecast.quantiles.contiguous() : forecast.quantiles;
+  const auto quantiles =
+      forecast.quantiles.defined() ? forecast.quantiles.contiguous() : forecast.quantiles;
   for (size_t step = 0; step < forecast.times.size(); ++step) {
     text += csv_cell(forecast.times[step]);
     for (size_t c = 0; c < forecast.names.size(); ++c) {

@@ -6,8 +6,8 @@
 #include <new>
 
 #include <ATen/Parallel.h>
-#include <CLI/CLI.hpp>
 #include <c10/util/Exception.h>
+#include <CLI/CLI.hpp>
 
 #include "apps/build_info.h"
 #include "apps/command.h"

@@ -4,23 +4,26 @@
 #include <fstream>
 #include <sstream>
 
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "core/check.h"
 
 namespace serpentine {
 namespace {
 
-/// The program arguments of S-D-Mamba as our YAML: "S_Mamba" is s_mamba, keys that we know keep their names.
+/// The program arguments of S-D-Mamba as our YAML: "S_Mamba" is s_mamba, keys that we know keep
+/// their names.
 Config config_of_reference(const Packages& packages, const std::string& path,
                            const std::vector<std::string>& overrides) {
   std::ifstream file(path);
   TORCH_CHECK(file.good(), path, ": cannot be read");
   const auto reference = nlohmann::json::parse(file, nullptr, false);
-  TORCH_CHECK(reference.is_object() && reference.contains("model"), path, ": is not a JSON object with a key 'model'");
+  TORCH_CHECK(reference.is_object() && reference.contains("model"), path,
+              ": is not a JSON object with a key 'model'");
   std::string type;
-  for (const char c : reference["model"].get<std::string>()) type += static_cast<char>(std::tolower(c));
+  for (const char c : reference["model"].get<std::string>())
+    type += static_cast<char>(std::tolower(c));
   nlohmann::json model = {{"type", type}};
   const auto names = packages.models.names();
   if (std::find(names.begin(), names.end(), type) != names.end()) {
@@ -37,7 +40,8 @@ Config config_of_reference(const Packages& packages, const std::string& path,
 std::string yaml_of(const std::string& run_or_yaml) {
   if (!std::filesystem::is_directory(run_or_yaml)) return run_or_yaml;
   const std::string yaml = run_or_yaml + "/config.yaml";
-  TORCH_CHECK(std::filesystem::exists(yaml), run_or_yaml, ": is not a run folder, it holds no config.yaml");
+  TORCH_CHECK(std::filesystem::exists(yaml), run_or_yaml,
+              ": is not a run folder, it holds no config.yaml");
   return yaml;
 }
 

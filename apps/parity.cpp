@@ -14,7 +14,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(IO.safetensors holds what the original read and gave, in evaluation mode:
+constexpr const char* kFooter =
+    R"(IO.safetensors holds what the original read and gave, in evaluation mode:
   input            what the model reads, batch first
   input.NAME       a named input, as input.marks [B, L, M] (x_mark is understood as well)
   output           what it gave; output.noX: the same without input X, or with use_X: false
@@ -38,7 +39,8 @@ struct ParityArguments {
 };
 
 const char* verdict(const ParityRow& row) {
-  if (row.verdict == ParityVerdict::kNotCompared) return "not compared: the model leaves no such tensor";
+  if (row.verdict == ParityVerdict::kNotCompared)
+    return "not compared: the model leaves no such tensor";
   return row.verdict == ParityVerdict::kClose ? "ok" : "BEYOND";
 }
 
@@ -46,7 +48,8 @@ int print(const std::vector<ParityRow>& rows) {
   int64_t beyond = 0, compared = 0;
   size_t width = 6;
   for (const auto& row : rows) width = std::max(width, row.name.size());
-  std::printf("%-*s  %10s  %10s  %10s\n", static_cast<int>(width), "tensor", "max error", "rms error", "tolerance");
+  std::printf("%-*s  %10s  %10s  %10s\n", static_cast<int>(width), "tensor", "max error",
+              "rms error", "tolerance");
   for (const auto& row : rows) {
     if (row.verdict == ParityVerdict::kNotCompared) {
       std::printf("%-*s  %s\n", static_cast<int>(width), row.name.c_str(), verdict(row));
@@ -54,11 +57,12 @@ int print(const std::vector<ParityRow>& rows) {
     }
     ++compared;
     beyond += row.verdict == ParityVerdict::kBeyond;
-    std::printf("%-*s  %10.2e  %10.2e  %10.0e  %s%s\n", static_cast<int>(width), row.name.c_str(), row.max_error,
-                row.rms_error, row.tolerance, verdict(row), row.note.empty() ? "" : (": " + row.note).c_str());
+    std::printf("%-*s  %10.2e  %10.2e  %10.0e  %s%s\n", static_cast<int>(width), row.name.c_str(),
+                row.max_error, row.rms_error, row.tolerance, verdict(row),
+                row.note.empty() ? "" : (": " + row.note).c_str());
   }
-  std::printf("%lld tensors compared, %lld beyond the tolerance\n", static_cast<long long>(compared),
-              static_cast<long long>(beyond));
+  std::printf("%lld tensors compared, %lld beyond the tolerance\n",
+              static_cast<long long>(compared), static_cast<long long>(beyond));
   return beyond > 0 || compared == 0 ? 1 : 0;
 }
 
@@ -87,14 +91,20 @@ void add_parity_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("parity", "Compare a model with a recording of the original");
   command->footer(kFooter);
   auto arguments = std::make_shared<ParityArguments>();
-  command->add_option("RUN_OR_YAML", arguments->model, "Run folder, YAML or config.json")->required();
+  command->add_option("RUN_OR_YAML", arguments->model, "Run folder, YAML or config.json")
+      ->required();
   command->add_option("KEY=VALUE", arguments->overrides, "Overrides, as model.use_norm=false");
-  command->add_option("--weights", arguments->weights, "Checkpoint; of a run its best weights by default");
+  command->add_option("--weights", arguments->weights,
+                      "Checkpoint; of a run its best weights by default");
   command->add_option("--io", arguments->io, "Recording (.safetensors)")->required();
-  command->add_option("--tolerance", arguments->tolerance, "For every tensor, in place of the defaults")
+  command
+      ->add_option("--tolerance", arguments->tolerance,
+                   "For every tensor, in place of the defaults")
       ->check(CLI::PositiveNumber);
-  command->add_flag("--record", arguments->record, "Write our output beside the inputs that IO holds");
-  command->callback([&action, arguments] { action = [arguments] { return run_parity(*arguments); }; });
+  command->add_flag("--record", arguments->record,
+                    "Write our output beside the inputs that IO holds");
+  command->callback(
+      [&action, arguments] { action = [arguments] { return run_parity(*arguments); }; });
 }
 
 }  // namespace serpentine

@@ -14,9 +14,10 @@ namespace serpentine {
 /// A model with the weights to be proved, which can be built again with other options.
 class ParityModel {
  public:
-  /// `model`: a run folder, a YAML file, or a config.json of the reference. `weights` may be empty for
-  /// a run. Throws when the weights do not fit, with what is missing and what is left over.
-  ParityModel(const Packages& packages, std::string model, std::string weights, std::vector<std::string> overrides);
+  /// `model`: a run folder, a YAML file, or a config.json of the reference. `weights` may be empty
+  /// for a run. Throws when the weights do not fit, with what is missing and what is left over.
+  ParityModel(const Packages& packages, std::string model, std::string weights,
+              std::vector<std::string> overrides);
 
   /// In evaluation mode. `options`: further overrides, as "model.use_norm=false".
   std::shared_ptr<Model> build(const std::vector<std::string>& options = {}) const;
@@ -43,11 +44,13 @@ struct ParityRow {
   std::string note;
 };
 
-/// One row a recorded tensor that is no input. `tolerance` 0: 2e-5, gradients 1e-4. `file` is for errors.
-std::vector<ParityRow> compare_parity(const ParityModel& model, const StateDict& recorded, double tolerance,
-                                      const std::string& file);
+/// One row a recorded tensor that is no input. `tolerance` 0: 2e-5, gradients 1e-4. `file` is for
+/// errors.
+std::vector<ParityRow> compare_parity(const ParityModel& model, const StateDict& recorded,
+                                      double tolerance, const std::string& file);
 
 /// The inputs (and cotangent) of `recorded` with our output, trace and gradients.
-StateDict record_parity(const ParityModel& model, const StateDict& recorded, const std::string& file);
+StateDict record_parity(const ParityModel& model, const StateDict& recorded,
+                        const std::string& file);
 
 }  // namespace serpentine

@@ -20,7 +20,8 @@ bool is_input(const std::string& key) {
   return key == "input" || key == "cotangent" || !named_input(key).empty();
 }
 
-/// A variant is words joined by '_': "nomark" leaves out the input marks, "nonorm" sets use_norm: false.
+/// A variant is words joined by '_': "nomark" leaves out the input marks, "nonorm" sets use_norm:
+/// false.
 struct Variant {
   std::set<std::string> without;
   std::vector<std::string> options;
@@ -52,7 +53,8 @@ struct Outcome {
   torch::Tensor output;
 };
 
-Outcome pass(const ParityModel& parity, const Tensors& recorded, const Variant& variant, bool gradients) {
+Outcome pass(const ParityModel& parity, const Tensors& recorded, const Variant& variant,
+             bool gradients) {
   const auto model = parity.build(variant.options);
   Outcome outcome;
   model->trace = &outcome.tensors;
@@ -71,7 +73,8 @@ Outcome pass(const ParityModel& parity, const Tensors& recorded, const Variant& 
   if (!gradients) return outcome;
   (outcome.output * recorded.at("cotangent")).sum().backward();
   for (const auto& parameter : model->named_parameters()) {
-    if (parameter.value().grad().defined()) outcome.tensors["grad." + parameter.key()] = parameter.value().grad();
+    if (parameter.value().grad().defined())
+      outcome.tensors["grad." + parameter.key()] = parameter.value().grad();
   }
   for (const auto& [key, tensor] : inputs) {
     if (tensor.grad().defined()) outcome.tensors["grad." + key] = tensor.grad();
@@ -81,8 +84,8 @@ Outcome pass(const ParityModel& parity, const Tensors& recorded, const Variant& 
 
 Tensors checked(const StateDict& recorded, const std::string& file) {
   Tensors all(recorded.begin(), recorded.end());
-  TORCH_CHECK(all.count("input"), file, ": a recording needs a tensor 'input', this one holds ", all.size(),
-              " tensors without it");
+  TORCH_CHECK(all.count("input"), file, ": a recording needs a tensor 'input', this one holds ",
+              all.size(), " tensors without it");
   return all;
 }
 
@@ -110,7 +113,8 @@ Key parse_key(const std::string& text) {
 void judge(ParityRow& row, const torch::Tensor& expected, const torch::Tensor& actual) {
   row.verdict = ParityVerdict::kBeyond;
   if (actual.sizes() != expected.sizes()) {
-    row.note = c10::str("the recording has ", expected.sizes(), ", the model gives ", actual.sizes());
+    row.note =
+        c10::str("the recording has ", expected.sizes(), ", the model gives ", actual.sizes());
     return;
   }
   if (expected.numel() == 0) {
@@ -131,8 +135,8 @@ void judge(ParityRow& row, const torch::Tensor& expected, const torch::Tensor& a
 
 }  // namespace
 
-std::vector<ParityRow> compare_parity(const ParityModel& model, const StateDict& recorded, double tolerance,
-                                      const std::string& file) {
+std::vector<ParityRow> compare_parity(const ParityModel& model, const StateDict& recorded,
+                                      double tolerance, const std::string& file) {
   const Tensors all = checked(recorded, file);
   std::map<std::string, Outcome> outcomes;
   std::vector<ParityRow> rows;
@@ -142,11 +146,13 @@ std::vector<ParityRow> compare_parity(const ParityModel& model, const StateDict&
     ParityRow row;
     row.name = name;
     row.tolerance = tolerance > 0 ? tolerance : key.gradient ? 1e-4 : 2e-5;
-    TORCH_CHECK(!key.gradient || all.count("cotangent"), file, ": holds '", name, "' but no 'cotangent'");
+    TORCH_CHECK(!key.gradient || all.count("cotangent"), file, ": holds '", name,
+                "' but no 'cotangent'");
     auto outcome = outcomes.find(key.variant);
     if (outcome == outcomes.end()) {
       const Variant variant = parse_variant(key.variant, all);
-      outcome = outcomes.emplace(key.variant, pass(model, all, variant, all.count("cotangent") > 0)).first;
+      outcome = outcomes.emplace(key.variant, pass(model, all, variant, all.count("cotangent") > 0))
+                    .first;
     }
     const auto& tensors = outcome->second.tensors;
     const auto found = tensors.find(key.gradient ? "grad." + key.name : name);
@@ -160,7 +166,8 @@ std::vector<ParityRow> compare_parity(const ParityModel& model, const StateDict&
   return rows;
 }
 
-StateDict record_parity(const ParityModel& model, const StateDict& recorded, const std::string& file) {
+StateDict record_parity(const ParityModel& model, const StateDict& recorded,
+                        const std::string& file) {
   Tensors all = checked(recorded, file);
   StateDict out;
   for (const auto& [name, tensor] : recorded) {

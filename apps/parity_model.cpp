@@ -1,8 +1,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "apps/command.h"
 #include "apps/model_file.h"
@@ -15,7 +15,8 @@ ParityModel::ParityModel(const Packages& packages, std::string model, std::strin
                          std::vector<std::string> overrides)
     : packages_(packages), model_(std::move(model)), overrides_(std::move(overrides)) {
   if (weights.empty()) weights = weights_of_run(model_);
-  if (weights.empty()) throw UsageError("parity: --weights is needed, for '" + model_ + "' is no run folder");
+  if (weights.empty())
+    throw UsageError("parity: --weights is needed, for '" + model_ + "' is no run folder");
   weights_ = read_state_dict(weights);
   const auto built = build_model(packages_, model_, overrides_);
   const LoadReport fit = load_state_dict(*built, weights_, built->tolerated_keys());

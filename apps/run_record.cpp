@@ -37,7 +37,8 @@ void RunRecord::log(int64_t step, const std::map<std::string, double>& values) {
     folder_->log(step, values);
   } catch (const c10::Error& error) {
     failed_ = true;
-    std::cerr << error.what_without_backtrace() << "; training goes on without its log" << std::endl;
+    std::cerr << error.what_without_backtrace() << "; training goes on without its log"
+              << std::endl;
   }
 }
 
@@ -60,7 +61,8 @@ void RunRecord::after_step(TrainState& state) {
 void RunRecord::after_evaluation(TrainState& state, const std::map<std::string, double>& metrics) {
   if (!progress_) start(state.step, state.total_steps);
   std::map<std::string, double> values = {
-      {kEpoch, static_cast<double>(state.step) / static_cast<double>(std::max<int64_t>(state.steps_per_epoch, 1))},
+      {kEpoch, static_cast<double>(state.step) /
+                   static_cast<double>(std::max<int64_t>(state.steps_per_epoch, 1))},
       {kEpochLoss, state.epoch_loss}};
   std::string text;
   for (const auto& [name, value] : metrics) {
@@ -85,7 +87,8 @@ void RunRecord::after_evaluation(TrainState& state, const std::map<std::string, 
 void RunRecord::after_fit(TrainState& state) {
   progress_ = nullptr;
   if (!state.early_stopped) return;
-  std::printf("stopped early: no gain in %lld evaluations\n", static_cast<long long>(options_.patience));
+  std::printf("stopped early: no gain in %lld evaluations\n",
+              static_cast<long long>(options_.patience));
   std::fflush(stdout);
 }
 
@@ -95,10 +98,13 @@ std::vector<RecordedEvaluation> read_evaluations(const std::string& folder) {
   for (std::string line; std::getline(file, line);) {
     const auto json = nlohmann::json::parse(line, nullptr, false);
     if (!json.is_object() || !json.contains(kEpochLoss)) continue;
-    const auto number = [&](const auto& value) { return value.is_number() ? value.template get<double>() : NAN; };
+    const auto number = [&](const auto& value) {
+      return value.is_number() ? value.template get<double>() : NAN;
+    };
     RecordedEvaluation evaluation{number(json.at(kEpoch)), number(json.at(kEpochLoss)), {}};
     for (const auto& [name, value] : json.items()) {
-      if (name.rfind(kValidation, 0) == 0) evaluation.metrics[name.substr(kValidation.size())] = number(value);
+      if (name.rfind(kValidation, 0) == 0)
+        evaluation.metrics[name.substr(kValidation.size())] = number(value);
     }
     all.push_back(std::move(evaluation));
   }

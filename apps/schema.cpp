@@ -2,8 +2,8 @@
 #include <fstream>
 #include <iostream>
 
-#include <CLI/CLI.hpp>
 #include <c10/util/Exception.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "apps/command.h"
@@ -13,7 +13,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Editors with the YAML language server complete and check keys when a file's first line is
+constexpr const char* kFooter =
+    R"(Editors with the YAML language server complete and check keys when a file's first line is
   # yaml-language-server: $schema=serpentine.schema.json
 Example:
   serpentine schema --out configs/serpentine.schema.json)";
@@ -34,7 +35,8 @@ int print_schema(const std::string& out) {
 }  // namespace
 
 void add_schema_command(CLI::App& app, Action& action) {
-  auto* command = app.add_subcommand("schema", "Print the JSON Schema of a run's YAML, for editors");
+  auto* command =
+      app.add_subcommand("schema", "Print the JSON Schema of a run's YAML, for editors");
   command->footer(kFooter);
   auto out = std::make_shared<std::string>();
   command->add_option("--out", *out, "File to write instead of standard output");

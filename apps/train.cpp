@@ -21,7 +21,8 @@ std::vector<std::string> command_line() {
 
 namespace {
 
-constexpr const char* kFooter = R"(The run folder holds the resolved config.yaml, metrics.csv and metrics.jsonl, TensorBoard events,
+constexpr const char* kFooter =
+    R"(The run folder holds the resolved config.yaml, metrics.csv and metrics.jsonl, TensorBoard events,
 checkpoints/, plots/, the exact command and versions. Ctrl-C or SIGTERM writes a checkpoint and says
 how to go on; a run that went on ends with the same weights, bit for bit.
 Examples:
@@ -68,13 +69,15 @@ TrainRequest request_of(const TrainArguments& arguments) {
     }
   }
   if (!arguments.resume.empty()) {
-    if (!arguments.out.empty()) throw UsageError("train: --resume goes on in its own folder; leave --out away");
+    if (!arguments.out.empty())
+      throw UsageError("train: --resume goes on in its own folder; leave --out away");
     request.resume = true;
     request.config = yaml_of(arguments.resume);
     request.out = arguments.resume;
     return request;
   }
-  if (request.config.empty()) throw UsageError("train: which YAML file? See `serpentine train --help`.");
+  if (request.config.empty())
+    throw UsageError("train: which YAML file? See `serpentine train --help`.");
   request.out = arguments.out;
   return request;
 }
@@ -85,15 +88,16 @@ int run_train(const TrainArguments& arguments) {
   if (arguments.dry_run) {
     RunPlan plan = read_plan(packages, request.config, request.overrides);
     const RunParts parts = build_parts(packages, plan);
-    std::cout << plan.root.yaml() << "# " << describe(plan.options.model.type(), *parts.model) << "; "
-              << parts.source->part(Part::kTrain)->size() << " training, "
+    std::cout << plan.root.yaml() << "# " << describe(plan.options.model.type(), *parts.model)
+              << "; " << parts.source->part(Part::kTrain)->size() << " training, "
               << parts.source->part(Part::kValidation)->size() << " validation, "
               << parts.source->part(Part::kTest)->size() << " test examples\n";
     for (const auto& note : parts.source->notes()) std::cout << "# note: " << note << "\n";
     return 0;
   }
   if (arguments.nproc > 1) {
-    read_plan(packages, request.config, request.overrides);  // one report of errors, not one a process
+    read_plan(packages, request.config,
+              request.overrides);  // one report of errors, not one a process
     return launch(arguments.nproc, worker_arguments());
   }
   return train_run(packages, request).code;
@@ -105,13 +109,16 @@ void add_train_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("train", "Train what a YAML file describes");
   command->footer(kFooter);
   auto arguments = std::make_shared<TrainArguments>();
-  command->add_option("CONFIG", arguments->words, "YAML file, then overrides such as trainer.epochs=5");
+  command->add_option("CONFIG", arguments->words,
+                      "YAML file, then overrides such as trainer.epochs=5");
   command->add_option("--out", arguments->out, "Run folder (default: runs/<name>)");
   command->add_option("--resume", arguments->resume, "Go on with the run in this folder");
   command->add_option("--nproc", arguments->nproc, "Processes that share the work on this machine")
       ->check(CLI::Range(int64_t{1}, int64_t{1024}));
-  command->add_flag("--dry-run", arguments->dry_run, "Check everything, print the resolved YAML, do not train");
-  command->callback([&action, arguments] { action = [arguments] { return run_train(*arguments); }; });
+  command->add_flag("--dry-run", arguments->dry_run,
+                    "Check everything, print the resolved YAML, do not train");
+  command->callback(
+      [&action, arguments] { action = [arguments] { return run_train(*arguments); }; });
 }
 
 }  // namespace serpentine

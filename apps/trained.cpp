@@ -23,7 +23,8 @@ TrainedRun open_run(const Packages& packages, const std::string& folder) {
   run.model_type = config.type();
   run.model = packages.models.build(config);
   const std::string weights = weights_of_run(folder);
-  const LoadReport fit = load_state_dict(*run.model, read_state_dict(weights), run.model->tolerated_keys());
+  const LoadReport fit =
+      load_state_dict(*run.model, read_state_dict(weights), run.model->tolerated_keys());
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
   run.model->eval();
 

@@ -24,5 +24,4 @@ TrainedRun open_run(const Packages& packages, const std::string& folder);
 /// Makes a folder for results; throws with the path and the cause.
 void make_folder(const std::string& folder);
 
-
 }  // namespace serpentine

@@ -32,30 +32,35 @@ std::string hash_of(const RunPlan& plan) {
 }
 
 bool holds_run(const std::string& folder) {
-  return std::filesystem::exists(folder + "/config.yaml") || std::filesystem::exists(folder + "/checkpoints");
+  return std::filesystem::exists(folder + "/config.yaml") ||
+         std::filesystem::exists(folder + "/checkpoints");
 }
 
 std::string choose_folder(const TrainRequest& request, const RunPlan& plan) {
   if (!request.out.empty()) {
     if (holds_run(request.out) && !request.resume && !request.replace) {
-      throw UsageError(request.out + " already holds a run; go on with `serpentine train --resume " + request.out +
-                       "`, or choose another --out");
+      throw UsageError(request.out +
+                       " already holds a run; go on with `serpentine train --resume " +
+                       request.out + "`, or choose another --out");
     }
     return request.out;
   }
   std::string name = plan.options.name;
   if (name.empty()) name = std::filesystem::path(plan.path).stem().string();
   std::string folder = "runs/" + name;
-  for (int number = 2; holds_run(folder); ++number) folder = "runs/" + name + "-" + std::to_string(number);
+  for (int number = 2; holds_run(folder); ++number)
+    folder = "runs/" + name + "-" + std::to_string(number);
   return folder;
 }
 
-void introduce(const RunPlan& plan, const RunParts& parts, const std::string& folder, torch::Device device) {
+void introduce(const RunPlan& plan, const RunParts& parts, const std::string& folder,
+               torch::Device device) {
   const auto size = [&](Part part) { return readable_count(parts.source->part(part)->size()); };
   std::cout << "run        " << folder << "\n"
-            << "model      " << describe(plan.options.model.type(), *parts.model) << ", on " << device.str() << "\n"
-            << "examples   " << size(Part::kTrain) << " training, " << size(Part::kValidation) << " validation, "
-            << size(Part::kTest) << " test\n";
+            << "model      " << describe(plan.options.model.type(), *parts.model) << ", on "
+            << device.str() << "\n"
+            << "examples   " << size(Part::kTrain) << " training, " << size(Part::kValidation)
+            << " validation, " << size(Part::kTest) << " test\n";
   for (const auto& note : parts.source->notes()) std::cout << "note       " << note << "\n";
   std::cout.flush();
 }
@@ -70,23 +75,26 @@ void write_description(const std::string& folder, const RunPlan& plan, const Run
 /// Lays the newest checkpoint into the trainer.
 void resume_from(const std::string& folder, Trainer& trainer, const std::string& hash) {
   const auto checkpoints = list_checkpoints(folder + "/checkpoints");
-  TORCH_CHECK(!checkpoints.empty(), folder, ": holds no checkpoint to go on from; start it again without --resume");
+  TORCH_CHECK(!checkpoints.empty(), folder,
+              ": holds no checkpoint to go on from; start it again without --resume");
   load_checkpoint(checkpoints.front().path, trainer, hash);
   if (trainer.first_rank()) std::cout << "resumed    " << checkpoints.front().path << std::endl;
 }
 
 /// Fits a model that has something to learn; one without parameters is ready as it is.
-TrainState fit(const TrainRequest& request, const RunPlan& plan, const RunParts& parts, Trainer& trainer,
-               const std::string& folder) {
+TrainState fit(const TrainRequest& request, const RunPlan& plan, const RunParts& parts,
+               Trainer& trainer, const std::string& folder) {
   const auto training = parts.source->part(Part::kTrain);
   SERPENTINE_CHECK(training->size() > 0, plan.path, "the training part holds no examples");
   const std::string hash = hash_of(plan);
   if (request.resume) resume_from(folder, trainer, hash);
   if (!parts.model->parameters().empty()) {
     if (trainer.first_rank()) {
-      trainer.observe(std::make_shared<RunRecord>(folder, plan.options.fit.trainer, request.resume));
+      trainer.observe(
+          std::make_shared<RunRecord>(folder, plan.options.fit.trainer, request.resume));
     }
-    trainer.observe(std::make_shared<CheckpointObserver>(trainer, plan.options.checkpoint, folder + "/checkpoints", hash,
+    trainer.observe(std::make_shared<CheckpointObserver>(trainer, plan.options.checkpoint,
+                                                         folder + "/checkpoints", hash,
                                                          "serpentine train --resume " + folder));
     trainer.fit(*training, *parts.source->part(Part::kValidation));
   }
@@ -106,19 +114,22 @@ std::string metrics_text(const std::map<std::string, double>& metrics) {
   std::string text;
   for (const auto& [name, value] : metrics) {
     char number[48];
-    std::snprintf(number, sizeof number, "%s%s %.5g", text.empty() ? "" : "  ", name.c_str(), value);
+    std::snprintf(number, sizeof number, "%s%s %.5g", text.empty() ? "" : "  ", name.c_str(),
+                  value);
     text += number;
   }
   return text;
 }
 
-std::map<std::string, double> evaluate_model(const RunPlan& plan, Model& model, Task& task, const Dataset& examples) {
+std::map<std::string, double> evaluate_model(const RunPlan& plan, Model& model, Task& task,
+                                             const Dataset& examples) {
   const torch::NoGradGuard no_gradient;
   const auto device = pick_device(plan.options.fit.trainer.device);
   model.to(device);
   model.eval();
   LoaderOptions options = plan.options.fit.loader;
-  if (plan.options.fit.trainer.evaluation_batch > 0) options.batch_size = plan.options.fit.trainer.evaluation_batch;
+  if (plan.options.fit.trainer.evaluation_batch > 0)
+    options.batch_size = plan.options.fit.trainer.evaluation_batch;
   options.shuffle = options.drop_last = false;
   Loader loader(examples, options);
   loader.start(0);

@@ -33,13 +33,15 @@ Figure loss_figure(const RunPlan& plan, const RunParts& parts, const std::string
 }
 
 /// The forecast of the latest window whose future is known.
-void draw_forecast(const RunPlan& plan, const RunParts& parts, const SeriesSource& source, const std::string& folder) {
+void draw_forecast(const RunPlan& plan, const RunParts& parts, const SeriesSource& source,
+                   const std::string& folder) {
   BacktestOptions options;
   options.origins = 1;
   const torch::NoGradGuard no_gradient;
   parts.model->to(torch::kCPU);
   parts.model->eval();
-  draw(window_figure(backtest(*parts.model, source.schema(), source.series(), options), {}, plan.options.model.type()),
+  draw(window_figure(backtest(*parts.model, source.schema(), source.series(), options), {},
+                     plan.options.model.type()),
        folder + "/plots/forecast");
 }
 

@@ -3,8 +3,8 @@
 #include <cstdio>
 #include <iostream>
 
-#include <CLI/CLI.hpp>
 #include <torch/torch.h>
+#include <CLI/CLI.hpp>
 
 #include "apps/command.h"
 #include "apps/model_file.h"
@@ -15,7 +15,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Reads .safetensors and PyTorch's .pth, .pt and .bin by content, not by name. Pickled code is never
+constexpr const char* kFooter =
+    R"(Reads .safetensors and PyTorch's .pth, .pt and .bin by content, not by name. Pickled code is never
 run: classes other than tensors and plain containers are skipped. A file that is neither is refused
 with the place where reading stopped.
 Examples:

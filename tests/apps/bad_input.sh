@@ -1,7 +1,10 @@
 #!/bin/bash
 # Every wrong input gives one clear sentence with file and place, and a failing exit code.
+# shellcheck source=tests/apps/support.sh
 source "$(dirname "$0")/support.sh" "$@"
 
+# called through refuse and expect
+# shellcheck disable=SC2329
 try() { "$serpentine" train tiny.yaml "data.path=$1" --dry-run; }
 
 # tables
@@ -54,7 +57,6 @@ refuse 2 'no run folder' "$serpentine" forecast nothing good.csv
 # checkpoints
 "$serpentine" train tiny.yaml --out run >train.txt 2>&1 || fail "training: $(tail -n 3 train.txt)"
 best=run/checkpoints/best.safetensors
-refuse 1 'short.csv|rows' "$serpentine" forecast run <(make_csv 5) --out future
 make_csv 10 >tooshort.csv
 refuse 1 'tooshort.csv.*24.*10' "$serpentine" forecast run tooshort.csv --out future
 refuse 1 'good.csv.*horizon.*900|900.*horizon' "$serpentine" forecast run good.csv --horizon 900 --out future
@@ -63,7 +65,8 @@ head -c 3000 $best >truncated.safetensors
 refuse 1 'truncated.safetensors' "$serpentine" weights truncated.safetensors
 { head -c 20 $best; printf '\xff\xff'; tail -c +23 $best; } >flipped.safetensors
 refuse 1 'flipped.safetensors' "$serpentine" weights flipped.safetensors
-step=$(ls run/checkpoints/step_* | tail -n 1)
+steps=(run/checkpoints/step_*)
+step=${steps[-1]}
 cp -r run flipped
 size=$(stat -c %s "$step")
 { head -c $((size - 100)) "$step"; printf '\x55\xaa'; tail -c 98 "$step"; } >"flipped/checkpoints/$(basename "$step")"

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Trains, evaluates, forecasts, backtests, resumes and proves parity with the real program.
+# shellcheck source=tests/apps/support.sh
 source "$(dirname "$0")/support.sh" "$@"
 
 expect 0 'Usage' "$serpentine" --help

@@ -1,5 +1,7 @@
+#!/bin/bash
 # Helpers of the end-to-end tests: a scratch folder, small data, and checks that say what went wrong.
 # Usage: source support.sh PROGRAM SOURCE_TREE
+# shellcheck disable=SC2034  # the scripts that source this use them
 set -u
 serpentine=$1
 tree=$2

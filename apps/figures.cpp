@@ -14,7 +14,7 @@
 namespace serpentine {
 namespace {
 
-constexpr size_t kMostPanels = 6;
+constexpr size_t kMostPanels = 8;
 
 std::vector<double> column(const torch::Tensor& values) {
   const auto flat = values.to(torch::kFloat64).contiguous();

@@ -149,7 +149,7 @@ TrainResult train_run(const Packages& packages, const TrainRequest& request) {
   result.folder = choose_folder(request, plan);
   Trainer trainer(plan.options.fit, parts.model, parts.task, device, group);
   if (trainer.first_rank()) {
-    if (request.replace) std::filesystem::remove_all(result.folder);
+    if (request.replace && holds_run(result.folder)) std::filesystem::remove_all(result.folder);
     write_description(result.folder, plan, parts);
     introduce(plan, parts, result.folder, device);
   }

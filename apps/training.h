@@ -20,8 +20,8 @@ struct TrainRequest {
 
 struct TrainResult {
   std::string folder;
-  std::map<std::string, double>
-      test;      // empty when training was interrupted or there are no test examples
+  // empty when training was interrupted or there are no test examples
+  std::map<std::string, double> test;
   int code = 0;  // what the program returns
 };
 

@@ -37,7 +37,8 @@ def train(args, cell, seed):
     if not result.exists():
         data = pathlib.Path(args.data) / FILES[cell.split("_")[0]]
         command = [args.serpentine, "train", str(ROOT / f"configs/timeseries/{cell}_s_mamba.yaml"),
-                   f"seed={seed}", f"data.path={data}", f"device={args.device}", "--out", str(run)]
+                   f"trainer.seed={seed}", f"data.path={data}",
+                   f"trainer.device={args.device}", "--out", str(run)]
         command += args.set
         began = time.time()
         with open(f"{run}.log", "w") as log:

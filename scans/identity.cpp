@@ -12,7 +12,8 @@ class Identity : public Serialization {
  public:
   int64_t num_branches() const override { return 1; }
   ScanOrder order(const TokenLayout& layout, const ScanContext&) const override {
-    if (layout.sample_offsets.defined()) return ragged_order(layout.sample_offsets).to(layout.device);
+    if (layout.sample_offsets.defined())
+      return ragged_order(layout.sample_offsets).to(layout.device);
     return identity_order(layout.num_tokens, layout.device);
   }
 };
@@ -20,7 +21,8 @@ class Identity : public Serialization {
 }  // namespace
 
 void add_identity(Registry<Serialization>& all) {
-  all.add<IdentityOptions>("identity", [](const IdentityOptions&) { return std::make_shared<Identity>(); });
+  all.add<IdentityOptions>("identity",
+                           [](const IdentityOptions&) { return std::make_shared<Identity>(); });
 }
 
 }  // namespace serpentine

@@ -6,7 +6,9 @@ namespace {
 
 struct ReversedOptions {
   Config inner;
-  void fields(Fields& f) { f.nested("inner", inner, "the strategy to reverse; default identity", "serialization"); }
+  void fields(Fields& f) {
+    f.nested("inner", inner, "the strategy to reverse; default identity", "serialization");
+  }
 };
 
 class Reversed : public Serialization {

@@ -40,7 +40,8 @@ class Serialization {
   virtual ScanOrder order(const TokenLayout& layout, const ScanContext& context) const = 0;
 };
 
-/// identity, reversed, bidirectional. `all` must outlive the strategies' building: some build others.
+/// identity, reversed, bidirectional. `all` must outlive the strategies' building: some build
+/// others.
 void add_serializations(Registry<Serialization>& all);
 
 // what the list above calls
@@ -49,6 +50,7 @@ void add_reversed(Registry<Serialization>& all);
 void add_bidirectional(Registry<Serialization>& all);
 
 /// The strategy that `config` describes; an empty mapping is `identity`.
-std::shared_ptr<Serialization> build_serialization(const Registry<Serialization>& all, const Config& config);
+std::shared_ptr<Serialization> build_serialization(const Registry<Serialization>& all,
+                                                   const Config& config);
 
 }  // namespace serpentine

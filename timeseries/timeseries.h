@@ -14,10 +14,10 @@
 //     marks        [B, L, M]  calendar features in [-0.5, 0.5]; absent without dates
 //     future_marks [B, H, M]  the same for the target's steps
 //     extra        [B, L, E]  indicators of categories, static values; absent when there are none
-//     elapsed      [B, L, 1]  log of the step since the row before, in median steps; only when
-//     irregular future       [B, L + H, F]  known-future covariates over past and future; absent
-//     when none scale        [B, 3, C]  of each target: mean, std, error of the naive forecast
-//     (scaled units)
+//     elapsed      [B, L, 1]  log of the step since the row before, in median steps; absent when
+//                             the steps are equal
+//     future       [B, L + H, F]  known-future covariates over past and future; absent when none
+//     scale        [B, 3, C]  of each target: mean, std, and (scaled) error of the naive forecast
 #pragma once
 
 #include "core/data/source.h"
@@ -26,8 +26,8 @@
 
 namespace serpentine {
 
-void add_forecast_models(
-    Registry<Model>& all);  // s_mamba itransformer dlinear seasonal_naive drift
+// s_mamba itransformer dlinear seasonal_naive drift
+void add_forecast_models(Registry<Model>& all);
 void add_forecast_sources(Registry<DataSource>& all);  // series
 void add_forecast_tasks(Registry<Task>& all);          // forecast
 

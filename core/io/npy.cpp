@@ -111,8 +111,10 @@ torch::Tensor parse_npy(std::string_view bytes, const std::string& who) {
               " follow");
   torch::Tensor array = torch::empty(extents, header.type.read);
   if (size > 0) std::memcpy(array.data_ptr(), data.data(), data.size());
-  if (header.type.kept == torch::kBool) array = array.ne(0);
-  else array = array.to(header.type.kept);
+  if (header.type.kept == torch::kBool)
+    array = array.ne(0);
+  else
+    array = array.to(header.type.kept);
   if (!header.fortran) return array;
   std::vector<int64_t> axes(extents.size());
   for (size_t i = 0; i < axes.size(); ++i) axes[i] = static_cast<int64_t>(axes.size() - 1 - i);

@@ -194,8 +194,10 @@ class Machine {
         marks_.push_back(stack_.size());
         return true;
       case '0':
-        if (!marks_.empty() && marks_.back() == stack_.size()) marks_.pop_back();
-        else pop();
+        if (!marks_.empty() && marks_.back() == stack_.size())
+          marks_.pop_back();
+        else
+          pop();
         return true;
       case '1':
         pop_mark();

@@ -34,8 +34,10 @@ std::string bar(double share) {
 
 std::string format_rate(double rate) {
   char text[48];
-  if (rate >= 1) std::snprintf(text, sizeof text, "%.*f/s", rate < 100 ? 1 : 0, rate);
-  else std::snprintf(text, sizeof text, "%.1f s each", 1 / rate);
+  if (rate >= 1)
+    std::snprintf(text, sizeof text, "%.*f/s", rate < 100 ? 1 : 0, rate);
+  else
+    std::snprintf(text, sizeof text, "%.1f s each", 1 / rate);
   return text;
 }
 
@@ -106,7 +108,8 @@ std::string Progress::line(bool last) const {
   const double fresh = static_cast<double>(done_ - start_);
   if (fresh > 0 && spent > 0) {
     add(format_rate(fresh / spent));
-    if (last) add("took " + format_seconds(spent));
+    if (last)
+      add("took " + format_seconds(spent));
     else if (total_ > 0) {
       add("left " + format_seconds(spent / fresh * static_cast<double>(total_ - done_)));
     }

@@ -145,8 +145,10 @@ SafeTensors read_safetensors(const std::string& path) {
   SafeTensors result;
   std::vector<Entry> entries;
   for (const auto& [name, value] : header.items()) {
-    if (name == "__metadata__") result.metadata = parse_metadata(value, path);
-    else entries.push_back(parse_entry(name, value, path));
+    if (name == "__metadata__")
+      result.metadata = parse_metadata(value, path);
+    else
+      entries.push_back(parse_entry(name, value, path));
   }
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);

@@ -6,9 +6,9 @@
 
 namespace serpentine {
 
-/// Runs `body` on parts of [begin, end), at least `grain` items each, on torch::get_num_threads() threads.
-/// at::parallel_for is a template over an OpenMP pragma: called from a file compiled without OpenMP it runs
-/// on one thread and says nothing, so this one file is compiled with it.
+/// Runs `body` on parts of [begin, end), at least `grain` items each, on torch::get_num_threads()
+/// threads. at::parallel_for is a template over an OpenMP pragma: called from a file compiled
+/// without OpenMP it runs on one thread and says nothing, so this one file is compiled with it.
 void parallel_for(int64_t begin, int64_t end, int64_t grain,
                   const std::function<void(int64_t, int64_t)>& body);
 

@@ -38,8 +38,12 @@ struct AdjointRows {
         ddtu(capacity * kBlock) {}
 
   static RowsView dense(const void* data) {
-    return {const_cast<void*>(data), sizeof(T) == 8 ? Element::kDouble : Element::kFloat,
-            false, 0, 0, 0};
+    return {const_cast<void*>(data),
+            sizeof(T) == 8 ? Element::kDouble : Element::kFloat,
+            false,
+            0,
+            0,
+            0};
   }
 
   void prepare(const ScanCall& call, const Tile<T>& tile, int64_t branch, int64_t channel,
@@ -87,8 +91,8 @@ struct AdjointRows {
         const auto dinput = hn::Load(d, ddtu.get() + at);
         auto dstep = hn::MulAdd(ln2, hn::Load(d, ddt.get() + at), hn::Mul(x, dinput));
         dstep = hn::Mul(dstep, hn::Load(d, slope.get() + at));
-        const auto dx = hn::MulAdd(hn::Load(d, dt.get() + at), dinput,
-                                   hn::Mul(hn::Load(d, skip + i), grad));
+        const auto dx =
+            hn::MulAdd(hn::Load(d, dt.get() + at), dinput, hn::Mul(hn::Load(d, skip + i), grad));
         hn::Store(hn::MulAdd(grad, x, hn::Load(d, dD + i)), d, dD + i);
         hn::Store(hn::Add(dstep, hn::Load(d, dbias + i)), d, dbias + i);
         hn::Store(dx, d, ddtu.get() + at);
@@ -128,7 +132,8 @@ HWY_INLINE void replay(D d, const Tile<T>& tile, int64_t states, int64_t first, 
   for (int n = 0; n < kStates; ++n) hn::Store(state[n], d, past + n * kBlock);
 }
 
-/// Walks a chunk from its end. carry, dA: [kStates, 16]; dB, dC: [count, N, 16] from state `first` on.
+/// Walks a chunk from its end. carry, dA: [kStates, 16]; dB, dC: [count, N, 16] from state `first`
+/// on.
 template <int kStates, class D, class T>
 HWY_INLINE void retreat(D d, const Tile<T>& tile, int64_t states, int64_t first, const T* A,
                         T* carry, T* dA, AdjointRows<T>& rows, int64_t lane,

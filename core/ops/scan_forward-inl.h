@@ -119,7 +119,8 @@ class ForwardUnit {
     const Lanes<T> d;
     const int64_t channel = block * kBlock, count = channels_of(block);
     alignas(64) T skip[kBlock], bias[kBlock], u[kBlock], delta[kBlock];
-    const RowsView row{nullptr, sizeof(T) == 8 ? Element::kDouble : Element::kFloat, false, 0, 0, 0};
+    const RowsView row{nullptr, sizeof(T) == 8 ? Element::kDouble : Element::kFloat, false, 0, 0,
+                       0};
     read_row(call_.D, row, channel, count, skip);
     read_row(call_.delta_bias, row, channel, count, bias);
     for (int64_t p = 0; p < tile_.count; ++p) {

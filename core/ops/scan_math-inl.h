@@ -28,7 +28,8 @@ HWY_INLINE V decay(D d, V x) {
     return hn::Exp(d, x);
   } else {
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-    if constexpr (sizeof(V) == 64) {  // x - floor(x) and scaling by 2^floor(x) are one instruction each
+    if constexpr (sizeof(V) ==
+                  64) {  // x - floor(x) and scaling by 2^floor(x) are one instruction each
       const V f{_mm512_reduce_ps(x.raw, 0x09)};
       V p = hn::MulAdd(hn::Set(d, 0x1.eca6eep-10f), f, hn::Set(d, 0x1.269dfp-7f));
       p = hn::MulAdd(p, f, hn::Set(d, 0x1.c9444p-5f));
@@ -49,8 +50,7 @@ HWY_INLINE V decay(D d, V x) {
     p = hn::MulAdd(p, f, hn::Set(d, 0.693147f));
     p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
     const hn::RebindToSigned<D> di;
-    return hn::BitCast(
-        d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
+    return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
   }
 }
 

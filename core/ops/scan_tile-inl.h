@@ -29,13 +29,16 @@ class Buffer {
   struct Free {
     void operator()(T* data) const { ::operator delete(data, std::align_val_t{64}); }
   };
-  static size_t bytes(int64_t size) { return static_cast<size_t>(std::max<int64_t>(size, 1)) * sizeof(T); }
+  static size_t bytes(int64_t size) {
+    return static_cast<size_t>(std::max<int64_t>(size, 1)) * sizeof(T);
+  }
   std::unique_ptr<T, Free> data_;
 };
 
 /// Channels [first, first + count) of a row, zeros behind; `out` holds a whole block.
 template <class T>
-HWY_INLINE void read_block(const RowsView& view, int64_t index, int64_t count, T* HWY_RESTRICT out) {
+HWY_INLINE void read_block(const RowsView& view, int64_t index, int64_t count,
+                           T* HWY_RESTRICT out) {
   const Lanes<T> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   if (HWY_LIKELY(index >= 0 && count == kBlock)) {
@@ -54,7 +57,9 @@ HWY_INLINE void read_block(const RowsView& view, int64_t index, int64_t count, T
 
 /// Asks for the next block's channels of a row: rows lie too far apart for the machine to guess.
 HWY_INLINE void prefetch_next(const RowsView& view, int64_t index) {
-  const int64_t size = view.element == Element::kDouble ? 8 : view.element == Element::kFloat ? 4 : 2;
+  const int64_t size = view.element == Element::kDouble  ? 8
+                       : view.element == Element::kFloat ? 4
+                                                         : 2;
   hwy::Prefetch(static_cast<const char*>(view.data) + (index + kBlock) * size);
 }
 

@@ -11,8 +11,8 @@ namespace {
 /// Rows of [B, T, K, X] in scan order, each from the branch of its position: [B, P, X].
 at::Tensor branch_rows(const at::Tensor& x, const ScanOrder& order) {
   const int64_t batch = x.size(0), positions = order.num_positions();
-  const at::Tensor all = gather_rows(x.flatten(2), order).view(
-      {batch, positions, order.num_branches, x.size(3)});
+  const at::Tensor all =
+      gather_rows(x.flatten(2), order).view({batch, positions, order.num_branches, x.size(3)});
   const at::Tensor position = at::arange(positions, order.offsets.options());
   const at::Tensor sequence =
       at::searchsorted(order.offsets.slice(0, 1), position, /*out_int32=*/false, /*right=*/true);
@@ -59,8 +59,8 @@ SelectiveScanResult selective_scan_reference(const SelectiveScanArgs& args, cons
   SelectiveScanResult result;
   result.y = merge_rows(y, order, merge).to(args.u.scalar_type());
   if (want_final_state) {
-    result.final_state = final_states.empty() ? zero.unsqueeze(1).narrow(1, 0, 0)
-                                              : at::stack(final_states, 1);
+    result.final_state =
+        final_states.empty() ? zero.unsqueeze(1).narrow(1, 0, 0) : at::stack(final_states, 1);
   }
   return result;
 }

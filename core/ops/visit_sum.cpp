@@ -38,14 +38,14 @@ int64_t grain(int64_t work) { return std::max<int64_t>(1, 16384 / std::max<int64
 template <class T, class Out>
 void add_positions(const Parts<T>& parts, Out* out) {
   parallel_for(0, parts.batch * parts.positions, grain(parts.groups * parts.width),
-                   [&](int64_t begin, int64_t end) {
-                     std::vector<T> sum(static_cast<size_t>(parts.width));
-                     for (int64_t i = begin; i < end; ++i) {
-                       std::fill(sum.begin(), sum.end(), T{0});
-                       add_row(parts, i / parts.positions, i % parts.positions, sum.data());
-                       std::copy(sum.begin(), sum.end(), out + i * parts.width);
-                     }
-                   });
+               [&](int64_t begin, int64_t end) {
+                 std::vector<T> sum(static_cast<size_t>(parts.width));
+                 for (int64_t i = begin; i < end; ++i) {
+                   std::fill(sum.begin(), sum.end(), T{0});
+                   add_row(parts, i / parts.positions, i % parts.positions, sum.data());
+                   std::copy(sum.begin(), sum.end(), out + i * parts.width);
+                 }
+               });
 }
 
 struct Visits {
@@ -99,13 +99,13 @@ template <class T, class Out>
 void add_tokens(const Parts<T>& parts, const Visits& visits, Out* out) {
   const int64_t width = visits.branches * parts.width;
   parallel_for(0, parts.batch * visits.tokens, grain(parts.groups * visits.count * width),
-                   [&](int64_t begin, int64_t end) {
-                     std::vector<T> sum(static_cast<size_t>(width));
-                     for (int64_t i = begin; i < end; ++i) {
-                       add_token(parts, visits, i / visits.tokens, i % visits.tokens, sum);
-                       std::copy(sum.begin(), sum.end(), out + i * width);
-                     }
-                   });
+               [&](int64_t begin, int64_t end) {
+                 std::vector<T> sum(static_cast<size_t>(width));
+                 for (int64_t i = begin; i < end; ++i) {
+                   add_token(parts, visits, i / visits.tokens, i % visits.tokens, sum);
+                   std::copy(sum.begin(), sum.end(), out + i * width);
+                 }
+               });
 }
 
 /// Calls `run(T*, Out*)` types for wide parts and the output's dtype.

@@ -95,8 +95,6 @@ void OptimizerOptions::fields(Fields& f) {
 std::unique_ptr<optim::Optimizer> make_optimizer(const OptimizerOptions& options,
                                                  const torch::nn::Module& module) {
   const Groups groups = divide(options, module);
-  SERPENTINE_CHECK(!groups.decayed.empty() || !groups.others.empty(), "optimizer",
-                   "the model has no parameter that requires a gradient");
   if (options.type == "adamw")
     return build<optim::AdamW>(adam_options<optim::AdamWOptions>(options), groups);
   if (options.type == "adam")

@@ -69,6 +69,8 @@ TrainState Trainer::fit(const Dataset& train, const Dataset& validation) {
 }
 
 void Trainer::plan(const Loader& loader, int64_t examples) {
+  SERPENTINE_CHECK(!optimizer_->param_groups().empty(), "trainer",
+                   "the model has no parameter that requires a gradient");
   const int64_t batches = loader.num_batches();
   SERPENTINE_CHECK(batches > 0, "trainer",
                    "training needs at least one batch: the training set has ", examples,

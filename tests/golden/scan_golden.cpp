@@ -10,7 +10,8 @@ namespace {
 
 using torch::Tensor;
 
-/// One run of selective_scan_fn with its gradients. `suffix`: "" as recorded, "64" in double precision.
+/// One run of selective_scan_fn with its gradients. `suffix`: "" as recorded, "64" in double
+/// precision.
 void run_scan(Fixture& fixture, const std::string& suffix) {
   const bool twice = suffix == "64";
   std::map<std::string, Tensor> in;
@@ -22,8 +23,10 @@ void run_scan(Fixture& fixture, const std::string& suffix) {
   }
   const auto& arguments = fixture.config.at("arguments");
   const bool want = arguments.at("return_last_state").get<bool>();
-  const PublishedScanArgs args{in["u"], in["delta"], in["A"], in["B"], in["C"], in["D"], in["z"],
-                               in["delta_bias"], arguments.at("delta_softplus").get<bool>()};
+  const PublishedScanArgs args{
+      in["u"], in["delta"],      in["A"],
+      in["B"], in["C"],          in["D"],
+      in["z"], in["delta_bias"], arguments.at("delta_softplus").get<bool>()};
   const auto made = selective_scan_fn(args, want);
   EXPECT_EQ(made.out.scalar_type(), in["u"].scalar_type());
   EXPECT_EQ(made.last_state.defined(), want);
@@ -48,8 +51,10 @@ void run_scan(Fixture& fixture, const std::string& suffix) {
       continue;
     }
 
-    // the reference rounds silu(z) to 16 bits and ours does not: fp32 gradients are near the float64 ones
-    fixture.check("grad." + name, tensor.grad(), in["u"].scalar_type() == torch::kHalf ? 2e-3 : 1e-2);
+    // the reference rounds silu(z) to 16 bits and ours does not: fp32 gradients are near the
+    // float64 ones
+    fixture.check("grad." + name, tensor.grad(),
+                  in["u"].scalar_type() == torch::kHalf ? 2e-3 : 1e-2);
     if (tensor.scalar_type() == torch::kFloat) fixture.check("grad64." + name, tensor.grad(), 1e-5);
   }
 }
@@ -68,7 +73,13 @@ void run_update(Fixture& fixture, const std::string& suffix) {
   const auto x = load("x"), dt = load("dt"), B = load("B"), C = load("C"), z = load("z");
   std::vector<Tensor> outputs, states;
   for (int64_t step = 0; step < x.size(0); ++step) {
-    const StateUpdateArgs args{x[step], dt[step], load("A"), B[step], C[step], load("D"), load("dt_bias"),
+    const StateUpdateArgs args{x[step],
+                               dt[step],
+                               load("A"),
+                               B[step],
+                               C[step],
+                               load("D"),
+                               load("dt_bias"),
                                z.defined() ? z[step] : z,
                                fixture.config.at("arguments").at("dt_softplus").get<bool>()};
     outputs.push_back(selective_state_update(state, args));

@@ -7,7 +7,7 @@ namespace serpentine::testing {
 namespace {
 
 const Registry<Serialization>& registry() {
-  static const Registry<Serialization>& all = [] () -> const Registry<Serialization>& {
+  static const Registry<Serialization>& all = []() -> const Registry<Serialization>& {
     static Registry<Serialization> made("serialization");
     add_serializations(made);
     return made;
@@ -62,7 +62,8 @@ TEST_P(Strategy, VisitsInvertTokens) {
   const auto tokens = order.tokens.to(torch::kLong);
   ASSERT_EQ(tokens.dim(), 1);
   EXPECT_EQ((tokens >= 0).sum().item<int64_t>(), order.num_tokens * order.num_visits());
-  const auto back = tokens.index_select(0, order.visits.flatten().to(torch::kLong)).view_as(order.visits);
+  const auto back =
+      tokens.index_select(0, order.visits.flatten().to(torch::kLong)).view_as(order.visits);
   EXPECT_TRUE(back.equal(torch::arange(order.num_tokens).unsqueeze(1).expand_as(back)));
   if (order.identity) {
     EXPECT_TRUE(tokens.equal(torch::arange(order.num_tokens)));
@@ -77,17 +78,19 @@ TEST_P(Strategy, RepeatsWithItsSeed) {
 
 std::string case_name(const ::testing::TestParamInfo<std::tuple<std::string, Size>>& info) {
   const Size size = std::get<1>(info.param);
-  return std::get<0>(info.param) + "_" + std::to_string(size.height) + "x" + std::to_string(size.width);
+  return std::get<0>(info.param) + "_" + std::to_string(size.height) + "x" +
+         std::to_string(size.width);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, Strategy,
-    ::testing::Combine(::testing::ValuesIn(registry().names()),
-                       ::testing::Values(Size{1, 1}, Size{1, 7}, Size{5, 3}, Size{13, 11}, Size{8, 8})),
-    case_name);
+INSTANTIATE_TEST_SUITE_P(All, Strategy,
+                         ::testing::Combine(::testing::ValuesIn(registry().names()),
+                                            ::testing::Values(Size{1, 1}, Size{1, 7}, Size{5, 3},
+                                                              Size{13, 11}, Size{8, 8})),
+                         case_name);
 
 TEST(Serialization, KnowsItsStrategies) {
-  EXPECT_EQ(registry().names(), (std::vector<std::string>{"bidirectional", "identity", "reversed"}));
+  EXPECT_EQ(registry().names(),
+            (std::vector<std::string>{"bidirectional", "identity", "reversed"}));
 }
 
 TEST(Serialization, ReversesPackedSamplesOneByOne) {

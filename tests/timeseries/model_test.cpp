@@ -2,8 +2,8 @@
 #include <cmath>
 
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "core/io/state_dict.h"
 #include "timeseries/forecast_task.h"
@@ -23,7 +23,7 @@ Built build(
     const std::function<void(SeriesOptions&)>& change = [](SeriesOptions&) {}) {
   const Config root = Config::load(std::string(SERPENTINE_SOURCE_DIR) +
                                    "/configs/test/timeseries_" + type + ".yaml");
-  auto options = root.child("data").read<SeriesOptions>();
+  auto options = root.child("data").read_typed<SeriesOptions>(SeriesOptions{});
   options.path = std::string(SERPENTINE_SOURCE_DIR) + "/" + options.path;
   change(options);
   Built built;
@@ -120,7 +120,7 @@ TEST_P(ForecastModel, DoesNotReadMissingValues) {
 INSTANTIATE_TEST_SUITE_P(, ForecastModel,
                          ::testing::Values("s_mamba", "itransformer", "dlinear", "seasonal_naive",
                                            "drift"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& each) { return std::string(each.param); });
 
 class Covariates : public ::testing::TestWithParam<const char*> {};
 
@@ -148,7 +148,7 @@ TEST_P(Covariates, ReachTheForecast) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, Covariates, ::testing::Values("s_mamba", "itransformer"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& each) { return std::string(each.param); });
 
 }  // namespace
 }  // namespace serpentine

@@ -69,8 +69,9 @@ TEST_F(TorchPickleTest, NothingIsExecuted) {
   EXPECT_EQ(read.skipped, std::vector<std::string>{"os.system"});
   EXPECT_FALSE(std::filesystem::exists(at("owned")));
   const auto lone = legacy(attack + ".", "].");
-  EXPECT_NE(error_of([&] { read_torch_pickle(lone); })
-                .find("holds no state dict but an object of os.system"),
+  EXPECT_NE(error_of([&] {
+              read_torch_pickle(lone);
+            }).find("holds no state dict but an object of os.system"),
             std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(at("owned")));
 }

@@ -23,7 +23,8 @@ TEST(ScanOrder, DerivesVisitsOfEachSample) {
 }
 
 TEST(ScanOrder, ReversesEachSequence) {
-  const ScanOrder order = reversed(make_order(ints({0, 1, 2, 3, -1}), ints({0, 2, 2, 5}), ints({0, 0, 1}), 4));
+  const ScanOrder order =
+      reversed(make_order(ints({0, 1, 2, 3, -1}), ints({0, 2, 2, 5}), ints({0, 0, 1}), 4));
   EXPECT_TRUE(order.tokens.equal(ints({1, 0, -1, 3, 2})));
   EXPECT_TRUE(order.visits.equal(ints({1, 0, 4, 3}).view({4, 1}))) << order.visits;
   EXPECT_TRUE(reversed(order).tokens.equal(ints({0, 1, 2, 3, -1})));
@@ -49,7 +50,8 @@ TEST(ScanOrder, RelabelsTokensNotPads) {
 }
 
 TEST(ScanOrder, SplitsSequencesAndKeepsEmptyOnes) {
-  const ScanOrder order = split(make_order(ints({0, 1, 2, 3, 4}), ints({0, 3, 3, 5}), ints({0, 0, 1}), 5), 2);
+  const ScanOrder order =
+      split(make_order(ints({0, 1, 2, 3, 4}), ints({0, 3, 3, 5}), ints({0, 0, 1}), 5), 2);
   EXPECT_TRUE(order.offsets.equal(ints({0, 2, 3, 3, 5})));
   EXPECT_TRUE(order.branch.equal(ints({0, 0, 0, 1})));
 }
@@ -68,7 +70,8 @@ TEST(ScanOrder, RefusesNonsense) {
 TEST(Rows, GatherReadsZerosAtPads) {
   const ScanOrder order = make_order(ints({1, -1, 0, 1}), ints({0, 4}), ints({0}), 3);
   const auto x = torch::arange(6, torch::kFloat).view({1, 3, 2});
-  expect_equal(gather_rows(x, order), torch::tensor({2.f, 3.f, 0.f, 0.f, 0.f, 1.f, 2.f, 3.f}).view({1, 4, 2}));
+  expect_equal(gather_rows(x, order),
+               torch::tensor({2.f, 3.f, 0.f, 0.f, 0.f, 1.f, 2.f, 3.f}).view({1, 4, 2}));
 }
 
 TEST(Rows, MergeCountsRealVisits) {
@@ -76,17 +79,22 @@ TEST(Rows, MergeCountsRealVisits) {
   const auto x = torch::arange(4, torch::kFloat).view({1, 4, 1}) + 1;
   expect_equal(merge_rows(x, order, Merge::kSum).flatten(), torch::tensor({3.f, 5.f, 0.f}));
   expect_equal(merge_rows(x, order, Merge::kMean).flatten(), torch::tensor({3.f, 2.5f, 0.f}));
-  expect_equal(merge_rows(x, order, Merge::kConcat).flatten(), torch::tensor({3.f, 0.f, 1.f, 4.f, 0.f, 0.f}));
+  expect_equal(merge_rows(x, order, Merge::kConcat).flatten(),
+               torch::tensor({3.f, 0.f, 1.f, 4.f, 0.f, 0.f}));
 }
 
 TEST(Rows, GradientsEqualFiniteDifferences) {
   for (const char* name : {"random", "cross", "padded", "groups", "twice"}) {
     const ScanOrder order = make_test_order(name, 2, 6);
-    expect_gradients([&](const auto& in) { return std::vector<torch::Tensor>{gather_rows(in[0], order)}; },
-                     {torch::randn({2, 6, 2}, torch::kDouble)});
+    expect_gradients(
+        [&](const auto& in) { return std::vector<torch::Tensor>{gather_rows(in[0], order)}; },
+        {torch::randn({2, 6, 2}, torch::kDouble)});
     for (const Merge merge : {Merge::kSum, Merge::kMean, Merge::kConcat}) {
-      expect_gradients([&](const auto& in) { return std::vector<torch::Tensor>{merge_rows(in[0], order, merge)}; },
-                       {torch::randn({2, order.num_positions(), 2}, torch::kDouble)});
+      expect_gradients(
+          [&](const auto& in) {
+            return std::vector<torch::Tensor>{merge_rows(in[0], order, merge)};
+          },
+          {torch::randn({2, order.num_positions(), 2}, torch::kDouble)});
     }
   }
 }

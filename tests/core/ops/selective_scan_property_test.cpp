@@ -31,7 +31,8 @@ TEST_P(SelectiveScanGradient, EqualsFiniteDifferences) {
   for (const auto& tensor : operands_of(args)) inputs.push_back(tensor.clone());
   expect_gradients(
       [&](const std::vector<torch::Tensor>& operands) {
-        const auto made = selective_scan(with_operands(args, operands), order, scan.rows, scan.merge, true);
+        const auto made =
+            selective_scan(with_operands(args, operands), order, scan.rows, scan.merge, true);
         return std::vector<torch::Tensor>{made.y, made.final_state};
       },
       inputs);
@@ -39,7 +40,8 @@ TEST_P(SelectiveScanGradient, EqualsFiniteDifferences) {
 
 std::vector<ScanCase> gradient_cases() {
   std::vector<ScanCase> all;
-  const ScanCase tiny{.tokens = 5, .channels = 3, .states = 2, .initial_state = true, .type = torch::kDouble};
+  const ScanCase tiny{
+      .tokens = 5, .channels = 3, .states = 2, .initial_state = true, .type = torch::kDouble};
   for (const char* order : {"identity", "random", "cross", "padded", "groups", "ragged", "twice"}) {
     for (const Rows rows : {Rows::kToken, Rows::kPosition}) {
       ScanCase scan = tiny;
@@ -60,8 +62,11 @@ std::vector<ScanCase> gradient_cases() {
   return all;
 }
 
-std::string case_name(const ::testing::TestParamInfo<ScanCase>& info) { return name_of(info.param); }
-INSTANTIATE_TEST_SUITE_P(Double, SelectiveScanGradient, ::testing::ValuesIn(gradient_cases()), case_name);
+std::string case_name(const ::testing::TestParamInfo<ScanCase>& info) {
+  return name_of(info.param);
+}
+INSTANTIATE_TEST_SUITE_P(Double, SelectiveScanGradient, ::testing::ValuesIn(gradient_cases()),
+                         case_name);
 
 const ScanCase kWide{.tokens = 150, .channels = 192, .initial_state = true};
 
@@ -74,7 +79,8 @@ TEST(SelectiveScanPromise, IdentityOrderEqualsAnIndex) {
     const ScanOrder indexed = make_order(plain.tokens, plain.offsets, plain.branch, scan.tokens);
     ASSERT_TRUE(plain.identity && !indexed.identity);
     const SelectiveScanArgs args = random_args(scan, plain);
-    expect_same(run_scan(selective_scan, args, indexed, scan), run_scan(selective_scan, args, plain, scan));
+    expect_same(run_scan(selective_scan, args, indexed, scan),
+                run_scan(selective_scan, args, plain, scan));
   }
 }
 
@@ -123,7 +129,8 @@ TEST(SelectiveScanPromise, InstructionSetsAgree) {
     hwy::SetSupportedTargetsForTest(rest);
     const ScanRun run = run_scan(selective_scan, args, order, scan);
     for (size_t i = 0; i < run.values.size(); ++i) {
-      EXPECT_TRUE(is_close_max(run.values[i], best.values[i], 1e-5)) << run.names[i] << ", targets " << rest;
+      EXPECT_TRUE(is_close_max(run.values[i], best.values[i], 1e-5))
+          << run.names[i] << ", targets " << rest;
     }
   }
   hwy::SetSupportedTargetsForTest(0);
@@ -134,7 +141,8 @@ double peak_of(ScanFunction function, const ScanCase& scan) {
   const ScanOrder order = make_test_order(scan.order, scan.batch, scan.tokens);
   SelectiveScanArgs args = random_args(scan, order);
   std::vector<torch::Tensor> leaves;
-  for (const auto& tensor : operands_of(args)) leaves.push_back(tensor.detach().requires_grad_(true));
+  for (const auto& tensor : operands_of(args))
+    leaves.push_back(tensor.detach().requires_grad_(true));
   const CountingAllocator counter;
   const auto y = function(with_operands(args, leaves), order, scan.rows, scan.merge, false).y;
   const auto grads = torch::autograd::grad({y.sum()}, leaves);
@@ -143,7 +151,8 @@ double peak_of(ScanFunction function, const ScanCase& scan) {
 }
 
 TEST(SelectiveScanPromise, MemoryIsAFewTimesTheRows) {
-  const ScanCase plain{.batch = 1, .tokens = 512, .channels = 128, .states = 16, .rows = Rows::kPosition};
+  const ScanCase plain{
+      .batch = 1, .tokens = 512, .channels = 128, .states = 16, .rows = Rows::kPosition};
   const double bound = 7;  // y and its gradient, du, ddelta, dB and dC, saved states, A's sums
   EXPECT_LE(peak_of(selective_scan, plain), bound);
   EXPECT_GT(peak_of(selective_scan_reference, plain), 16);  // the count does see a B L D N tensor
@@ -158,8 +167,10 @@ TEST(SelectiveScanPromise, MemoryIsAFewTimesTheRows) {
 
 TEST(SelectiveScanPromise, DecaysToZeroAndSurvivesExtremes) {
   const ScanOrder order = identity_order(4);
-  SelectiveScanArgs args = random_args({.batch = 1, .tokens = 4, .channels = 3, .states = 2}, order);
-  args.delta = torch::tensor({-200.0f, 200.0f, 25.0f, -30.0f}).view({1, 4, 1, 1}).expand({1, 4, 1, 3});
+  SelectiveScanArgs args =
+      random_args({.batch = 1, .tokens = 4, .channels = 3, .states = 2}, order);
+  args.delta =
+      torch::tensor({-200.0f, 200.0f, 25.0f, -30.0f}).view({1, 4, 1, 1}).expand({1, 4, 1, 3});
   args.A = torch::full({1, 3, 2}, -50.0f);
   const auto actual = selective_scan(args, order, Rows::kToken, Merge::kSum, true);
   const auto expected = selective_scan_reference(args, order, Rows::kToken, Merge::kSum, true);
@@ -173,7 +184,8 @@ TEST(SelectiveScanPromise, DecaysToZeroAndSurvivesExtremes) {
 
 TEST(SelectiveScanPromise, SaysWhatIsWrong) {
   const ScanOrder order = identity_order(4);
-  SelectiveScanArgs args = random_args({.batch = 2, .tokens = 4, .channels = 3, .states = 2}, order);
+  SelectiveScanArgs args =
+      random_args({.batch = 2, .tokens = 4, .channels = 3, .states = 2}, order);
   args.delta = torch::zeros({2, 4, 3});
   try {
     selective_scan(args, order);

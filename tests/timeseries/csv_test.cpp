@@ -68,7 +68,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"same_name", "a,a\n1,2\n", "a.csv:1:3: the header names column 'a' twice"},
         Bad{"place_in_characters", "\xC3\xA9,b\n\"\xC3\xA9\",2\n",
             "a.csv:2:2: column '\xC3\xA9' must be a number, got '\xC3\xA9'"}),
-    [](const auto& each) { return std::string(info.param.name); });
+    [](const auto& each) { return std::string(each.param.name); });
 
 TEST(Csv, ReadsQuotesLineEndsAndMark) {
   const CsvTable table =

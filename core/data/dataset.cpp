@@ -21,7 +21,8 @@ Batch Batch::to(torch::Device device, bool non_blocking) const {
 }
 
 Batch Batch::pinned() const {
-  return changed(*this, [](const torch::Tensor& t) { return t.pin_memory(); });
+  // a tensor expanded over the batch overlaps itself, which pin_memory cannot copy
+  return changed(*this, [](const torch::Tensor& t) { return t.contiguous().pin_memory(); });
 }
 
 torch::Tensor Batch::get(const std::string& name) const {

@@ -50,5 +50,7 @@ function(serpentine_link_torch target root)
   foreach(dir IN LISTS rpath)
     target_link_options(${target} INTERFACE "LINKER:-rpath-link,${dir}")
   endforeach()
-  target_compile_definitions(${target} INTERFACE USE_C10D USE_C10D_GLOO)
+  # at::RecordFunction has one more member without NDEBUG; released libraries are built with it
+  target_compile_definitions(${target} INTERFACE
+    USE_C10D USE_C10D_GLOO $<$<CONFIG:Debug>:NDEBUG>)
 endfunction()

@@ -99,8 +99,9 @@ PublishedScanResult selective_scan_fn(const PublishedScanArgs& args, bool return
   scan.u = channel_rows(args.u, groups).to(wide);
   scan.delta = channel_rows(args.delta, groups).to(wide);
   scan.A = grouped(args.A, groups, wide);
-  scan.B = state_rows(args.B, batch, groups, length).to(wide);
-  scan.C = state_rows(args.C, batch, groups, length).to(wide);
+  // widened first, so that the gradient's sum over what shares a row is fp32 too
+  scan.B = state_rows(args.B.to(wide), batch, groups, length);
+  scan.C = state_rows(args.C.to(wide), batch, groups, length);
   scan.D = grouped(args.D, groups, wide);
   scan.delta_bias = grouped(args.delta_bias, groups, wide);
   scan.delta_softplus = args.delta_softplus;

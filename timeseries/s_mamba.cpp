@@ -12,11 +12,10 @@ namespace serpentine {
 namespace {
 
 struct SMambaOptions : InvertedOptions {
-  int64_t d_state = 32;  // N, states a channel
-  int64_t d_conv = 2;    // width of the convolution over variates
-  double expand = 1;     // inner channels = expand * d_model
-  int64_t unused_width =
-      0;  // tokens of the reference's weights that its forward never uses; 0: not kept
+  int64_t d_state = 32;      // N, states a channel
+  int64_t d_conv = 2;        // width of the convolution over variates
+  double expand = 1;         // inner channels = expand * d_model
+  int64_t unused_width = 0;  // of what the reference owns and never uses; 0: not kept
 
   void fields(Fields& f) {
     InvertedOptions::fields(f);
@@ -24,8 +23,7 @@ struct SMambaOptions : InvertedOptions {
     f("d_conv", d_conv, "width of the convolution over variates", {.least = 2, .most = 7});
     f("expand", expand, "inner channels over d_model", {.least = 0.01});
     f("unused_width", unused_width,
-      "keep the reference's unused man, man2 and a of this width (variates + marks); 0: leave them "
-      "out",
+      "keep the reference's unused man, man2 and a, which are 11 wide; 0: leave them out",
       {.least = 0});
   }
 
@@ -53,8 +51,7 @@ void add_buffer(torch::nn::Module& root, const std::string& name, at::IntArrayRe
   add_buffer(*module, name.substr(dot + 1), shape);
 }
 
-// what the reference's layers own beside what they use: two Mambas and an attention over the
-// tokens' axis
+// what the reference's layers own beside what they use: two Mambas and an attention, 11 wide
 void add_unused(torch::nn::Module& layer, int64_t width) {
   constexpr int64_t kState = 16, kConv = 2;
   const int64_t rank = (width + 15) / 16;

@@ -42,9 +42,11 @@ class Fixture {
 
   /// Compares with the recorded tensor, relative to its largest magnitude, if the fixture holds it;
   /// a difference is a test failure. Returns whether it does. The tolerance follows from the name
-  /// ("grad") and the dtype.
+  /// ("grad"), the dtype and, where the fixture holds the tensor in float64 too, from the
+  /// reference's own distance from that.
   bool check(const std::string& tensor, const torch::Tensor& actual);
   bool check(const std::string& tensor, const torch::Tensor& actual, double tolerance);
+  double tolerance_of(const std::string& tensor) const;
 
   /// Bit for bit.
   void check_equal(const std::string& tensor, const torch::Tensor& actual);

@@ -63,12 +63,12 @@ void check_precisions(Fixture& fixture) {
   const auto ids = fixture.input("input");
   auto model = load(fixture);
   model->to(torch::kDouble);
-  fixture.check("output64", model(ids), 1e-11);
+  fixture.check("output64", model(ids), 1e-14);  // worst measured: 1.2e-15
 
-  // the reference rounds to bfloat16 at other places, so this bound is loose
+  // the reference rounds to bfloat16 at other places, so this bound is loose; worst measured 2.0e-2
   auto low = load(fixture);
   low->to(torch::kBFloat16);
-  fixture.check("bf16.output", low(ids), 5e-2);
+  fixture.check("bf16.output", low(ids), 4e-2);
 }
 
 void check_decoding(Fixture& fixture) {
@@ -85,7 +85,10 @@ void check_decoding(Fixture& fixture) {
   fixture.check("step.logits", torch::cat(logits, 1));
 }
 
+// worst measured: forward 1.3e-6, gradients 4.0e-6
 void check_language_model(Fixture& fixture) {
+  fixture.forward_tolerance = 3e-6;
+  fixture.gradient_tolerance = 8e-6;
   check_sequence(fixture);
   check_precisions(fixture);
   check_decoding(fixture);

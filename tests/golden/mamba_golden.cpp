@@ -47,7 +47,7 @@ void check_sequence(Fixture& fixture) {
 
 /// The same in double precision, against the reference in double precision.
 void check_double(Fixture& fixture) {
-  constexpr double kTolerance = 1e-11;
+  constexpr double kTolerance = 1e-14;  // worst measured: 2.0e-15
   auto mamba = load(fixture);
   mamba->to(torch::kDouble);
   auto input = fixture.input("input").to(torch::kDouble).requires_grad_(true);
@@ -104,7 +104,10 @@ void check_decoding(Fixture& fixture) {
   }
 }
 
+// worst measured: forward 5.7e-7, gradients 3.6e-6
 void check_mamba(Fixture& fixture) {
+  fixture.forward_tolerance = 1.2e-6;
+  fixture.gradient_tolerance = 8e-6;
   check_sequence(fixture);
   check_double(fixture);
   check_decoding(fixture);

@@ -40,7 +40,7 @@ void run_conv(Fixture& fixture, const std::string& suffix) {
     cotangents.push_back(fixture.input("cotangent.final_states").to(made.out.scalar_type()));
   }
   torch::autograd::backward(outputs, cotangents);
-  constexpr double kDouble = 1e-12;
+  constexpr double kDouble = 1e-13;  // worst measured: 2.8e-14
   const auto check = [&](const std::string& name, const Tensor& actual) {
     if (twice) {
       fixture.check(name, actual, kDouble);
@@ -55,15 +55,16 @@ void run_conv(Fixture& fixture, const std::string& suffix) {
   }
 }
 
+// worst measured: forward 4.1e-7, gradients 1.5e-6
 void check_conv(Fixture& fixture) {
   fixture.forward_tolerance = 1e-6;
-  fixture.gradient_tolerance = 2e-6;
+  fixture.gradient_tolerance = 3e-6;
   run_conv(fixture, "");
   run_conv(fixture, "64");
 }
 
 void check_conv_update(Fixture& fixture) {
-  fixture.forward_tolerance = 1e-6;
+  fixture.forward_tolerance = 6e-7;  // worst measured: 2.7e-7
   const auto inputs = fixture.input("input"), weight = fixture.input("weight");
   const auto bias = fixture.input_or_undefined("bias"),
              seen = fixture.input_or_undefined("cache_seqlens");
@@ -89,7 +90,7 @@ void check_varlen_states(Fixture& fixture) {
 /// Names are <dtype>.<rms|ln>.<res32|resin>.<tensor>; two calls, the second on the first one's
 /// residual.
 void check_add_norm(Fixture& fixture) {
-  fixture.forward_tolerance = 1e-6;
+  fixture.forward_tolerance = 2e-7;  // bit for bit on the machine that measured
   const double eps = fixture.config.at("arguments").at("eps").get<double>();
   std::set<std::string> groups;
   for (const auto& name : fixture.names()) groups.insert(name.substr(0, name.rfind('.') + 1));
@@ -105,8 +106,10 @@ void check_add_norm(Fixture& fixture) {
       args.x = fixture.input(group + "x" + call);
       const auto made = add_norm(args);
       EXPECT_EQ(made.y.scalar_type(), args.x.scalar_type()) << group;
-      EXPECT_EQ(made.residual.scalar_type(), fixture.input(group + "residual" + call).scalar_type())
-          << group;
+      const auto residual = fixture.input_or_undefined(group + "residual" + call);
+      if (residual.defined()) {
+        EXPECT_EQ(made.residual.scalar_type(), residual.scalar_type()) << group;
+      }
       fixture.check(group + "y" + call, made.y);
       fixture.check(group + "residual" + call, made.residual);
       args.residual = made.residual;

@@ -34,10 +34,10 @@ void run_scan(Fixture& fixture, const std::string& suffix) {
 
   const bool rounded = in["u"].element_size() == 2;
 
-  // float64: the reference rounds A's exponent and sums in another order, nothing else
+  // float64: the reference sums in another order, nothing else; worst measured 1.4e-14
   const auto check = [&](const std::string& name, const Tensor& actual) {
     if (twice) {
-      fixture.check(name, actual, 1e-11);
+      fixture.check(name, actual, 1e-13);
     } else {
       fixture.check(name, actual);
     }
@@ -51,15 +51,20 @@ void run_scan(Fixture& fixture, const std::string& suffix) {
       continue;
     }
 
-    // the reference rounds silu(z) to 16 bits and ours does not: fp32 gradients are near the
-    // float64 ones
-    fixture.check("grad." + name, tensor.grad(),
-                  in["u"].scalar_type() == torch::kHalf ? 2e-3 : 1e-2);
-    if (tensor.scalar_type() == torch::kFloat) fixture.check("grad64." + name, tensor.grad(), 1e-5);
+    // the reference rounds silu(z) to 16 bits and ours does not: ours is near the float64 gradient
+    const auto type = tensor.scalar_type();
+    fixture.check("grad." + name, tensor.grad(), fixture.tolerance_of("grad." + name) + 2e-6);
+    fixture.check("grad64." + name, tensor.grad(),
+                  type == torch::kFloat  ? 2e-6
+                  : type == torch::kHalf ? 0x1.1p-11
+                                         : 0x1.1p-8);
   }
 }
 
+// worst measured: forward 9.9e-7, gradients 2.4e-6 where the sum does not cancel
 void check_scan(Fixture& fixture) {
+  fixture.forward_tolerance = 2e-6;
+  fixture.gradient_tolerance = 5e-6;
   run_scan(fixture, "");
   run_scan(fixture, "64");
 }
@@ -85,12 +90,21 @@ void run_update(Fixture& fixture, const std::string& suffix) {
     outputs.push_back(selective_state_update(state, args));
     states.push_back(state.clone());
   }
-  const double tolerance = suffix == "64" ? 1e-12 : 2e-6;
-  fixture.check("output" + suffix, torch::stack(outputs), tolerance);
-  fixture.check("state_after" + suffix, torch::stack(states), tolerance);
+  const auto check = [&](const std::string& name, const std::vector<Tensor>& calls) {
+    const auto made = torch::stack(calls);
+    if (suffix == "64") {
+      fixture.check(name, made, 1e-14);
+    } else {
+      fixture.check(name, made);
+    }
+  };
+  check("output" + suffix, outputs);
+  check("state_after" + suffix, states);
 }
 
+// worst measured: 3.0e-7, in double precision 9.5e-16
 void check_update(Fixture& fixture) {
+  fixture.forward_tolerance = 6e-7;
   run_update(fixture, "");
   run_update(fixture, "64");
 }

@@ -76,12 +76,12 @@ struct AdjointRows {
     }
   }
 
-  /// Writes the rows of du and ddelta; adds to dD and dbias [16].
+  /// Writes the rows of du and ddelta; adds the chunk's sums to dD and dbias [16].
   void finish(const ScanCall& call, const Tile<T>& tile, int64_t branch, int64_t channel,
               int64_t count, T* dD, T* dbias) {
     const Lanes<T> d;
     const auto ln2 = hn::Set(d, static_cast<T>(1 / (sizeof(T) == 8 ? kDoubleScale : kFloatScale)));
-    alignas(64) T skip[kBlock];
+    alignas(64) T skip[kBlock], sum_D[kBlock] = {}, sum_bias[kBlock] = {};
     read_block(dense(call.D), call.D == nullptr ? -1 : branch * call.channels + channel, count,
                skip);
     for (int64_t p = tile.count; p-- > 0;) {
@@ -93,13 +93,17 @@ struct AdjointRows {
         dstep = hn::Mul(dstep, hn::Load(d, slope.get() + at));
         const auto dx =
             hn::MulAdd(hn::Load(d, dt.get() + at), dinput, hn::Mul(hn::Load(d, skip + i), grad));
-        hn::Store(hn::MulAdd(grad, x, hn::Load(d, dD + i)), d, dD + i);
-        hn::Store(hn::Add(dstep, hn::Load(d, dbias + i)), d, dbias + i);
+        hn::Store(hn::MulAdd(grad, x, hn::Load(d, sum_D + i)), d, sum_D + i);
+        hn::Store(hn::Add(dstep, hn::Load(d, sum_bias + i)), d, sum_bias + i);
         hn::Store(dx, d, ddtu.get() + at);
         hn::Store(dstep, d, ddt.get() + at);
       }
       write_block(call.du, tile.place(call.du, p, channel), count, ddtu.get() + p * kBlock);
       write_block(call.ddelta, tile.place(call.ddelta, p, channel), count, ddt.get() + p * kBlock);
+    }
+    for (int64_t i = 0; i < kBlock; ++i) {
+      dD[i] += sum_D[i];
+      dbias[i] += sum_bias[i];
     }
   }
 
@@ -133,7 +137,7 @@ HWY_INLINE void replay(D d, const Tile<T>& tile, int64_t states, int64_t first, 
 }
 
 /// Walks a chunk from its end. carry, dA: [kStates, 16]; dB, dC: [count, N, 16] from state `first`
-/// on.
+/// on. dA grows by the chunk's sum at once: long sums in steps of one would lose digits.
 template <int kStates, class D, class T>
 HWY_INLINE void retreat(D d, const Tile<T>& tile, int64_t states, int64_t first, const T* A,
                         T* carry, T* dA, AdjointRows<T>& rows, int64_t lane,
@@ -143,7 +147,7 @@ HWY_INLINE void retreat(D d, const Tile<T>& tile, int64_t states, int64_t first,
 #pragma GCC unroll 4
   for (int n = 0; n < kStates; ++n) {
     back[n] = hn::Load(d, carry + n * kBlock);
-    slope[n] = hn::Load(d, dA + n * kBlock);
+    slope[n] = hn::Zero(d);
   }
   for (int64_t p = tile.count; p-- > 0;) {
     const int64_t at = p * kBlock + lane;
@@ -174,7 +178,7 @@ HWY_INLINE void retreat(D d, const Tile<T>& tile, int64_t states, int64_t first,
 #pragma GCC unroll 4
   for (int n = 0; n < kStates; ++n) {
     hn::Store(back[n], d, carry + n * kBlock);
-    hn::Store(slope[n], d, dA + n * kBlock);
+    hn::Store(hn::Add(hn::Load(d, dA + n * kBlock), slope[n]), d, dA + n * kBlock);
   }
 }
 

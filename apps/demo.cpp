@@ -87,8 +87,10 @@ void add_demo_command(CLI::App& app, Action& action) {
   command->add_option("APP", arguments->app, "Application")
       ->check(CLI::IsMember({"timeseries"}))
       ->capture_default_str();
-  command->add_option("KEY=VALUE", arguments->overrides,
-                      "Overrides of the YAML, as trainer.max_steps=20");
+  command
+      ->add_option("OVERRIDES", arguments->overrides,
+                   "Overrides of the YAML, as trainer.max_steps=20")
+      ->type_name("KEY=VALUE");
   command->add_option("--out", arguments->out, "Folder of the three runs; replaced")
       ->capture_default_str();
   command->callback(

@@ -65,8 +65,10 @@ void add_evaluate_command(CLI::App& app, Action& action) {
   auto arguments = std::make_shared<EvaluateArguments>();
   command->add_option("RUN", arguments->run, "Run folder, or a YAML file with --weights")
       ->required();
-  command->add_option("KEY=VALUE", arguments->overrides,
-                      "Overrides of the run's YAML, as data.path=my.csv");
+  command
+      ->add_option("OVERRIDES", arguments->overrides,
+                   "Overrides of the run's YAML, as data.path=my.csv")
+      ->type_name("KEY=VALUE");
   command->add_option("--split", arguments->split, "Part of the data")
       ->check(CLI::IsMember({"train", "validation", "test"}))
       ->capture_default_str();

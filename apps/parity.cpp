@@ -93,7 +93,8 @@ void add_parity_command(CLI::App& app, Action& action) {
   auto arguments = std::make_shared<ParityArguments>();
   command->add_option("RUN_OR_YAML", arguments->model, "Run folder, YAML or config.json")
       ->required();
-  command->add_option("KEY=VALUE", arguments->overrides, "Overrides, as model.use_norm=false");
+  command->add_option("OVERRIDES", arguments->overrides, "Overrides, as model.use_norm=false")
+      ->type_name("KEY=VALUE");
   command->add_option("--weights", arguments->weights,
                       "Checkpoint; of a run its best weights by default");
   command->add_option("--io", arguments->io, "Recording (.safetensors)")->required();

@@ -86,7 +86,8 @@ void add_weights_command(CLI::App& app, Action& action) {
   command->footer(kFooter);
   auto options = std::make_shared<WeightsOptions>();
   command->add_option("FILE", options->file, "Checkpoint")->required();
-  command->add_option("KEY=VALUE", options->overrides, "Overrides of the YAML of --model");
+  command->add_option("OVERRIDES", options->overrides, "Overrides of the YAML of --model")
+      ->type_name("KEY=VALUE");
   command->add_option("--to", options->to, "File to write: .safetensors, .pth or .pt");
   command->add_option("--model", options->model, "YAML or run folder whose model is compared");
   command->callback([&action, options] { action = [options] { return run_weights(*options); }; });

@@ -32,6 +32,7 @@ size_t utf8_length(std::string_view text, size_t at) {
 }  // namespace
 
 std::string read_text(const std::string& path) {
+  if (path.empty()) throw std::runtime_error("no file was named: the path is empty");
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored))
     throw std::runtime_error(path + ": is a folder, not a file");

@@ -20,23 +20,28 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <class T>
 using Lanes = hn::CappedTag<T, kBlock>;
 
+/// 2^f for |f| <= 1/2: a minimax fit of degree 5, exact at 0.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V power_of_fraction(D d, V f) {
+  V p = hn::MulAdd(hn::Set(d, 0.0013264727f), f, hn::Set(d, 0.009671513f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.055507336f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.24022242f));
+  p = hn::MulAdd(p, f, hn::Set(d, 0.693147f));
+  return hn::MulAdd(p, f, hn::Set(d, 1.0f));
+}
+
 /// 2^x, worst relative error 2e-7; exactly 1 at 0, 0 or the least normal number below -126.
-/// The polynomials are minimax fits of degree 5, pinned to be exact at whole numbers.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V decay(D d, V x) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
     return hn::Exp(d, x);
   } else {
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-    if constexpr (sizeof(V) ==
-                  64) {  // x - floor(x) and scaling by 2^floor(x) are one instruction each
-      const V f{_mm512_reduce_ps(x.raw, 0x09)};
-      V p = hn::MulAdd(hn::Set(d, 0x1.eca6eep-10f), f, hn::Set(d, 0x1.269dfp-7f));
-      p = hn::MulAdd(p, f, hn::Set(d, 0x1.c9444p-5f));
-      p = hn::MulAdd(p, f, hn::Set(d, 0x1.ebd8ap-3f));
-      p = hn::MulAdd(p, f, hn::Set(d, 0x1.62e4c8p-1f));
-      p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
-      return V{_mm512_scalef_ps(p.raw, x.raw)};
+    // what is left of the nearest whole number and scaling by a power of two are one instruction
+    // each; the nearest, not the one below, keeps the digits of slow decays (x a little below 0)
+    if constexpr (sizeof(V) == 64) {
+      const V f{_mm512_reduce_ps(x.raw, 0x08)};
+      return V{_mm512_scalef_ps(power_of_fraction(d, f).raw, hn::Sub(x, f).raw)};
     }
 #endif
     // x86 returns the second operand of a comparison with NaN, so NaN stays NaN
@@ -44,11 +49,7 @@ HWY_INLINE V decay(D d, V x) {
     const V magic = hn::Set(d, 0x1.8p23f);  // pushes the fraction out of the significand
     const V shifted = hn::Add(x, magic);
     const V f = hn::Sub(x, hn::Sub(shifted, magic));
-    V p = hn::MulAdd(hn::Set(d, 0.0013264727f), f, hn::Set(d, 0.009671513f));
-    p = hn::MulAdd(p, f, hn::Set(d, 0.055507336f));
-    p = hn::MulAdd(p, f, hn::Set(d, 0.24022242f));
-    p = hn::MulAdd(p, f, hn::Set(d, 0.693147f));
-    p = hn::MulAdd(p, f, hn::Set(d, 1.0f));
+    const V p = power_of_fraction(d, f);
     const hn::RebindToSigned<D> di;
     return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
   }

@@ -182,6 +182,24 @@ TEST(SelectiveScanPromise, DecaysToZeroAndSurvivesExtremes) {
   EXPECT_TRUE(torch::isfinite(y.select(2, 0)).all().item<bool>());
 }
 
+/// A decay of 1 - 1e-6 a step must not lose its last digits, or the error grows with the length.
+TEST(SelectiveScanPromise, SlowDecaysDoNotDrift) {
+  const int64_t tokens = 20000;
+  const ScanOrder order = identity_order(tokens);
+  SelectiveScanArgs args = random_args(
+      {.batch = 1, .tokens = tokens, .channels = 16, .states = 1, .optional_inputs = false}, order);
+  args.A = torch::full({1, 16, 1}, -1e-6f);
+  args.delta = torch::ones_like(args.delta);
+  args.delta_softplus = false;
+  args.u = torch::ones_like(args.u);
+  args.B = torch::ones_like(args.B);
+  args.C = torch::ones_like(args.C);
+  const double kept = std::exp(-1e-6);
+  const double expected = (1 - std::pow(kept, tokens)) / (1 - kept);
+  const auto y = selective_scan(args, order).y[0][tokens - 1];
+  EXPECT_LT((y.to(torch::kDouble) / expected - 1).abs().max().item<double>(), 5e-5);
+}
+
 TEST(SelectiveScanPromise, SaysWhatIsWrong) {
   const ScanOrder order = identity_order(4);
   SelectiveScanArgs args =

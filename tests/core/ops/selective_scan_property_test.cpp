@@ -194,7 +194,7 @@ TEST(SelectiveScanPromise, SlowDecaysDoNotDrift) {
   args.u = torch::ones_like(args.u);
   args.B = torch::ones_like(args.B);
   args.C = torch::ones_like(args.C);
-  const double kept = std::exp(-1e-6);
+  const double kept = static_cast<float>(std::exp(-1e-6));
   const double expected = (1 - std::pow(kept, tokens)) / (1 - kept);
   const auto y = selective_scan(args, order).y[0][tokens - 1];
   EXPECT_LT((y.to(torch::kDouble) / expected - 1).abs().max().item<double>(), 5e-5);

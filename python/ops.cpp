@@ -33,29 +33,49 @@ Merge parse_merge(std::string_view name) {
   return name == "sum" ? Merge::kSum : name == "mean" ? Merge::kMean : Merge::kConcat;
 }
 
-// Without tokens, the identity over u's rows; offsets and branch default to one sequence.
-ScanOrder make_order(const at::Tensor& u, const OptionalTensor& tokens,
-                     const OptionalTensor& offsets, const OptionalTensor& branch,
-                     std::optional<int64_t> num_tokens) {
-  TORCH_CHECK(u.dim() == 3, "selective_scan: u must be [B, T, D] or [B, P, D], got ", u.sizes());
-  if (!tokens) {
-    TORCH_CHECK(!branch, "selective_scan: branch needs tokens");
-    return offsets ? ragged_order(*offsets) : identity_order(u.size(1), u.device());
-  }
-  const at::TensorOptions ints = tokens->options().dtype(at::kInt);
-  const int64_t positions = tokens->size(-1);
+using OrderTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+
+OrderTensors order_tensors(const at::Tensor& tokens, const OptionalTensor& offsets,
+                           const OptionalTensor& branch, int64_t num_tokens) {
+  const at::TensorOptions ints = tokens.options().dtype(at::kInt);
+  const int64_t positions = tokens.size(-1);
   const at::Tensor starts =
       offsets ? *offsets : at::arange(0, positions + 1, std::max<int64_t>(positions, 1), ints);
   const at::Tensor branches = branch ? *branch : at::zeros({starts.size(0) - 1}, ints);
-  return serpentine::make_order(*tokens, starts, branches, num_tokens.value_or(u.size(1)));
+  const ScanOrder order = make_order(tokens, starts, branches, num_tokens);
+  return {order.tokens, order.offsets, order.branch, order.visits};
+}
+
+// Without tokens, the identity over u's rows; offsets and branch default to one sequence. With
+// visits, the four are taken as serpentine::make_order gave them, and nothing is derived again.
+ScanOrder order_of(const at::Tensor& u, int64_t num_branches, const OptionalTensor& tokens,
+                   const OptionalTensor& offsets, const OptionalTensor& branch,
+                   const OptionalTensor& visits, std::optional<int64_t> num_tokens) {
+  TORCH_CHECK(u.dim() == 3, "selective_scan: u must be [B, T, D] or [B, P, D], got ", u.sizes());
+  if (!tokens) {
+    TORCH_CHECK(!branch && !visits, "selective_scan: branch and visits need tokens");
+    return offsets ? ragged_order(*offsets) : identity_order(u.size(1), u.device());
+  }
+  ScanOrder order;
+  if (visits) {
+    TORCH_CHECK(offsets && branch, "selective_scan: visits need offsets and branch");
+    order = {*tokens, *offsets, *branch, *visits};
+  } else {
+    std::tie(order.tokens, order.offsets, order.branch, order.visits) =
+        order_tensors(*tokens, offsets, branch, num_tokens.value_or(u.size(1)));
+  }
+  order.num_tokens = order.visits.size(-2);
+  order.num_branches = num_branches;
+  return order;
 }
 
 std::tuple<at::Tensor, at::Tensor> scan(
     const at::Tensor& u, const at::Tensor& delta, const at::Tensor& A, const at::Tensor& B,
     const at::Tensor& C, const OptionalTensor& D, const OptionalTensor& delta_bias,
     const OptionalTensor& initial_state, bool delta_softplus, const OptionalTensor& tokens,
-    const OptionalTensor& offsets, const OptionalTensor& branch, std::optional<int64_t> num_tokens,
-    std::string_view rows, std::string_view merge, bool return_final_state) {
+    const OptionalTensor& offsets, const OptionalTensor& branch, const OptionalTensor& visits,
+    std::optional<int64_t> num_tokens, std::string_view rows, std::string_view merge,
+    bool return_final_state) {
   SelectiveScanArgs args;
   args.u = u;
   args.delta = delta;
@@ -66,9 +86,9 @@ std::tuple<at::Tensor, at::Tensor> scan(
   args.delta_bias = or_undefined(delta_bias);
   args.initial_state = or_undefined(initial_state);
   args.delta_softplus = delta_softplus;
+  const ScanOrder order = order_of(u, A.size(0), tokens, offsets, branch, visits, num_tokens);
   SelectiveScanResult result =
-      selective_scan(args, make_order(u, tokens, offsets, branch, num_tokens), parse_rows(rows),
-                     parse_merge(merge), return_final_state);
+      selective_scan(args, order, parse_rows(rows), parse_merge(merge), return_final_state);
   return {result.y, result.final_state};
 }
 
@@ -112,9 +132,13 @@ TORCH_LIBRARY(serpentine, library) {
   library.def(
       "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D=None, "
       "Tensor? delta_bias=None, Tensor? initial_state=None, bool delta_softplus=True, *, "
-      "Tensor? tokens=None, Tensor? offsets=None, Tensor? branch=None, int? num_tokens=None, "
-      "str rows='token', str merge='sum', bool return_final_state=False) -> (Tensor, Tensor)",
+      "Tensor? tokens=None, Tensor? offsets=None, Tensor? branch=None, Tensor? visits=None, "
+      "int? num_tokens=None, str rows='token', str merge='sum', bool return_final_state=False) -> (Tensor, Tensor)",
       &serpentine::scan);
+  library.def(
+      "make_order(Tensor tokens, Tensor? offsets, Tensor? branch, int num_tokens) -> "
+      "(Tensor, Tensor, Tensor, Tensor)",
+      &serpentine::order_tensors);
   library.def(
       "selective_scan_fn(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D=None, "
       "Tensor? z=None, Tensor? delta_bias=None, bool delta_softplus=False, "

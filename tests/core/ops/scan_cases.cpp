@@ -98,6 +98,14 @@ std::vector<torch::Tensor> operands_of(const SelectiveScanArgs& args) {
   return all;
 }
 
+SelectiveScanArgs move_to(const SelectiveScanArgs& args, at::Device device, bool in_double) {
+  std::vector<torch::Tensor> moved;
+  for (const auto& tensor : operands_of(args)) {
+    moved.push_back(tensor.to(device, in_double ? torch::kDouble : tensor.scalar_type()));
+  }
+  return with_operands(args, moved);
+}
+
 SelectiveScanArgs with_operands(SelectiveScanArgs args,
                                 const std::vector<torch::Tensor>& operands) {
   size_t next = 0;
@@ -108,6 +116,63 @@ SelectiveScanArgs with_operands(SelectiveScanArgs args,
   return args;
 }
 
+std::vector<ScanCase> shape_cases() {
+  std::vector<ScanCase> all;
+  for (const char* order : {"identity", "cross"}) {
+    for (const int64_t tokens : {0, 1, 31, 33, 257}) {
+      for (const int64_t channels : {1, 24, 64}) {
+        if (tokens == 257 && channels == 64) continue;  // the reference is slow
+        all.push_back({.order = order, .tokens = tokens, .channels = channels});
+      }
+    }
+  }
+  all.push_back({.batch = 1, .tokens = 1000, .channels = 24, .initial_state = true});
+  for (const int64_t states : {1, 2, 3, 7, 8, 31, 64, 100, 256}) {
+    all.push_back({.batch = 1, .tokens = 70, .channels = 17, .states = states});
+  }
+  all.push_back({.batch = 1, .tokens = 300, .channels = 5, .states = 65});
+  all.push_back({.batch = 0, .tokens = 5, .channels = 3});
+  return all;
+}
+
+std::vector<ScanCase> order_cases() {
+  std::vector<ScanCase> all;
+  for (const char* order : {"reversed", "random", "cross", "padded", "groups", "ragged", "twice"}) {
+    for (const Rows rows : {Rows::kToken, Rows::kPosition}) {
+      for (const Merge merge : {Merge::kSum, Merge::kMean, Merge::kConcat}) {
+        all.push_back({.order = order,
+                       .tokens = 35,
+                       .channels = 20,
+                       .states = 5,
+                       .rows = rows,
+                       .merge = merge,
+                       .initial_state = true});
+      }
+    }
+  }
+  return all;
+}
+
+std::vector<ScanCase> type_cases() {
+  std::vector<ScanCase> all;
+  for (const auto type : {torch::kDouble, torch::kBFloat16, torch::kHalf}) {
+    for (const char* order : {"identity", "cross", "padded", "random"}) {
+      for (const Rows rows : {Rows::kToken, Rows::kPosition}) {
+        all.push_back({.order = order,
+                       .tokens = 40,
+                       .channels = 37,
+                       .states = 6,
+                       .rows = rows,
+                       .type = type});
+      }
+    }
+  }
+  for (const bool softplus : {false, true}) {
+    all.push_back({.order = "groups", .optional_inputs = false, .softplus = softplus});
+  }
+  return all;
+}
+
 ScanRun run_scan(ScanFunction function, const SelectiveScanArgs& args, const ScanOrder& order,
                  const ScanCase& scan) {
   std::vector<torch::Tensor> leaves;
@@ -115,9 +180,12 @@ ScanRun run_scan(ScanFunction function, const SelectiveScanArgs& args, const Sca
     leaves.push_back(tensor.detach().requires_grad_(true));
   const auto result = function(with_operands(args, leaves), order, scan.rows, scan.merge, true);
   torch::manual_seed(7);
-  const auto loss =
-      (result.y.to(args.A.dtype()) * torch::randn(result.y.sizes(), args.A.options())).sum() +
-      (result.final_state * torch::randn(result.final_state.sizes(), args.A.options())).sum();
+  const auto weigh = [&](const torch::Tensor& made) {  // equal on every device, in every type
+    const auto weights = torch::randn(made.sizes(), torch::kDouble).to(args.A.options());
+    return (made.to(args.A.dtype()) * weights).sum();
+  };
+  const auto weighed = weigh(result.y);
+  const auto loss = weighed + weigh(result.final_state);
   ScanRun run{{"y", "final_state"}, {result.y.detach(), result.final_state.detach()}};
   const auto grads = torch::autograd::grad({loss}, leaves, {}, std::nullopt, /*create_graph=*/false,
                                            /*allow_unused=*/true);

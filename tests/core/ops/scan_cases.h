@@ -33,6 +33,14 @@ SelectiveScanArgs random_args(const ScanCase& scan, const ScanOrder& order);
 std::vector<torch::Tensor> operands_of(const SelectiveScanArgs& args);
 SelectiveScanArgs with_operands(SelectiveScanArgs args, const std::vector<torch::Tensor>& operands);
 
+/// On another device; in_double: the same values in float64.
+SelectiveScanArgs move_to(const SelectiveScanArgs& args, at::Device device, bool in_double = false);
+
+/// What every device is tested on: many sizes; every order, row layout and merge; every type.
+std::vector<ScanCase> shape_cases();
+std::vector<ScanCase> order_cases();
+std::vector<ScanCase> type_cases();
+
 /// y, the final state and the gradient of every operand, for fixed random cotangents.
 struct ScanRun {
   std::vector<std::string> names;

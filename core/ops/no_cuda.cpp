@@ -1,0 +1,18 @@
+// Stands in for the CUDA kernels in a build without them: the operators' definitions serve instead.
+#include "core/check.h"
+#include "core/ops/scan_device.h"
+
+namespace serpentine::cuda {
+
+bool is_built() { return false; }
+
+ScanForward forward_pass(const SelectiveScanArgs&, const ScanOptions&) {
+  SERPENTINE_CHECK(false, "selective_scan", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+ScanGradients backward_pass(const SelectiveScanArgs&, const ScanOptions&, const ScanForward&,
+                            const at::Tensor&, const at::Tensor&) {
+  SERPENTINE_CHECK(false, "selective_scan", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+}  // namespace serpentine::cuda

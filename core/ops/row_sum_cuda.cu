@@ -1,0 +1,111 @@
+// Sums of rows over parts, visits and slots on CUDA, each in a fixed order: no atomics.
+#include "core/ops/scan_cuda.cuh"
+
+namespace serpentine::cuda {
+namespace {
+
+constexpr int kBlock = 256;
+
+/// The branch of the sequence that owns position p.
+__device__ int64_t branch_of(const RowSum& sum, int64_t p) {
+  int64_t low = 0, high = sum.sequences;  // the last s with offsets[s] <= p
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    if (sum.offsets[middle] <= p) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return sum.branch[low];
+}
+
+template <class From, class To>
+__global__ void row_kernel(const RowSum sum) {
+  const int64_t i = blockIdx.x * int64_t{kBlock} + threadIdx.x;
+  if (i >= sum.batch * sum.tokens * sum.branches * sum.width) return;
+  const int64_t x = i % sum.width, k = i / sum.width % sum.branches;
+  const int64_t t = i / sum.width / sum.branches % sum.tokens;
+  const int64_t b = i / sum.width / sum.branches / sum.tokens;
+  const int32_t* visits =
+      sum.visits ? sum.visits + b * sum.visits_batch + t * sum.num_visits : nullptr;
+  const auto* parts = static_cast<const From*>(sum.parts) + b * sum.positions * sum.width + x;
+  const int64_t group = sum.batch * sum.positions * sum.width;
+  Real<From> total = 0;
+  int found = 0;
+  for (int64_t v = 0; v < sum.num_visits; ++v) {
+    const int64_t p = visits ? visits[v] : t;
+    if (p < 0) continue;
+    ++found;
+    if (sum.offsets && branch_of(sum, p) != k) continue;
+    for (int64_t g = 0; g < sum.groups; ++g) total += wide(parts[g * group + p * sum.width]);
+  }
+  if (sum.mean && found > 1) total /= found;
+  static_cast<To*>(sum.out)[i] = narrow<To>(total);
+}
+
+constexpr int kColumns = 32, kRows = 8;
+
+/// A block adds 32 columns; its eight rows take every eighth part, then the eight are added.
+template <class R>
+__global__ void slot_kernel(const ScanCall call, const SlotSum sum) {
+  __shared__ R partial[kRows][kColumns];
+  const int64_t k = blockIdx.y, total_width = sum.rows * sum.width;
+  const int64_t x = blockIdx.x * int64_t{kColumns} + threadIdx.x;
+  int64_t first = 0, last = 0;  // sequences of branch k
+  while (first < call.sequences && call.branch[first] < k) ++first;
+  last = first;
+  while (last < call.sequences && call.branch[last] == k) ++last;
+  int64_t from = first, to = last;  // their slots
+  if (call.piece != 0) {
+    from = call.offsets[first] / call.piece + first;
+    to = last == call.sequences ? call.slots() : call.offsets[last] / call.piece + last;
+  }
+  const int64_t slots = call.slots(), part = sum.rows * sum.padded, count = (to - from) * call.batch;
+  R total = 0;
+  if (x < total_width) {
+    const auto* parts =
+        static_cast<const R*>(sum.parts) + x / sum.width * sum.padded + x % sum.width;
+#pragma unroll 4
+    for (int64_t i = threadIdx.y; i < count; i += kRows) {
+      const int64_t b = i / (to - from), slot = from + i % (to - from);
+      total += parts[(b * slots + slot) * part];
+    }
+  }
+  partial[threadIdx.y][threadIdx.x] = total;
+  __syncthreads();
+  if (threadIdx.y != 0 || x >= total_width) return;
+#pragma unroll
+  for (int row = 1; row < kRows; ++row) total += partial[row][threadIdx.x];
+  static_cast<R*>(sum.out)[k * total_width + x] = total;
+}
+
+}  // namespace
+
+const char* sum_rows(const RowSum& sum, void* stream) {
+  const int64_t count = sum.batch * sum.tokens * sum.branches * sum.width;
+  if (count == 0) return nullptr;
+  const auto blocks = static_cast<unsigned>((count + kBlock - 1) / kBlock);
+  const auto queue = static_cast<cudaStream_t>(stream);
+  for_element(sum.from, [&](auto from) {
+    for_element(sum.to, [&](auto to) {
+      row_kernel<decltype(from), decltype(to)><<<blocks, kBlock, 0, queue>>>(sum);
+    });
+  });
+  return last_error();
+}
+
+const char* sum_slots(const ScanCall& call, const SlotSum& sum, void* stream) {
+  if (sum.rows * sum.width == 0) return nullptr;
+  const dim3 grid(static_cast<unsigned>((sum.rows * sum.width + kColumns - 1) / kColumns),
+                  static_cast<unsigned>(call.branches));
+  const auto queue = static_cast<cudaStream_t>(stream);
+  if (sum.type == Element::kDouble) {
+    slot_kernel<double><<<grid, dim3(kColumns, kRows), 0, queue>>>(call, sum);
+  } else {
+    slot_kernel<float><<<grid, dim3(kColumns, kRows), 0, queue>>>(call, sum);
+  }
+  return last_error();
+}
+
+}  // namespace serpentine::cuda

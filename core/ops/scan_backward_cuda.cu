@@ -1,4 +1,5 @@
-// The backward pass of the selective scan on CUDA: tiles of 16 positions from a piece's end.
+// The backward pass of the selective scan on CUDA for more than four states: tiles of 16 positions
+// from a piece's end.
 //
 // The states of a tile are made again from the saved ones and held in shared memory; then the
 // gradient of the state walks the tile backwards in registers:
@@ -15,7 +16,7 @@ template <int kLanes>
 struct Owned {
   static constexpr int kOwners = kLanes < kTile ? kLanes : kTile;  // lanes that own elements
   static constexpr int kCount = kTile / kOwners;
-  static __device__ int step(int i, int state) { return i * kOwners + state; }
+  static __device__ int step(int i, int state) { return i * kOwners + state % kOwners; }
 };
 
 /// What every lane of a channel needs of an element.
@@ -23,6 +24,8 @@ template <class R>
 struct __align__(4 * sizeof(R)) Element4 {
   R dt, dtu, dy, unused;
 };
+
+enum Rows { kRead, kGrad, kInput, kStep, kRowKinds };  // u, delta, B and C; dy; du; ddelta
 
 /// The block's shared memory. Vectors of kEach states are padded by four every step, so that threads
 /// that add up different steps meet different banks.
@@ -34,7 +37,7 @@ struct Shared {
   R terms[kTile * kStride];   // of dB
   Element4<R> elements[kTile * kChannels];
   R B[kTile * kStates], C[kTile * kStates];
-  int tokens[kTile];
+  int rows[2][kRowKinds][kTile];  // of this tile and the next
 };
 
 template <class T, int kEach, int kLanes>
@@ -43,23 +46,41 @@ struct Backward {
   using Memory = Shared<R, kEach, kLanes>;
   static constexpr int kStates = Memory::kStates, kStride = Memory::kStride;
   static constexpr int kOwned = Owned<kLanes>::kCount;
+  static constexpr int kStateRows = (kTile * kStates + kThreads - 1) / kThreads;
+  static constexpr int kTilesAChunk = kStates < 32 ? 1 : kStates / 16;
 
   const ScanCall& call;
   Memory& memory;
   const Place<kEach, kLanes> at;
   const Piece piece;
   const int64_t b, k, d;
-  const bool active, owner;
+  const bool active;
   const int first_state;
   R A[kEach], g[kEach], dA[kEach];
   R bias, skip, dD = 0, dbias = 0;
   R value[kOwned], slope[kOwned], step_dt[kOwned], grad[kOwned];  // of the tile's own elements
+  T raw_u[kOwned], raw_delta[kOwned], raw_dy[kOwned];             // of the next tile
+  T raw_b[kStateRows], raw_c[kStateRows];
+  const Column<const T> u, delta, dy, B, C;
+  const Column<T> du, ddelta;
 
   __device__ Backward(const ScanCall& of, Memory& shared)
       : call(of), memory(shared), at(of), piece(find_piece(of, at.slot)), b(at.b),
         k(of.branch[piece.sequence]), d(at.channel < of.channels ? at.channel : 0),
-        active(at.channel < of.channels), owner(active && at.state < Owned<kLanes>::kOwners),
-        first_state(at.state * kEach) {}
+        active(at.channel < of.channels), first_state(at.state * kEach),
+        u(of.u, b, k, d), delta(of.delta, b, k, d), dy(of.dy, b, k, d),
+        B(of.B, b, k, threadIdx.x % kStates), C(of.C, b, k, threadIdx.x % kStates),
+        du(of.du, b, k, d), ddelta(of.ddelta, b, k, d) {
+    const int64_t channel = k * call.channels + d;
+    load_states(A, static_cast<const R*>(call.A) + channel * call.states, first_state, call.states);
+#pragma unroll
+    for (int n = 0; n < kEach; ++n) {
+      A[n] *= static_cast<R>(kLog2e);
+      g[n] = dA[n] = 0;
+    }
+    bias = call.delta_bias ? static_cast<const R*>(call.delta_bias)[channel] : R(0);
+    skip = call.D ? static_cast<const R*>(call.D)[channel] : R(0);
+  }
 
   __device__ int64_t slot_channel() const {
     return (b * call.slots() + at.slot) * call.channels + d;
@@ -68,80 +89,63 @@ struct Backward {
     return (b * call.sequences + piece.sequence) * call.channels + d;
   }
 
-  __device__ void begin() {
-    const int64_t channel = k * call.channels + d;
-    load_states(A, static_cast<const R*>(call.A) + channel * call.states, first_state, call.states);
-    if (call.piece_grad) {
-      load_vector(g, static_cast<const R*>(call.piece_grad) + slot_channel() * kStates + first_state);
-    } else {
-      const auto* from = static_cast<const R*>(call.dfinal);
-      load_states(g, from ? from + sequence_channel() * call.states : from, first_state, call.states);
-    }
-#pragma unroll
-    for (int n = 0; n < kEach; ++n) {
-      A[n] *= static_cast<R>(kLog2e);
-      dA[n] = 0;
-    }
-    bias = call.delta_bias ? static_cast<const R*>(call.delta_bias)[channel] : R(0);
-    skip = call.D ? static_cast<const R*>(call.D)[channel] : R(0);
+  /// The rows of the tile at `first`, one a thread; a barrier must follow before they are used.
+  __device__ void find(int64_t first, int buffer) {
+    if (threadIdx.x >= kRowKinds * kTile) return;
+    const int kind = threadIdx.x / kTile, step = threadIdx.x % kTile;
+    const bool by_token = kind == kRead    ? call.u.by_token
+                          : kind == kGrad  ? call.dy.by_token
+                          : kind == kInput ? call.du.by_token
+                                           : call.ddelta.by_token;
+    memory.rows[buffer][kind][step] =
+        RowFinder(call, piece, b)(static_cast<int>(first) + step, by_token);
   }
 
-  /// Tokens, B, C and the elements of the tile at `first` into shared memory and registers.
-  template <bool kGradients>
-  __device__ void read(int64_t first) {
-    const int count = static_cast<int>(min(int64_t{kTile}, piece.end - first));
-    __syncthreads();  // the last tile is used up
-    if (threadIdx.x < kTile) {
-      const int64_t position = first + threadIdx.x;
-      const int32_t* order = call.tokens ? call.tokens + b * call.tokens_batch : nullptr;
-      memory.tokens[threadIdx.x] =
-          position >= piece.end ? kNoToken : order ? order[position] : static_cast<int>(position);
-    }
-    __syncthreads();
-    const Column<const T> B(call.B, b, k, 0), C(call.C, b, k, 0);
-    for (int i = threadIdx.x; i < kTile * kStates; i += kThreads) {
-      const int step = i / kStates, n = i % kStates, position = static_cast<int>(first) + step;
-      const bool real = step < count && n < call.states;
-      const T* row = real ? B.at(position, memory.tokens[step]) : nullptr;
-      memory.B[i] = row ? wide(row[n]) : R(0);
-      row = real && kGradients ? C.at(position, memory.tokens[step]) : nullptr;
-      if (kGradients) memory.C[i] = row ? wide(row[n]) : R(0);
-    }
-    const Column<const T> u(call.u, b, k, d), delta(call.delta, b, k, d);
-    T raw_u[kOwned], raw_delta[kOwned];
+  __device__ void request(int buffer) {
+    const int* const read = memory.rows[buffer][kRead];
+    const int* const grads = memory.rows[buffer][kGrad];
 #pragma unroll
     for (int i = 0; i < kOwned; ++i) {
-      const int step = Owned<kLanes>::step(i, at.state), position = static_cast<int>(first) + step;
-      raw_u[i] = raw_delta[i] = zero<T>();
-      if (!owner || step >= count) continue;
-      if (const T* row = u.at(position, memory.tokens[step])) raw_u[i] = *row;
-      if (const T* row = delta.at(position, memory.tokens[step])) raw_delta[i] = *row;
+      const int step = Owned<kLanes>::step(i, at.state);
+      raw_u[i] = load(u, read[step]);
+      raw_delta[i] = load(delta, read[step]);
+      raw_dy[i] = load(dy, grads[step]);
     }
-    if (kGradients) {
+    const int states = static_cast<int>(call.states);
 #pragma unroll
-      for (int i = 0; i < kOwned; ++i) {
-        const int step = Owned<kLanes>::step(i, at.state);
-        const int row = call.dy.by_token ? memory.tokens[step] : static_cast<int>(first) + step;
-        grad[i] = 0;
-        if (!owner || step >= count || row < 0) continue;
-        const int64_t index = b * call.dy.batch + int64_t{row} * call.dy.row + d;
-        grad[i] = call.wide_dy ? static_cast<const R*>(call.dy.data)[index]
-                               : R(wide(static_cast<const T*>(call.dy.data)[index]));
-      }
+    for (int i = 0; i < kStateRows; ++i) {
+      const int step = (threadIdx.x + i * kThreads) / kStates % kTile;
+      const int behind = i * kThreads % kStates;  // not 0 where a row is longer than the block
+      const int row = static_cast<int>(threadIdx.x % kStates) + behind < states ? read[step] : kNoRow;
+      raw_b[i] = load(B, row, behind);
+      raw_c[i] = load(C, row, behind);
+    }
+  }
+
+  /// What was requested, into registers and shared memory; a barrier must follow.
+  __device__ void put(int buffer) {
+    const int* const read = memory.rows[buffer][kRead];
+#pragma unroll
+    for (int i = 0; i < kStateRows; ++i) {
+      const int to = threadIdx.x + i * kThreads;
+      if (kTile * kStates % kThreads != 0 && to >= kTile * kStates) continue;
+      memory.B[to] = wide(raw_b[i]);
+      memory.C[to] = wide(raw_c[i]);
     }
 #pragma unroll
     for (int i = 0; i < kOwned; ++i) {
       const int step = Owned<kLanes>::step(i, at.state);
       const R x = wide(raw_delta[i]) + bias;
       value[i] = wide(raw_u[i]);
+      grad[i] = active ? R(wide(raw_dy[i])) : R(0);
       slope[i] = call.softplus ? softplus_slope(x) : R(1);
-      step_dt[i] = step < count ? (call.softplus ? softplus(x) : x) : R(0);
+      step_dt[i] = call.softplus ? softplus(x) : x;
+      if (read[step] == kBehind) step_dt[i] = 0;
       if (at.state < Owned<kLanes>::kOwners) {
         memory.elements[step * Memory::kChannels + threadIdx.x / kLanes] = {
-            step_dt[i], step_dt[i] * value[i], kGradients ? grad[i] : R(0), R(0)};
+            step_dt[i], active ? step_dt[i] * value[i] : R(0), grad[i], R(0)};
       }
     }
-    __syncthreads();
   }
 
   __device__ const Element4<R>& element(int step) const {
@@ -166,8 +170,7 @@ struct Backward {
   }
 
   /// Walks the tile backwards; `before` is the state before it and h the one behind it.
-  __device__ void walk_back(const R (&before)[kEach], R (&h)[kEach], int64_t first) {
-    const int count = static_cast<int>(min(int64_t{kTile}, piece.end - first));
+  __device__ void walk_back(const R (&before)[kEach], R (&h)[kEach], int buffer) {
 #pragma unroll
     for (int half = kTile - 8; half >= 0; half -= 8) {
       R through_b[8], through_a[8];
@@ -200,46 +203,35 @@ struct Backward {
       }
       sum_over_lanes<kLanes>(through_b, at.state);
       sum_over_lanes<kLanes>(through_a, at.state);
-      finish(half, first, count, through_b, through_a);
+      finish(half, buffer, through_b, through_a);
     }
   }
 
   /// Gradients of u and delta of the elements of eight steps, from the sums over states. The sums of
   /// step half + q * owners8 + s lie in lane s of the first eight.
-  __device__ void finish(int half, int64_t first, int count, const R (&through_b)[8],
-                         const R (&through_a)[8]) {
+  __device__ void finish(int half, int buffer, const R (&through_b)[8], const R (&through_a)[8]) {
     constexpr int kSummed = kLanes < 8 ? kLanes : 8;
 #pragma unroll
     for (int q = 0; q < 8 / kSummed; ++q) {
       const int step = half + q * kSummed + at.state % kSummed;
       // with 16 or more lanes a channel, lane s owns step s and the sums lie in lane s % 8
       const int i = kLanes >= kTile ? 0 : half / kSummed + q;
-      const bool mine = owner && step < count && Owned<kLanes>::step(i, at.state) == step;
+      const bool mine = active && at.state < Owned<kLanes>::kOwners &&
+                        Owned<kLanes>::step(i, at.state) == step;
       if (!mine) continue;
-      const R du = step_dt[i] * through_b[q] + skip * grad[i];
-      const R ddt = value[i] * through_b[q] + through_a[q] * static_cast<R>(kLn2);
-      const R ddelta = ddt * slope[i];
+      const R input_grad = step_dt[i] * through_b[q] + skip * grad[i];
+      const R step_grad =
+          (value[i] * through_b[q] + through_a[q] * static_cast<R>(kLn2)) * slope[i];
       dD += grad[i] * value[i];
-      dbias += ddelta;
-      const int position = static_cast<int>(first) + step, token = memory.tokens[step];
-      const int row_u = call.du.by_token ? token : position;
-      const int row_delta = call.ddelta.by_token ? token : position;
-      if (row_u >= 0) {
-        store<T>(call.du.data, call.wide_du,
-                 b * call.du.batch + k * call.du.branch + int64_t{row_u} * call.du.row + d, du);
-      }
-      if (row_delta >= 0) {
-        store<T>(call.ddelta.data, call.wide_ddelta,
-                 b * call.ddelta.batch + k * call.ddelta.branch + int64_t{row_delta} * call.ddelta.row + d,
-                 ddelta);
-      }
+      if (memory.rows[buffer][kRead][step] != kBehind) dbias += step_grad;
+      store(du, memory.rows[buffer][kInput][step], input_grad);
+      store(ddelta, memory.rows[buffer][kStep][step], step_grad);
     }
   }
 
   /// Adds the terms of dB and dC over the block's channels and writes them.
   __device__ void sum_terms(int64_t first) {
     const int count = static_cast<int>(min(int64_t{kTile}, piece.end - first));
-    __syncthreads();
     constexpr int kGroups = 2 * kTile * kLanes;  // (dB or dC, step, state lane)
     constexpr int kParts = kGroups >= kThreads ? 1 : kThreads / kGroups;
     constexpr int kMembers = kThreads / kLanes / kParts;
@@ -267,33 +259,63 @@ struct Backward {
     }
   }
 
-  /// Chunk by chunk from the end. A chunk of several tiles is walked once to find where each begins.
+  __device__ const R* saved(int64_t chunk) const {
+    return static_cast<const R*>(call.saved) +
+           ((b * call.saved_slots() + piece.first_chunk + chunk) * call.channels + d) * kStates +
+           first_state;
+  }
+
+  /// The state before a tile of a chunk of several: the chunk is walked from its saved start.
+  __device__ void walk_to(int64_t tile, R (&h)[kEach]) {
+    for (int64_t skipped = tile / kTilesAChunk * kTilesAChunk; skipped < tile; ++skipped) {
+      __syncthreads();
+      find(piece.begin + skipped * kTile, 0);
+      __syncthreads();
+      request(0);
+      put(0);
+      __syncthreads();
+      walk<false>(h);
+    }
+    __syncthreads();
+  }
+
+  /// Tile by tile from the end; the next tile's rows are requested while this one is walked.
   __device__ void run() {
-    begin();
-    const int64_t chunks = (piece.end - piece.begin + call.chunk - 1) / call.chunk;
-    for (int64_t chunk = chunks - 1; chunk >= 0; --chunk) {
-      const int64_t first = piece.begin + chunk * call.chunk;
-      const int64_t end = min(first + call.chunk, piece.end);
-      R start[kEach];
-      load_vector(start, static_cast<const R*>(call.saved) +
-                             ((b * call.saved_slots() + piece.first_chunk + chunk) * call.channels + d) *
-                                 kStates + first_state);
-      for (int64_t tile = (end - first - 1) / kTile; tile >= 0; --tile) {
-        R h[kEach], before[kEach];
-#pragma unroll
-        for (int n = 0; n < kEach; ++n) h[n] = start[n];
-        for (int64_t skipped = 0; skipped < tile; ++skipped) {
-          read<false>(first + skipped * kTile);
-          walk<false>(h);
-        }
-        const int64_t here = first + tile * kTile;
-        read<true>(here);
-#pragma unroll
-        for (int n = 0; n < kEach; ++n) before[n] = h[n];
-        walk<true>(h);
-        walk_back(before, h, here);
-        sum_terms(here);
+    if (call.piece_grad) {
+      load_vector(g, static_cast<const R*>(call.piece_grad) + slot_channel() * kStates + first_state);
+    } else {
+      const auto* from = static_cast<const R*>(call.dfinal);
+      load_states(g, from ? from + sequence_channel() * call.states : from, first_state, call.states);
+    }
+    constexpr bool kAhead = kTilesAChunk == 1;
+    const int64_t tiles = (piece.end - piece.begin + kTile - 1) / kTile;
+    if (kAhead && tiles > 0) {
+      find(piece.begin + (tiles - 1) * kTile, (tiles - 1) & 1);
+      if (tiles > 1) find(piece.begin + (tiles - 2) * kTile, tiles & 1);
+      __syncthreads();
+      request((tiles - 1) & 1);
+    }
+    for (int64_t tile = tiles - 1; tile >= 0; --tile) {
+      const int64_t first = piece.begin + tile * kTile;
+      const int buffer = kAhead ? tile & 1 : 0;
+      R h[kEach], before[kEach];
+      load_vector(h, saved(tile / kTilesAChunk));
+      if (!kAhead) {
+        walk_to(tile, h);
+        find(first, 0);
+        __syncthreads();
+        request(0);
       }
+      put(buffer);
+      __syncthreads();
+      if (kAhead && tile > 0) request(buffer ^ 1);
+#pragma unroll
+      for (int n = 0; n < kEach; ++n) before[n] = h[n];
+      walk<true>(h);
+      walk_back(before, h, buffer);
+      __syncthreads();
+      if (kAhead && tile > 1) find(first - 2 * kTile, buffer);
+      sum_terms(first);
     }
     finish_piece();
   }
@@ -328,16 +350,13 @@ struct Backward {
 
   /// The gradient of the state before the piece, made from none behind it: g alone.
   __device__ void summarize() {
-    const int64_t channel = k * call.channels + d;
-    load_states(A, static_cast<const R*>(call.A) + channel * call.states, first_state, call.states);
-#pragma unroll
-    for (int n = 0; n < kEach; ++n) {
-      A[n] *= static_cast<R>(kLog2e);
-      g[n] = 0;
-    }
-    bias = call.delta_bias ? static_cast<const R*>(call.delta_bias)[channel] : R(0);
-    for (int64_t tile = (piece.end - piece.begin - 1) / kTile; tile >= 0; --tile) {
-      read<true>(piece.begin + tile * kTile);
+    for (int64_t tile = (piece.end - piece.begin + kTile - 1) / kTile - 1; tile >= 0; --tile) {
+      __syncthreads();
+      find(piece.begin + tile * kTile, 0);
+      __syncthreads();
+      request(0);
+      put(0);
+      __syncthreads();
 #pragma unroll
       for (int step = kTile - 1; step >= 0; --step) {
         const Element4<R> now = element(step);
@@ -356,7 +375,8 @@ struct Backward {
 };
 
 template <class T, int kEach, int kLanes>
-__global__ void __launch_bounds__(kThreads) backward_kernel(const ScanCall call) {
+__global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && kEach == 4 ? 3 : 1)
+    backward_kernel(const ScanCall call) {
   extern __shared__ __align__(16) unsigned char memory[];
   Backward<T, kEach, kLanes> work(call, *reinterpret_cast<Shared<Real<T>, kEach, kLanes>*>(memory));
   if (work.piece.used) {
@@ -401,21 +421,22 @@ __global__ void chain_back_kernel(const ScanCall call, int padded) {
 }
 
 template <class T, int kEach, int kLanes>
-void run(const ScanCall& call, cudaStream_t stream) {
+void run(const ScanCall& call, bool summary, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared<Real<T>, kEach, kLanes>);
-  const auto blocks = static_cast<unsigned>(block_count(call));
-  const auto launch = [&](auto kernel) {
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-    kernel<<<blocks, kThreads, kBytes, stream>>>(call);
-  };
-  if (call.piece != 0) {
-    launch(summary_kernel<T, kEach, kLanes>);
-    const int64_t width = call.channels * kEach * kLanes;
-    const dim3 grid(static_cast<unsigned>((width + 255) / 256),
-                    static_cast<unsigned>(call.sequences), static_cast<unsigned>(call.batch));
-    chain_back_kernel<Real<T>><<<grid, 256, 0, stream>>>(call, kEach * kLanes);
-  }
-  launch(backward_kernel<T, kEach, kLanes>);
+  const auto kernel =
+      summary ? summary_kernel<T, kEach, kLanes> : backward_kernel<T, kEach, kLanes>;
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  kernel<<<static_cast<unsigned>(block_count(call)), kThreads, kBytes, stream>>>(call);
+}
+
+void run(const ScanCall& call, bool summary, cudaStream_t stream) {
+  if (call.layout().lanes == 1) return few_backward(call, summary, stream);
+  for_element(call.element, [&](auto like) {
+    for_layout(call.layout(), [&](auto layout) {
+      using L = decltype(layout);
+      run<decltype(like), L::kEach, L::kLanes>(call, summary, stream);
+    });
+  });
 }
 
 }  // namespace
@@ -423,13 +444,18 @@ void run(const ScanCall& call, cudaStream_t stream) {
 const char* scan_backward(const ScanCall& call, void* stream) {
   if (block_count(call) == 0) return nullptr;
   const auto queue = static_cast<cudaStream_t>(stream);
-  for_element(call.element, [&](auto like) {
-    using T = decltype(like);
-    for_layout(call.layout(), [&](auto layout) {
-      using L = decltype(layout);
-      run<T, L::kEach, L::kLanes>(call, queue);
-    });
-  });
+  if (call.piece != 0) {
+    run(call, /*summary=*/true, queue);
+    const int padded = call.layout().padded();
+    const dim3 grid(static_cast<unsigned>((call.channels * padded + 255) / 256),
+                    static_cast<unsigned>(call.sequences), static_cast<unsigned>(call.batch));
+    if (call.element == Element::kDouble) {
+      chain_back_kernel<double><<<grid, 256, 0, queue>>>(call, padded);
+    } else {
+      chain_back_kernel<float><<<grid, 256, 0, queue>>>(call, padded);
+    }
+  }
+  run(call, /*summary=*/false, queue);
   return last_error();
 }
 

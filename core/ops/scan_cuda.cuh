@@ -70,36 +70,44 @@ __device__ inline float softplus_slope(float x) {
 }
 __device__ inline double softplus_slope(double x) { return x > 20. ? 1. : 1. / (1. + exp(-x)); }
 
-/// One thread's column of one sample's rows; addresses are 64-bit from the multiplication on.
+/// One thread's column of one sample's rows. Addresses are 64 bits wide from the multiplication on.
 template <class T>
 struct Column {
-  T* base;
-  int32_t stride;
-  bool by_token;
+  uint64_t base;
+  uint32_t stride;  // bytes
   __device__ Column(const RowsView& view, int64_t b, int64_t k, int64_t column)
-      : base(static_cast<T*>(view.data) + b * view.batch + k * view.branch + column),
-        stride(view.row),
-        by_token(view.by_token) {}
-  __device__ T* at(int position, int token) const {
-    const int row = by_token ? token : position;
-    return row < 0 ? nullptr : base + int64_t{row} * stride;
+      : base(reinterpret_cast<uint64_t>(static_cast<T*>(view.data) + b * view.batch +
+                                        k * view.branch + column)),
+        stride(static_cast<uint32_t>(view.row) * uint32_t{sizeof(T)}) {
+    // one sum in registers: the compiler would take it apart and add its terms at every row
+    asm("" : "+l"(base));
+  }
+  __device__ T& at(int row) const {
+    return *reinterpret_cast<T*>(base + uint64_t{static_cast<uint32_t>(row)} * stride);
   }
 };
 
+/// The value of a row, zero for a negative one: no branch, so that many loads are in flight.
 template <class T>
-__device__ T zero() {
-  return T(0.f);
+__device__ T load(const Column<const T>& column, int row) {
+  T value = T(0.f);
+  if (row >= 0) value = column.at(row);
+  return value;
+}
+/// The element `behind` columns further.
+template <class T>
+__device__ T load(const Column<const T>& column, int row, int behind) {
+  T value = T(0.f);
+  if (row >= 0) value = (&column.at(row))[behind];
+  return value;
+}
+template <class T, class R>
+__device__ void store(const Column<T>& column, int row, R value) {
+  if (row >= 0) column.at(row) = narrow<T>(value);
 }
 
-/// Rows that are stored as T, or as its compute type when `is_wide`.
-template <class T>
-__device__ void store(void* base, bool is_wide, int64_t index, Real<T> value) {
-  if (is_wide) {
-    static_cast<Real<T>*>(base)[index] = value;
-  } else {
-    static_cast<T*>(base)[index] = narrow<T>(value);
-  }
-}
+inline constexpr int kNoRow = -1;    // a pad: reads zeros, decays the state, writes nothing
+inline constexpr int kBehind = -2;   // behind the end of a piece: the state stays
 
 /// A run of positions [begin, end) of sequence `sequence`, in its slot.
 struct Piece {
@@ -138,11 +146,23 @@ __device__ inline Piece find_piece(const ScanCall& call, int64_t slot) {
   piece.first = index == 0;
   piece.used = piece.first || piece.begin < stop;
   piece.last = piece.used && piece.end == stop;
-  piece.first_chunk = call.chunk == 0
-                          ? 0
-                          : start / call.chunk + piece.sequence + index * (call.piece / call.chunk);
+  const int64_t chunk = call.chunk();
+  piece.first_chunk = start / chunk + piece.sequence + index * (call.piece / chunk);
   return piece;
 }
+
+/// Where position `position` of a piece reads its rows and writes them: by token or by position.
+struct RowFinder {
+  const int32_t* order;  // null: position p is token p
+  int end;
+  __device__ RowFinder(const ScanCall& call, const Piece& piece, int64_t b)
+      : order(call.tokens ? call.tokens + b * call.tokens_batch : nullptr),
+        end(static_cast<int>(piece.end)) {}
+  __device__ int operator()(int position, bool by_token) const {
+    if (position >= end) return kBehind;
+    return by_token && order ? order[position] : position;
+  }
+};
 
 /// Where a thread stands: its channel, its lane among the channel's, and the block's work.
 template <int kEach, int kLanes>
@@ -177,38 +197,40 @@ __device__ void store_states(R* row, const R (&value)[kEach], int first, int64_t
   }
 }
 
+/// As many values as one load or store moves.
+template <class R, int kCount>
+struct __align__(kCount * sizeof(R)) Pack {
+  R value[kCount];
+};
+template <class R, int kEach>
+using Vector = Pack<R, (kEach * sizeof(R) > 16 ? 16 / int{sizeof(R)} : kEach)>;
+
 /// kEach values that lie aligned and whole, in shared or global memory.
 template <int kEach, class R>
 __device__ void load_vector(R (&value)[kEach], const R* from) {
-  constexpr int kBytes = kEach * sizeof(R);
-  if constexpr (kBytes % 16 == 0) {
+  using V = Vector<R, kEach>;
+  constexpr int kCount = sizeof(V) / sizeof(R);
 #pragma unroll
-    for (int i = 0; i < kBytes / 16; ++i) {
-      reinterpret_cast<uint4*>(value)[i] = reinterpret_cast<const uint4*>(from)[i];
-    }
-  } else if constexpr (kBytes == 8) {
-    *reinterpret_cast<uint2*>(value) = *reinterpret_cast<const uint2*>(from);
-  } else {
-    value[0] = from[0];
+  for (int i = 0; i < kEach / kCount; ++i) {
+    const V pack = reinterpret_cast<const V*>(from)[i];
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) value[i * kCount + n] = pack.value[n];
   }
 }
 template <int kEach, class R>
 __device__ void store_vector(R* to, const R (&value)[kEach]) {
-  constexpr int kBytes = kEach * sizeof(R);
-  if constexpr (kBytes % 16 == 0) {
+  using V = Vector<R, kEach>;
+  constexpr int kCount = sizeof(V) / sizeof(R);
 #pragma unroll
-    for (int i = 0; i < kBytes / 16; ++i) {
-      reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(value)[i];
-    }
-  } else if constexpr (kBytes == 8) {
-    *reinterpret_cast<uint2*>(to) = *reinterpret_cast<const uint2*>(value);
-  } else {
-    to[0] = value[0];
+  for (int i = 0; i < kEach / kCount; ++i) {
+    V pack;
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) pack.value[n] = value[i * kCount + n];
+    reinterpret_cast<V*>(to)[i] = pack;
   }
 }
 
 inline constexpr unsigned kAllLanes = 0xffffffffu;
-inline constexpr int kNoToken = -1;
 
 /// Sums value[i] over the kLanes lanes of a channel, for eight steps i at once. Lane s keeps the
 /// sums of steps s, s + kLanes, ... in value[0], value[1], ...: each exchange halves what is left.
@@ -235,7 +257,8 @@ __device__ void sum_over_lanes(R (&value)[8], int state) {
   }
 }
 
-/// Calls `run` with a value of the element's type, or with one of the layouts of ScanCall::layout.
+/// Calls `run` with a value of the element's type, or with one of the layouts of ScanCall::layout
+/// that spread states over lanes.
 template <class Run>
 void for_element(Element element, const Run& run) {
   if (element == Element::kFloat) run(float());
@@ -250,9 +273,6 @@ struct FixedLayout {
 template <class Run>
 void for_layout(const StateLayout& layout, const Run& run) {
   const int states = layout.padded();
-  if (states == 1) run(FixedLayout<1, 1>());
-  if (states == 2) run(FixedLayout<2, 1>());
-  if (states == 4) run(FixedLayout<4, 1>());
   if (states == 8) run(FixedLayout<4, 2>());
   if (states == 16) run(FixedLayout<4, 4>());
   if (states == 32) run(FixedLayout<4, 8>());
@@ -265,6 +285,10 @@ inline const char* last_error() {
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
+
+/// The scan of at most four states; summary: only what chains pieces (scan_few_cuda.cu).
+void few_forward(const ScanCall& call, bool summary, cudaStream_t stream);
+void few_backward(const ScanCall& call, bool summary, cudaStream_t stream);
 
 /// The number of blocks, or 0 when there is nothing to do.
 inline int64_t block_count(const ScanCall& call) {

@@ -17,7 +17,7 @@ struct RowsView {
   void* data = nullptr;
   bool by_token = false;  // a row a token (pads have none), else a row a position
   int64_t batch = 0, branch = 0;
-  int32_t row = 0;
+  int32_t row = 0;  // fewer than 2^28: 4 GiB of the widest type
 };
 
 /// How the states of a channel are spread over a warp: `lanes` neighbouring lanes, `each` states a
@@ -34,18 +34,16 @@ inline constexpr int kThreads = kWarps * kWarp;
 
 /// Every array is dense unless it is a RowsView. R is float, or double when the rows are.
 struct ScanCall {
-  Element element = Element::kFloat;  // of every RowsView but those marked R
+  Element element = Element::kFloat;  // of every RowsView
   int64_t batch = 0, positions = 0, channels = 0, states = 0, sequences = 0, branches = 0;
   const int32_t* tokens = nullptr;   // null: position p is token p
   int64_t tokens_batch = 0;          // stride of tokens between samples, 0 when shared
   const int32_t* offsets = nullptr;  // [S + 1]
   const int32_t* branch = nullptr;   // [S]
   bool softplus = false;
-  int64_t piece = 0;     // positions of a piece, a multiple of `chunk`; 0: whole sequences
-  int64_t chunk = 0;     // positions between saved states, a multiple of kTile
+  int64_t piece = 0;  // positions of a piece, a multiple of chunk(); 0: whole sequences
 
   RowsView u, delta, B, C, y;
-  bool wide_y = false;                  // y is of type R
   const void* A = nullptr;              // R [K, D, N]
   const void* D = nullptr;              // R [K, D] or null
   const void* delta_bias = nullptr;     // R [K, D] or null
@@ -57,7 +55,6 @@ struct ScanCall {
 
   // the backward pass alone
   RowsView dy, du, ddelta;
-  bool wide_dy = false, wide_du = false, wide_ddelta = false;  // these rows are of type R
   const void* dfinal = nullptr;  // R [B, S, D, N] or null
   void* dinitial = nullptr;      // R [B, S, D, N] or null
   void* piece_grad = nullptr;    // R [B, slots, D, padded N]: gradient behind each piece, if cut
@@ -68,9 +65,13 @@ struct ScanCall {
   void* dC = nullptr;            // R [channel blocks, B, P, N]
 
   constexpr int64_t slots() const { return piece == 0 ? sequences : positions / piece + sequences; }
-  constexpr int64_t saved_slots() const { return positions / chunk + sequences; }
+  /// Positions between saved states: they take no more memory than u for N <= 16, 4 u for all N.
+  constexpr int64_t chunk() const;
+  constexpr int64_t saved_slots() const { return positions / chunk() + sequences; }
   constexpr StateLayout layout() const;
-  constexpr int64_t block_channels() const { return kThreads / layout().lanes; }
+  constexpr int64_t block_channels() const {
+    return layout().lanes == 1 ? kWarp : kThreads / layout().lanes;
+  }
   constexpr int64_t channel_blocks() const { return (channels + block_channels() - 1) / block_channels(); }
 };
 
@@ -84,6 +85,12 @@ constexpr StateLayout ScanCall::layout() const {
   if (states <= 64) return {8, 8};
   if (states <= 128) return {8, 16};
   return {8, 32};
+}
+
+constexpr int64_t ScanCall::chunk() const {
+  if (layout().lanes == 1) return kWarps * (states <= 2 ? 8 : 4);
+  const int tiles = layout().padded() / 16;
+  return kTile * (tiles < 1 ? 1 : tiles);
 }
 
 /// Launch on `stream` (a cudaStream_t). Return a CUDA error's text, or null.

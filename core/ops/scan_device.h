@@ -23,7 +23,7 @@ struct ScanOptions {
 };
 
 struct ScanForward {
-  at::Tensor y;            // [B, T, D] of u's dtype, or [B, P, D] of A's (kPositions)
+  at::Tensor y;            // [B, T, D] of u's dtype, or [B, P, D] (kPositions) of a type of the device
   at::Tensor final_state;  // [B, S, D, N] if wanted
   at::Tensor states;       // the device's own, for its backward pass; undefined unless kept
   at::Tensor steps;        // the same; may be undefined
@@ -33,10 +33,10 @@ struct ScanGradients {
   at::Tensor u, delta, A, B, C, D, delta_bias, initial_state;  // undefined where the operand is
 };
 
-/// Gradient rows lie by token when each token has one row to itself, else by position, wide, until
-/// they are summed over the visits.
+/// Gradient rows lie by token when each token has one row to itself, else by position, as `pending`
+/// type, until they are summed over the visits.
 struct GradientRows {
-  GradientRows(const at::Tensor& like, const ScanOptions& options, at::ScalarType wide);
+  GradientRows(const at::Tensor& like, const ScanOptions& options, at::ScalarType pending_type);
   at::Tensor rows;
   bool by_token, pending;
 };

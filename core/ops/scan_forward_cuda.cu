@@ -1,5 +1,4 @@
-// The forward pass of the selective scan on CUDA: a warp walks time with its channels' states in
-// registers; no prefix scan, no copy of any row.
+// The forward pass of the selective scan on CUDA for more than four states: a warp walks time with its channels' states in registers; no prefix scan, no copy of any row.
 //
 // A block stands for kThreads / lanes neighbouring channels of one piece. Per tile, each thread reads
 // u and delta of its own (channel, step) elements, coalesced along the channels, and turns them into
@@ -15,31 +14,31 @@ enum class Pass {
   kSummary,  // only the state that a piece makes from zero, and its sum of dt
 };
 
-/// How a tile's elements are spread: thread (channel c, state lane s) owns steps s, s + lanes, ...
+/// How a tile's elements are spread: thread (channel c, state lane s) owns steps s, s + owners, ...
 template <int kLanes>
-struct Tile {
-  static constexpr int kSteps = kLanes == 1 ? 8 : kTile;
+struct Owned {
   static constexpr int kOwners = kLanes < 8 ? kLanes : 8;  // lanes that own elements
-  static constexpr int kOwned = kSteps / kOwners;
-  static __device__ int step(int i, int state) { return i * kOwners + state; }
+  static constexpr int kCount = kTile / kOwners;
+  static __device__ int step(int i, int state) { return i * kOwners + state % kOwners; }
 };
 
-/// Rows of B and C of one tile on their way from memory to shared memory, and the tokens behind it.
-template <class T, int kSteps, int kStates>
+/// Rows of B and C of one tile on their way from memory to shared memory.
+template <class T, int kStates>
 struct StateRows {
-  static constexpr int kCount = (kSteps * kStates + kThreads - 1) / kThreads;
+  static constexpr int kCount = (kTile * kStates + kThreads - 1) / kThreads;
   T b[kCount], c[kCount];
 
+  // a thread's state is the same in every row, unless a row is longer than the block
+  static __device__ int state() { return threadIdx.x % kStates; }
   __device__ void request(const Column<const T>& from_b, const Column<const T>& from_c,
-                          const int* token, int64_t first, int count, int64_t states) {
+                          const int* rows, int states) {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      const int at = threadIdx.x + i * kThreads, step = at / kStates, n = at % kStates;
-      b[i] = c[i] = zero<T>();
-      if (step >= count || n >= states) continue;
-      const int position = static_cast<int>(first) + step;
-      if (const T* row = from_b.at(position, token[step])) b[i] = row[n];
-      if (const T* row = from_c.at(position, token[step])) c[i] = row[n];
+      const int step = (threadIdx.x + i * kThreads) / kStates % kTile;
+      const int behind = i * kThreads % kStates;
+      const int row = state() + behind < states ? rows[step] : kNoRow;
+      b[i] = load(from_b, row, behind);
+      c[i] = load(from_c, row, behind);
     }
   }
   template <class R>
@@ -47,7 +46,7 @@ struct StateRows {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int at = threadIdx.x + i * kThreads;
-      if (kSteps * kStates % kThreads != 0 && at >= kSteps * kStates) continue;
+      if (kTile * kStates % kThreads != 0 && at >= kTile * kStates) continue;
       tile_b[at] = wide(b[i]);
       tile_c[at] = wide(c[i]);
     }
@@ -55,25 +54,28 @@ struct StateRows {
 };
 
 template <class T, int kEach, int kLanes, Pass kPass>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const ScanCall call) {
+__global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && kEach == 4 ? 6 : 3)
+    forward_kernel(const ScanCall call) {
   using R = Real<T>;
-  using Steps = Tile<kLanes>;
-  constexpr int kSteps = Steps::kSteps, kOwned = Steps::kOwned, kStates = kEach * kLanes;
+  using Steps = Owned<kLanes>;
+  constexpr int kOwned = Steps::kCount, kOwners = Steps::kOwners, kStates = kEach * kLanes;
   extern __shared__ __align__(16) unsigned char memory[];
-  R* const rows = reinterpret_cast<R*>(memory);  // [2][B, C][kSteps][kStates]
-  __shared__ int tokens[3][kSteps];
+  R* const shared = reinterpret_cast<R*>(memory);  // [2][B, C][kTile][kStates]
+  __shared__ int rows[3][2][kTile];                // of tiles t, t + 1, t + 2: read, written
 
   const Place<kEach, kLanes> at(call);
   const Piece piece = find_piece(call, at.slot);
   if (!piece.used) return;
   const int64_t b = at.b, k = call.branch[piece.sequence];
   const bool active = at.channel < call.channels;
+  const bool writes = active && at.state < kOwners;
   const int64_t d = active ? at.channel : 0;
-  const bool owner = active && at.state < Steps::kOwners;
   const Column<const T> u(call.u, b, k, d), delta(call.delta, b, k, d);
-  const Column<const T> B(call.B, b, k, 0), C(call.C, b, k, 0);
+  using States = StateRows<T, kStates>;
+  const Column<const T> B(call.B, b, k, States::state()), C(call.C, b, k, States::state());
+  const Column<T> y(call.y, b, k, d);
+  const RowFinder row_of(call, piece, b);
   const int first_state = at.state * kEach;
-  const int32_t* const order = call.tokens ? call.tokens + b * call.tokens_batch : nullptr;
 
   const int64_t channel = k * call.channels + d;
   const int64_t slot_state = ((b * call.slots() + at.slot) * call.channels + d) * kStates;
@@ -103,68 +105,69 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const ScanCall call) 
                        first_state
                  : nullptr;
 
-  const auto token_of = [&](int64_t tile) -> int {
-    const int64_t position = piece.begin + tile * kSteps + threadIdx.x;
-    if (position >= piece.end) return kNoToken;
-    return order ? order[position] : static_cast<int>(position);
+  const bool finds = threadIdx.x < 2 * kTile, finds_read = threadIdx.x < kTile;
+  const bool by_token = finds_read ? call.u.by_token : call.y.by_token;
+  const auto find = [&](int tile) {
+    return row_of(static_cast<int>(piece.begin) + tile * kTile + threadIdx.x % kTile, by_token);
   };
   T raw_u[kOwned], raw_delta[kOwned];
-  StateRows<T, kSteps, kStates> state_rows;
-  const auto request = [&](int64_t first, const int* token) {
-    const int count = static_cast<int>(min(int64_t{kSteps}, piece.end - first));
+  States state_rows;
+  const auto request = [&](const int* from) {
 #pragma unroll
     for (int i = 0; i < kOwned; ++i) {
-      const int step = Steps::step(i, at.state), position = static_cast<int>(first) + step;
-      raw_u[i] = raw_delta[i] = zero<T>();
-      if (!owner || step >= count) continue;
-      if (const T* row = u.at(position, token[step])) raw_u[i] = *row;
-      if (const T* row = delta.at(position, token[step])) raw_delta[i] = *row;
+      const int row = from[Steps::step(i, at.state)];
+      raw_u[i] = load(u, row);
+      raw_delta[i] = load(delta, row);
     }
-    state_rows.request(B, C, token, first, count, call.states);
+    state_rows.request(B, C, from, static_cast<int>(call.states));
   };
 
-  if (threadIdx.x < kSteps) {
-    tokens[0][threadIdx.x] = token_of(0);
-    tokens[1][threadIdx.x] = token_of(1);
+  if (finds) {
+    (&rows[0][0][0])[threadIdx.x] = find(0);
+    (&rows[1][0][0])[threadIdx.x] = find(1);
   }
   __syncthreads();
-  request(piece.begin, tokens[0]);
+  request(rows[0][0]);
 
-  int64_t tile = 0;
-  for (int64_t first = piece.begin; first < piece.end; first += kSteps, ++tile) {
-    const int count = static_cast<int>(min(int64_t{kSteps}, piece.end - first));
-    R* const tile_b = rows + (tile & 1) * 2 * kSteps * kStates;
-    R* const tile_c = tile_b + kSteps * kStates;
+  const int tiles = static_cast<int>((piece.end - piece.begin + kTile - 1) / kTile);
+  constexpr int kTilesAChunk = kStates < 32 ? 1 : kStates / 16;
+  int now = 0;  // tile % 3
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int next = now == 2 ? 0 : now + 1, ahead = next == 2 ? 0 : next + 1;
+    const int* const read = rows[now][0];
+    const int* const written = rows[now][1];
+    R* const tile_b = shared + (tile & 1) * 2 * kTile * kStates;
+    R* const tile_c = tile_b + kTile * kStates;
     state_rows.put(tile_b, tile_c);
     R dt[kOwned], dtu[kOwned], passed[kOwned];
 #pragma unroll
     for (int i = 0; i < kOwned; ++i) {
-      const R x = wide(raw_delta[i]) + bias;
+      const R x = wide(raw_delta[i]) + bias, value = wide(raw_u[i]);
       dt[i] = call.softplus ? softplus(x) : x;
-      if (Steps::step(i, at.state) >= count) dt[i] = 0;  // the state stays
-      const R value = wide(raw_u[i]);
+      if (read[Steps::step(i, at.state)] == kBehind) dt[i] = 0;
       dtu[i] = dt[i] * value;
       passed[i] = skip * value;
       if (kPass == Pass::kSummary) step_sum += dt[i];
     }
-    const int ahead = threadIdx.x < kSteps ? token_of(tile + 2) : 0;
-    const int* const token = tokens[tile % 3];
-    __syncthreads();  // this tile's B and C, and the next one's tokens, are there
-    if (first + kSteps < piece.end) request(first + kSteps, tokens[(tile + 1) % 3]);
-    if (saved && (first - piece.begin) % call.chunk == 0) {
+    const int found = finds ? find(tile + 2) : 0;
+    __syncthreads();  // this tile's B and C, and the next one's rows, are there
+    if (tile + 1 < tiles) request(rows[next][0]);
+    if (saved && tile % kTilesAChunk == 0) {
       if (active) store_vector(saved, h);
       saved += saved_stride;
     }
 
 #pragma unroll
-    for (int half = 0; half < kSteps; half += 8) {
-      if (half >= count) break;
-      R y[8];
+    for (int half = 0; half < kTile; half += 8) {
+      R sums[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        const int step = half + i, held = step / Steps::kOwners;
-        const R step_dt = kLanes == 1 ? dt[held] : __shfl_sync(kAllLanes, dt[held], step % Steps::kOwners, kLanes);
-        const R step_dtu = kLanes == 1 ? dtu[held] : __shfl_sync(kAllLanes, dtu[held], step % Steps::kOwners, kLanes);
+        const int step = half + i, held = step / kOwners, owner = step % kOwners;
+        R step_dt = dt[held], step_dtu = dtu[held];
+        if (kLanes > 1) {
+          step_dt = __shfl_sync(kAllLanes, step_dt, owner, kLanes);
+          step_dtu = __shfl_sync(kAllLanes, step_dtu, owner, kLanes);
+        }
         R row_b[kEach], row_c[kEach];
         load_vector(row_b, tile_b + step * kStates + first_state);
         if (kPass == Pass::kWhole) load_vector(row_c, tile_c + step * kStates + first_state);
@@ -174,28 +177,26 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const ScanCall call) 
           h[n] = exp2_fast(step_dt * A[n]) * h[n] + step_dtu * row_b[n];
           if (kPass == Pass::kWhole) sum += h[n] * row_c[n];
         }
-        y[i] = sum;
+        sums[i] = sum;
       }
       if (kPass == Pass::kSummary) continue;
-      sum_over_lanes<kLanes>(y, at.state);
+      sum_over_lanes<kLanes>(sums, at.state);
 #pragma unroll
-      for (int q = 0; q < 8 / Steps::kOwners; ++q) {
-        const int i = half / Steps::kOwners + q, step = Steps::step(i, at.state);
-        if (!owner || step >= count) continue;
-        const int row = call.y.by_token ? token[step] : static_cast<int>(first) + step;
-        if (row < 0) continue;
-        store<T>(call.y.data, call.wide_y,
-                 b * call.y.batch + k * call.y.branch + int64_t{row} * call.y.row + d,
-                 y[q] + passed[i]);
+      for (int q = 0; q < 8 / kOwners; ++q) {
+        const int i = half / kOwners + q;
+        if (writes) store(y, written[Steps::step(i, at.state)], sums[q] + passed[i]);
       }
     }
-    if (threadIdx.x < kSteps) tokens[(tile + 2) % 3][threadIdx.x] = ahead;
+    if (finds) (&rows[ahead][0][0])[threadIdx.x] = found;
+    now = next;
   }
 
-  if (!active) return;
   if (kPass == Pass::kSummary) {
 #pragma unroll
-    for (int m = 1; m < kLanes; m *= 2) step_sum += __shfl_xor_sync(kAllLanes, step_sum, m);
+    for (int m = 1; m < kOwners; m *= 2) step_sum += __shfl_xor_sync(kAllLanes, step_sum, m);
+  }
+  if (!active) return;
+  if (kPass == Pass::kSummary) {
     store_vector(static_cast<R*>(call.piece_state) + slot_state + first_state, h);
     if (at.state == 0) {
       static_cast<R*>(call.piece_step)[(b * call.slots() + at.slot) * call.channels + d] = step_sum;
@@ -213,14 +214,15 @@ __global__ void chain_kernel(const ScanCall call, int padded) {
   if (x >= width) return;
   const int64_t s = blockIdx.y, b = blockIdx.z, d = x / padded, n = x % padded;
   const bool real = n < call.states;
-  const R A = real ? static_cast<const R*>(call.A)[(call.branch[s] * call.channels + d) * call.states + n] *
-                         static_cast<R>(kLog2e)
+  const int64_t channel = call.branch[s] * call.channels + d;
+  const R A = real ? static_cast<const R*>(call.A)[channel * call.states + n] * static_cast<R>(kLog2e)
                    : R(0);
   const int64_t start = call.offsets[s], stop = call.offsets[s + 1];
   int64_t slot = b * call.slots() + start / call.piece + s;
   R h = 0;
   if (real && call.initial_state) {
-    h = static_cast<const R*>(call.initial_state)[((b * call.sequences + s) * call.channels + d) * call.states + n];
+    const int64_t state = (b * call.sequences + s) * call.channels + d;
+    h = static_cast<const R*>(call.initial_state)[state * call.states + n];
   }
   auto* states = static_cast<R*>(call.piece_state);
   const auto* steps = static_cast<const R*>(call.piece_step);
@@ -233,7 +235,7 @@ __global__ void chain_kernel(const ScanCall call, int padded) {
 
 template <class T, int kEach, int kLanes, Pass kPass>
 void launch(const ScanCall& call, cudaStream_t stream) {
-  constexpr int kBytes = 4 * Tile<kLanes>::kSteps * kEach * kLanes * sizeof(Real<T>);
+  constexpr int kBytes = 4 * kTile * kEach * kLanes * sizeof(Real<T>);
   const auto kernel = forward_kernel<T, kEach, kLanes, kPass>;
   if (kBytes > 40 * 1024) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
@@ -242,15 +244,22 @@ void launch(const ScanCall& call, cudaStream_t stream) {
 }
 
 template <class T, int kEach, int kLanes>
-void run(const ScanCall& call, cudaStream_t stream) {
-  if (call.piece != 0) {
+void run(const ScanCall& call, bool summary, cudaStream_t stream) {
+  if (summary) {
     launch<T, kEach, kLanes, Pass::kSummary>(call, stream);
-    const int64_t width = call.channels * kEach * kLanes;
-    const dim3 grid(static_cast<unsigned>((width + 255) / 256),
-                    static_cast<unsigned>(call.sequences), static_cast<unsigned>(call.batch));
-    chain_kernel<Real<T>><<<grid, 256, 0, stream>>>(call, kEach * kLanes);
+  } else {
+    launch<T, kEach, kLanes, Pass::kWhole>(call, stream);
   }
-  launch<T, kEach, kLanes, Pass::kWhole>(call, stream);
+}
+
+void run(const ScanCall& call, bool summary, cudaStream_t stream) {
+  if (call.layout().lanes == 1) return few_forward(call, summary, stream);
+  for_element(call.element, [&](auto like) {
+    for_layout(call.layout(), [&](auto layout) {
+      using L = decltype(layout);
+      run<decltype(like), L::kEach, L::kLanes>(call, summary, stream);
+    });
+  });
 }
 
 }  // namespace
@@ -258,13 +267,18 @@ void run(const ScanCall& call, cudaStream_t stream) {
 const char* scan_forward(const ScanCall& call, void* stream) {
   if (block_count(call) == 0) return nullptr;
   const auto queue = static_cast<cudaStream_t>(stream);
-  for_element(call.element, [&](auto like) {
-    using T = decltype(like);
-    for_layout(call.layout(), [&](auto layout) {
-      using L = decltype(layout);
-      run<T, L::kEach, L::kLanes>(call, queue);
-    });
-  });
+  if (call.piece != 0) {
+    run(call, /*summary=*/true, queue);
+    const int padded = call.layout().padded();
+    const dim3 grid(static_cast<unsigned>((call.channels * padded + 255) / 256),
+                    static_cast<unsigned>(call.sequences), static_cast<unsigned>(call.batch));
+    if (call.element == Element::kDouble) {
+      chain_kernel<double><<<grid, 256, 0, queue>>>(call, padded);
+    } else {
+      chain_kernel<float><<<grid, 256, 0, queue>>>(call, padded);
+    }
+  }
+  run(call, /*summary=*/false, queue);
   return last_error();
 }
 

@@ -64,7 +64,7 @@ struct Scan : torch::autograd::Function<Scan> {
       const bool by_position = options.output == ScanOutput::kPositions;
       const int64_t rows = by_position ? options.order.num_positions() : options.order.num_tokens;
       grads[0] = at::zeros({args.u.size(0), rows, args.u.size(2)},
-                           by_position ? args.A.options() : args.u.options());
+                           by_position && args.u.is_cpu() ? args.A.options() : args.u.options());
     }
     ScanForward passed;
     passed.states = saved[8];
@@ -89,13 +89,14 @@ bool needs_gradients(const SelectiveScanArgs& args) {
 
 }  // namespace
 
-GradientRows::GradientRows(const at::Tensor& like, const ScanOptions& options, at::ScalarType wide)
+GradientRows::GradientRows(const at::Tensor& like, const ScanOptions& options,
+                           at::ScalarType pending_type)
     : by_token(options.rows == Rows::kToken && options.order.num_visits() == 1),
       pending(options.rows == Rows::kToken && !by_token) {
   const bool all_written = options.rows == Rows::kPosition || options.order.identity;
   if (pending) {
     rows = at::empty({like.size(0), options.order.num_positions(), like.size(-1)},
-                     like.options().dtype(wide));
+                     like.options().dtype(pending_type));
   } else {
     rows = all_written ? at::empty(like.sizes(), like.options())
                        : at::zeros(like.sizes(), like.options());

@@ -1,6 +1,5 @@
 // The selective scan on CUDA: tensors as the kernels' plain memory, and the sums that follow.
 #include <algorithm>
-#include <limits>
 
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
@@ -13,6 +12,7 @@
 namespace serpentine::cuda {
 namespace {
 
+constexpr int64_t kLongestRow = int64_t{1} << 28;  // elements; see RowsView
 constexpr int64_t kLeastPiece = 256;   // positions; a shorter piece costs more than it spreads
 constexpr int64_t kWarpsWanted = 12;   // of a multiprocessor
 
@@ -33,10 +33,10 @@ Element element_of(at::ScalarType type) {
   }
 }
 
-/// Dense in the last axis, and with a row stride that 32 bits hold.
+/// Dense in the last axis, and with a row stride that 32 bits hold in bytes.
 at::Tensor with_dense_rows(const at::Tensor& rows) {
   const bool dense = rows.stride(-1) == 1 || rows.size(-1) == 1;
-  return dense && rows.stride(1) <= std::numeric_limits<int32_t>::max() ? rows : rows.contiguous();
+  return dense && rows.stride(1) < kLongestRow ? rows : rows.contiguous();
 }
 
 RowsView view_rows(const at::Tensor& rows, bool by_token) {
@@ -66,7 +66,6 @@ struct Plan {
     call.offsets = order.offsets.const_data_ptr<int32_t>();
     call.branch = order.branch.const_data_ptr<int32_t>();
     call.softplus = args.delta_softplus;
-    call.chunk = kTile * std::max(1, call.layout().padded() / 16);
     call.piece = piece_length();
     call.u = view_rows(keep(with_dense_rows(args.u)), by_token);
     call.delta = view_rows(keep(with_dense_rows(args.delta)), by_token);
@@ -102,7 +101,7 @@ struct Plan {
     const int64_t length = call.positions / call.sequences, pieces = wanted / warps;
     if (pieces < 4 || length < 2 * kLeastPiece) return 0;
     const int64_t piece = std::max(kLeastPiece, (length + pieces - 1) / pieces);
-    return (piece + call.chunk - 1) / call.chunk * call.chunk;
+    return (piece + call.chunk() - 1) / call.chunk() * call.chunk();
   }
 
   ScanCall call;
@@ -192,8 +191,7 @@ ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& optio
     const std::vector<int64_t> shape = {call.batch, order.num_tokens, call.channels};
     rows = order.identity ? at::empty(shape, type) : at::zeros(shape, type);
   } else {
-    rows = at::empty({call.batch, call.positions, call.channels}, plan.wide);
-    call.wide_y = true;
+    rows = at::empty({call.batch, call.positions, call.channels}, args.u.options());
   }
   call.y = view_rows(rows, options.output == ScanOutput::kDirect);
   if (options.want_final_state) {
@@ -225,10 +223,8 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
   const c10::cuda::CUDAGuard guard(args.u.device());
   Plan plan(args, options.order, options.rows);
   ScanCall& call = plan.call;
-  const at::ScalarType wide = args.A.scalar_type();
   const at::Tensor dy = with_dense_rows(output_gradient(grad_y, options));
   call.dy = view_rows(dy, options.output != ScanOutput::kPositions);
-  call.wide_dy = dy.scalar_type() == wide;
   call.dfinal = plan.dense(grad_state);
   call.saved = kept.states.mutable_data_ptr();
   if (call.piece != 0) {
@@ -236,11 +232,9 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
     call.piece_grad = plan.slot_states();
   }
 
-  const GradientRows du(args.u, options, wide), ddelta(args.delta, options, wide);
+  const GradientRows du(args.u, options, plan.type), ddelta(args.delta, options, plan.type);
   call.du = view_rows(du.rows, du.by_token);
   call.ddelta = view_rows(ddelta.rows, ddelta.by_token);
-  call.wide_du = du.rows.scalar_type() == wide;
-  call.wide_ddelta = ddelta.rows.scalar_type() == wide;
   const int64_t blocks = call.channel_blocks();
   const at::Tensor dB = at::empty({blocks, call.batch, call.positions, call.states}, plan.wide);
   const at::Tensor dC = at::empty_like(dB);

@@ -108,7 +108,7 @@ class Scan:
 
     def through(self, tokens, offsets, branch, num_tokens, rows="token"):
         made = torch.ops.serpentine.make_order(tokens, offsets, branch, num_tokens)
-        self.kwargs = dict(zip(("tokens", "offsets", "branch", "visits"), made), rows=rows)
+        self.kwargs = dict(zip(("tokens", "offsets", "branch", "visits", "complete"), made), rows=rows)
         return self
 
 

@@ -71,6 +71,24 @@ void check_offsets(const std::vector<int64_t>& offsets, int64_t positions) {
                    "offsets must not decrease, got ", offsets);
 }
 
+/// Whether every branch visits every token once. Waits for a GPU.
+bool is_complete(const ScanOrder& order) {
+  const int64_t tokens = order.num_tokens, branches = order.num_branches;
+  if (order.num_positions() != branches * tokens) return false;
+  if (order.num_visits() != branches || !(order.tokens >= 0).all().item<bool>()) return false;
+  if (tokens == 0) return true;
+
+  // V = K and P = K T: it is left to see that visit v lies in branch v
+  const at::Tensor ends = at::arange(1, branches + 1, order.visits.options()) * tokens;
+  const at::Tensor visits = order.visits;
+  if (!((visits >= ends - tokens).logical_and(visits < ends)).all().item<bool>()) return false;
+  const std::vector<int64_t> offsets = on_host(order.offsets), branch = on_host(order.branch);
+  for (size_t s = 0; s < branch.size(); ++s) {  // branch k owns the positions from k T on
+    if (offsets[s] < branch[s] * tokens || offsets[s + 1] > (branch[s] + 1) * tokens) return false;
+  }
+  return true;
+}
+
 int64_t count_branches(const std::vector<int64_t>& branch) {
   int64_t next = 0;
   for (const int64_t b : branch) {
@@ -113,6 +131,8 @@ ScanOrder make_order(at::Tensor tokens, at::Tensor offsets, at::Tensor branch, i
   check_offsets(on_host(offsets), order.num_positions());
   order.num_branches = count_branches(on_host(branch));
   order.visits = derive_visits(order.tokens, num_tokens, num_visits);
+  // an order made on a GPU with a known V is not waited for
+  order.complete = (order.tokens.is_cpu() || num_visits < 0) && is_complete(order);
   return order;
 }
 
@@ -131,7 +151,7 @@ ScanOrder ragged_order(at::Tensor offsets) {
   order.tokens = at::arange(order.num_tokens, order.offsets.options());
   order.branch = at::zeros({offsets.size(0) - 1}, order.offsets.options());
   order.visits = order.tokens.unsqueeze(-1);
-  order.identity = true;
+  order.identity = order.complete = true;
   return order;
 }
 
@@ -173,7 +193,8 @@ ScanOrder stack(at::ArrayRef<ScanOrder> parts) {
   result.branch = at::cat(branch).to(at::kInt);
   result.num_tokens = parts[0].num_tokens;
   result.num_branches = branches;
-  result.visits = derive_visits(result.tokens, result.num_tokens, -1);
+  result.complete = std::all_of(parts.begin(), parts.end(), [](const auto& p) { return p.complete; });
+  result.visits = derive_visits(result.tokens, result.num_tokens, result.complete ? branches : -1);
   return result;
 }
 

@@ -24,6 +24,7 @@ struct ScanOrder {
   int64_t num_tokens = 0;  // T
   int64_t num_branches = 1;  // K
   bool identity = false;     // position p is token p: kernels skip the index load
+  bool complete = false;     // every branch visits every token once: visit v is branch v's, no pads
 
   int64_t num_positions() const { return tokens.size(-1); }  // P
   int64_t num_sequences() const { return branch.size(0); }   // S

@@ -34,9 +34,9 @@ Merge parse_merge(std::string_view name) {
   return name == "sum" ? Merge::kSum : name == "mean" ? Merge::kMean : Merge::kConcat;
 }
 
-using OrderTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using OrderParts = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, bool>;
 
-OrderTensors order_tensors(const at::Tensor& tokens, const OptionalTensor& offsets,
+OrderParts order_parts(const at::Tensor& tokens, const OptionalTensor& offsets,
                            const OptionalTensor& branch, int64_t num_tokens) {
   const at::TensorOptions ints = tokens.options().dtype(at::kInt);
   const int64_t positions = tokens.size(-1);
@@ -44,14 +44,14 @@ OrderTensors order_tensors(const at::Tensor& tokens, const OptionalTensor& offse
       offsets ? *offsets : at::arange(0, positions + 1, std::max<int64_t>(positions, 1), ints);
   const at::Tensor branches = branch ? *branch : at::zeros({starts.size(0) - 1}, ints);
   const ScanOrder order = make_order(tokens, starts, branches, num_tokens);
-  return {order.tokens, order.offsets, order.branch, order.visits};
+  return {order.tokens, order.offsets, order.branch, order.visits, order.complete};
 }
 
 // Without tokens, the identity over u's rows; offsets and branch default to one sequence. With
-// visits, the four are taken as serpentine::make_order gave them, and nothing is derived again.
+// visits, the five are taken as serpentine::make_order gave them, and nothing is derived again.
 ScanOrder order_of(const at::Tensor& u, int64_t num_branches, const OptionalTensor& tokens,
                    const OptionalTensor& offsets, const OptionalTensor& branch,
-                   const OptionalTensor& visits, std::optional<int64_t> num_tokens) {
+                   const OptionalTensor& visits, bool complete, std::optional<int64_t> num_tokens) {
   TORCH_CHECK(u.dim() == 3, "selective_scan: u must be [B, T, D] or [B, P, D], got ", u.sizes());
   if (!tokens) {
     TORCH_CHECK(!branch && !visits, "selective_scan: branch and visits need tokens");
@@ -69,9 +69,10 @@ ScanOrder order_of(const at::Tensor& u, int64_t num_branches, const OptionalTens
   if (visits) {
     TORCH_CHECK(offsets && branch, "selective_scan: visits need offsets and branch");
     order = {*tokens, *offsets, *branch, *visits};
+    order.complete = complete;
   } else {
-    std::tie(order.tokens, order.offsets, order.branch, order.visits) =
-        order_tensors(*tokens, offsets, branch, num_tokens.value_or(u.size(1)));
+    std::tie(order.tokens, order.offsets, order.branch, order.visits, order.complete) =
+        order_parts(*tokens, offsets, branch, num_tokens.value_or(u.size(1)));
   }
   order.num_tokens = order.visits.size(-2);
   order.num_branches = num_branches;
@@ -83,7 +84,7 @@ std::tuple<at::Tensor, at::Tensor> scan(
     const at::Tensor& C, const OptionalTensor& D, const OptionalTensor& delta_bias,
     const OptionalTensor& initial_state, bool delta_softplus, const OptionalTensor& tokens,
     const OptionalTensor& offsets, const OptionalTensor& branch, const OptionalTensor& visits,
-    std::optional<int64_t> num_tokens, std::string_view rows, std::string_view merge,
+    bool complete, std::optional<int64_t> num_tokens, std::string_view rows, std::string_view merge,
     bool return_final_state) {
   SelectiveScanArgs args;
   args.u = u;
@@ -95,7 +96,7 @@ std::tuple<at::Tensor, at::Tensor> scan(
   args.delta_bias = or_undefined(delta_bias);
   args.initial_state = or_undefined(initial_state);
   args.delta_softplus = delta_softplus;
-  const ScanOrder order = order_of(u, A.size(0), tokens, offsets, branch, visits, num_tokens);
+  const ScanOrder order = order_of(u, A.size(0), tokens, offsets, branch, visits, complete, num_tokens);
   SelectiveScanResult result =
       selective_scan(args, order, parse_rows(rows), parse_merge(merge), return_final_state);
   return {result.y, result.final_state};
@@ -142,12 +143,13 @@ TORCH_LIBRARY(serpentine, library) {
       "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D=None, "
       "Tensor? delta_bias=None, Tensor? initial_state=None, bool delta_softplus=True, *, "
       "Tensor? tokens=None, Tensor? offsets=None, Tensor? branch=None, Tensor? visits=None, "
+      "bool complete=False, "
       "int? num_tokens=None, str rows='token', str merge='sum', bool return_final_state=False) -> (Tensor, Tensor)",
       &serpentine::scan);
   library.def(
       "make_order(Tensor tokens, Tensor? offsets, Tensor? branch, int num_tokens) -> "
-      "(Tensor, Tensor, Tensor, Tensor)",
-      &serpentine::order_tensors);
+      "(Tensor tokens, Tensor offsets, Tensor branch, Tensor visits, bool complete)",
+      &serpentine::order_parts);
   library.def(
       "selective_scan_fn(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D=None, "
       "Tensor? z=None, Tensor? delta_bias=None, bool delta_softplus=False, "

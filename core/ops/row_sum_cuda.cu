@@ -33,18 +33,50 @@ __global__ void row_kernel(const RowSum sum) {
   const int64_t group = sum.batch * sum.positions * sum.width;
   Real<From> total = 0;
   int found = 0;
-  for (int64_t v = 0; v < sum.num_visits; ++v) {
+  const bool one = sum.branches > 1 && sum.complete;
+  for (int64_t v = one ? k : 0; v < (one ? k + 1 : sum.num_visits); ++v) {
     const int64_t p = visits ? visits[v] : t;
     if (p < 0) continue;
     ++found;
-    if (sum.offsets && branch_of(sum, p) != k) continue;
+    if (sum.branches > 1 && !one && branch_of(sum, p) != k) continue;
+#pragma unroll 4
     for (int64_t g = 0; g < sum.groups; ++g) total += wide(parts[g * group + p * sum.width]);
   }
   if (sum.mean && found > 1) total /= found;
   static_cast<To*>(sum.out)[i] = narrow<To>(total);
 }
 
-constexpr int kColumns = 32, kRows = 8;
+constexpr int kColumns = 32, kRows = 8, kVector = 4;
+
+/// Wide rows over their visits: a warp a row, four values a lane at once.
+template <class T>
+__global__ void visit_kernel(const RowSum sum) {
+  const int64_t row = blockIdx.x * int64_t{kRows} + threadIdx.y;
+  if (row >= sum.batch * sum.tokens) return;
+  const int64_t b = row / sum.tokens, t = row % sum.tokens;
+  const int32_t* visits = sum.visits + b * sum.visits_batch + t * sum.num_visits;
+  const auto* parts = static_cast<const T*>(sum.parts) + b * sum.positions * sum.width;
+  auto* out = static_cast<T*>(sum.out) + row * sum.width;
+  for (int64_t x = threadIdx.x * kVector; x < sum.width; x += kWarp * kVector) {
+    Real<T> total[kVector] = {};
+    int found = 0;
+#pragma unroll 4
+    for (int64_t v = 0; v < sum.num_visits; ++v) {
+      const int64_t p = visits[v];
+      if (p < 0) continue;
+      ++found;
+      const auto term = *reinterpret_cast<const Pack<T, kVector>*>(parts + p * sum.width + x);
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) total[i] += wide(term.value[i]);
+    }
+    Pack<T, kVector> result;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      result.value[i] = narrow<T>(sum.mean && found > 1 ? total[i] / found : total[i]);
+    }
+    *reinterpret_cast<Pack<T, kVector>*>(out + x) = result;
+  }
+}
 
 /// A block adds 32 columns; its eight rows take every eighth part, then the eight are added.
 template <class R>
@@ -85,8 +117,17 @@ __global__ void slot_kernel(const ScanCall call, const SlotSum sum) {
 const char* sum_rows(const RowSum& sum, void* stream) {
   const int64_t count = sum.batch * sum.tokens * sum.branches * sum.width;
   if (count == 0) return nullptr;
-  const auto blocks = static_cast<unsigned>((count + kBlock - 1) / kBlock);
   const auto queue = static_cast<cudaStream_t>(stream);
+  if (sum.visits && sum.groups == 1 && sum.branches == 1 && sum.width % kVector == 0 &&
+      sum.from == sum.to) {
+    const auto rows = static_cast<unsigned>((sum.batch * sum.tokens + kRows - 1) / kRows);
+    for_element(sum.from, [&](auto like) {
+      using T = decltype(like);
+      visit_kernel<T><<<rows, dim3(kWarp, kRows), 0, queue>>>(sum);
+    });
+    return last_error();
+  }
+  const auto blocks = static_cast<unsigned>((count + kBlock - 1) / kBlock);
   for_element(sum.from, [&](auto from) {
     for_element(sum.to, [&](auto to) {
       row_kernel<decltype(from), decltype(to)><<<blocks, kBlock, 0, queue>>>(sum);

@@ -109,6 +109,7 @@ struct RowSum {
   const int32_t* offsets = nullptr;  // [S + 1], to find a position's branch; null: one branch
   const int32_t* branch = nullptr;   // [S]
   int64_t sequences = 0, branches = 1;
+  bool complete = false;             // visit v is branch v's: ScanOrder::complete
   bool mean = false;                 // divide by the number of visits
 };
 const char* sum_rows(const RowSum& sum, void* stream);

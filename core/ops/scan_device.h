@@ -33,10 +33,11 @@ struct ScanGradients {
   at::Tensor u, delta, A, B, C, D, delta_bias, initial_state;  // undefined where the operand is
 };
 
-/// Gradient rows lie by token when each token has one row to itself, else by position, as `pending`
-/// type, until they are summed over the visits.
+/// Gradient rows lie by token when each visit has one row to itself, else by position, as
+/// `pending_type`, until they are summed over the visits. by_branch: a token has one row a branch.
 struct GradientRows {
-  GradientRows(const at::Tensor& like, const ScanOptions& options, at::ScalarType pending_type);
+  GradientRows(const at::Tensor& like, bool by_branch, const ScanOptions& options,
+               at::ScalarType pending_type);
   at::Tensor rows;
   bool by_token, pending;
 };

@@ -89,15 +89,17 @@ bool needs_gradients(const SelectiveScanArgs& args) {
 
 }  // namespace
 
-GradientRows::GradientRows(const at::Tensor& like, const ScanOptions& options,
-                           at::ScalarType pending_type)
-    : by_token(options.rows == Rows::kToken && options.order.num_visits() == 1),
-      pending(options.rows == Rows::kToken && !by_token) {
-  const bool all_written = options.rows == Rows::kPosition || options.order.identity;
+GradientRows::GradientRows(const at::Tensor& like, bool by_branch, const ScanOptions& options,
+                           at::ScalarType pending_type) {
+  const ScanOrder& order = options.order;
+  const bool one_row_a_visit = order.num_visits() == 1 || (by_branch && order.complete);
+  by_token = options.rows == Rows::kToken && one_row_a_visit;
+  pending = options.rows == Rows::kToken && !by_token;
   if (pending) {
-    rows = at::empty({like.size(0), options.order.num_positions(), like.size(-1)},
+    rows = at::empty({like.size(0), order.num_positions(), like.size(-1)},
                      like.options().dtype(pending_type));
   } else {
+    const bool all_written = options.rows == Rows::kPosition || order.complete;
     rows = all_written ? at::empty(like.sizes(), like.options())
                        : at::zeros(like.sizes(), like.options());
   }

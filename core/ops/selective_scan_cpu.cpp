@@ -33,7 +33,7 @@ ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& optio
   if (options.output == ScanOutput::kDirect) {
     const auto type = args.u.options();
     const std::vector<int64_t> shape = {call.batch, order.num_tokens, call.channels};
-    rows = order.identity ? at::empty(shape, type) : at::zeros(shape, type);
+    rows = order.complete ? at::empty(shape, type) : at::zeros(shape, type);
   } else {
     rows = at::empty({call.batch, call.positions, call.channels}, wide);
   }
@@ -67,7 +67,8 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
   call.dy = view_rows(dy, options.output != ScanOutput::kPositions);
   call.dfinal = dfinal.defined() ? dfinal.const_data_ptr() : nullptr;
 
-  const GradientRows du(args.u, options, plan.wide), ddelta(args.delta, options, plan.wide);
+  const GradientRows du(args.u, /*by_branch=*/false, options, plan.wide);
+  const GradientRows ddelta(args.delta, /*by_branch=*/true, options, plan.wide);
   call.du = view_rows(du.rows, du.by_token);
   call.ddelta = view_rows(ddelta.rows, ddelta.by_token);
   const at::Tensor dA = at::empty({call.batch, call.num_slabs, call.channels, call.states}, wide);

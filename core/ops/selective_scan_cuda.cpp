@@ -136,6 +136,7 @@ at::Tensor sum_rows(const at::Tensor& parts, const ScanOrder& order, bool visits
     sum.branch = order.branch.const_data_ptr<int32_t>();
     sum.sequences = order.num_sequences();
     sum.branches = order.num_branches;
+    sum.complete = order.complete;
   }
   sum.mean = mean;
   std::vector<int64_t> shape = {sum.batch, sum.tokens, sum.width};
@@ -189,7 +190,7 @@ ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& optio
   if (options.output == ScanOutput::kDirect) {
     const auto type = args.u.options();
     const std::vector<int64_t> shape = {call.batch, order.num_tokens, call.channels};
-    rows = order.identity ? at::empty(shape, type) : at::zeros(shape, type);
+    rows = order.complete ? at::empty(shape, type) : at::zeros(shape, type);
   } else {
     rows = at::empty({call.batch, call.positions, call.channels}, args.u.options());
   }
@@ -232,7 +233,8 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
     call.piece_grad = plan.slot_states();
   }
 
-  const GradientRows du(args.u, options, plan.type), ddelta(args.delta, options, plan.type);
+  const GradientRows du(args.u, /*by_branch=*/false, options, plan.type);
+  const GradientRows ddelta(args.delta, /*by_branch=*/true, options, plan.type);
   call.du = view_rows(du.rows, du.by_token);
   call.ddelta = view_rows(ddelta.rows, ddelta.by_token);
   const int64_t blocks = call.channel_blocks();

@@ -56,6 +56,25 @@ TEST(ScanOrder, SplitsSequencesAndKeepsEmptyOnes) {
   EXPECT_TRUE(order.branch.equal(ints({0, 0, 0, 1})));
 }
 
+TEST(ScanOrder, KnowsWhereEveryBranchVisitsEveryTokenOnce) {
+  const ScanOrder row = identity_order(3);
+  const ScanOrder both = stack({row, reversed(row)});
+  EXPECT_TRUE(row.complete && reversed(row).complete && both.complete && stack({both, row}).complete);
+  EXPECT_TRUE(relabeled(both, ints({1, 2, 0})).complete && split(both, 2).complete);
+  const auto order = [](at::ArrayRef<int64_t> tokens, at::ArrayRef<int64_t> offsets,
+                        at::ArrayRef<int64_t> branch) {
+    return make_order(ints(tokens), ints(offsets), ints(branch), 2);
+  };
+  EXPECT_TRUE(order({1, 0, 0, 1}, {0, 2, 4}, {0, 1}).complete);
+  EXPECT_FALSE(order({1, 0, -1}, {0, 3}, {0}).complete);             // a pad
+  EXPECT_FALSE(order({0, 0, 1, 1}, {0, 2, 4}, {0, 1}).complete);     // twice in one branch
+  EXPECT_FALSE(order({0, 1, 0, 1}, {0, 4}, {0}).complete);           // two visits, one branch
+  EXPECT_FALSE(order({0, 1, 1, 0}, {0, 1, 4}, {0, 1}).complete);     // branches of unequal length
+  EXPECT_FALSE(order({0, 1}, {0, 1, 2}, {0, 1}).complete);           // groups
+  const ScanOrder padded = make_order(ints({2, 1, 0, -1}), ints({0, 4}), ints({0}), 3);
+  EXPECT_FALSE(stack({row, padded}).complete);
+}
+
 TEST(ScanOrder, RefusesNonsense) {
   const auto tokens = ints({0, 1, 2});
   EXPECT_THROW(make_order(ints({0, 1, 3}), ints({0, 3}), ints({0}), 3), c10::Error);

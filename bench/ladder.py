@@ -306,6 +306,28 @@ def random_order(ladder, peers):
             ladder.measure(case, name, "gather + mamba_ssm", gathered, leaves, bounds)
 
 
+def convolution(ladder, peers):
+    for batch, channels, length, width in [(64, 384, 197, 4), (16, 768, 3136, 4), (8, 1536, 2048, 4), (1, 1024, 10000, 4),
+                                           (1, 1024, 100000, 4), (32, 512, 321, 2)]:
+        case = f"conv {batch}x{channels}x{length} W{width}"
+        if not ladder.wants(case):
+            continue
+        for name in ladder.options.types:
+            x = draw(batch, length, channels, dtype=TYPES[name])
+            weight, bias = draw(channels, width), draw(channels)
+            rows = batch * length * channels * x.element_size() / BANDWIDTH * 1e3
+
+            # a transposed view: the signature is channels first, the memory is not
+            def ours():
+                return torch.ops.serpentine.causal_conv1d_fn(x.transpose(1, 2), weight, bias, activation="silu")[0].transpose(1, 2)
+
+            ladder.measure(case, name, "ours", ours, [x, weight, bias], (2 * rows, 3 * rows))
+            if "conv" in peers:
+                first = x.detach().transpose(1, 2).contiguous().requires_grad_()
+                ladder.measure(case, name, "causal_conv1d", lambda: peers["conv"](
+                    first, weight.to(first.dtype), bias.to(first.dtype), activation="silu"), [first, weight, bias], (2 * rows, 3 * rows))
+
+
 def find_peers():
     peers = {}
     try:
@@ -321,6 +343,11 @@ def find_peers():
         peers["triton"] = csm_triton
     except Exception as error:
         print("VMamba is left out:", error)
+    try:
+        from causal_conv1d import causal_conv1d_fn
+        peers["conv"] = causal_conv1d_fn
+    except Exception as error:
+        print("causal_conv1d is left out:", error)
     return peers
 
 
@@ -337,7 +364,7 @@ def main():
     torch.backends.cuda.matmul.allow_tf32 = False
     ladder, peers = Ladder(options), find_peers()
     print(torch.cuda.get_device_name(), torch.__version__)
-    for group in (one_direction, four_branches, cross, two_directions, random_order):
+    for group in (one_direction, four_branches, cross, two_directions, random_order, convolution):
         torch.manual_seed(0)
         group(ladder, peers)
     ladder.ratios()

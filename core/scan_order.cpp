@@ -1,9 +1,13 @@
 #include "core/scan_order.h"
 
 #include <algorithm>
+#include <deque>
+#include <mutex>
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "core/check.h"
 
@@ -99,6 +103,20 @@ int64_t count_branches(const std::vector<int64_t>& branch) {
   return std::max<int64_t>(1, next);
 }
 
+constexpr size_t kKeptOrders = 8;
+
+ScanOrder new_identity(int64_t num_tokens, at::Device device) {
+  const c10::InferenceMode training_may_use_it(false);
+  ScanOrder order;
+  order.num_tokens = num_tokens;
+  order.tokens = at::arange(num_tokens, at::device(device).dtype(at::kInt));
+  order.offsets = at::arange(2, order.tokens.options()) * num_tokens;  // waits for no copy
+  order.branch = at::zeros({1}, order.tokens.options());
+  order.visits = order.tokens.unsqueeze(-1);
+  order.identity = order.complete = true;
+  return order;
+}
+
 /// The sequence that owns each position: int64 [P].
 at::Tensor sequence_of_position(const ScanOrder& order) {
   const at::Tensor position = at::arange(order.num_positions(), order.offsets.options());
@@ -137,7 +155,27 @@ ScanOrder make_order(at::Tensor tokens, at::Tensor offsets, at::Tensor branch, i
 }
 
 ScanOrder identity_order(int64_t num_tokens, at::Device device) {
-  return ragged_order(at::tensor({int64_t{0}, num_tokens}).to(device));
+  SERPENTINE_CHECK(num_tokens >= 0, kWho, "the number of tokens must not be negative, got ",
+                   num_tokens);
+  // a model asks for the same few again and again, and four small kernels take as long as a short
+  // convolution; another stream could read one before it is made, so the stream belongs to the key
+  struct Made {
+    ScanOrder order;
+    c10::Stream stream;
+  };
+  static std::mutex mutex;
+  static std::deque<Made> made;
+  if (device.has_index() == false && !device.is_cpu()) {
+    device = c10::impl::VirtualGuardImpl(device.type()).getDevice();
+  }
+  const c10::Stream stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+  const std::lock_guard<std::mutex> lock(mutex);
+  for (const Made& one : made) {
+    if (one.order.num_tokens == num_tokens && one.stream == stream) return one.order;
+  }
+  if (made.size() == kKeptOrders) made.pop_front();
+  made.push_back({new_identity(num_tokens, device), stream});
+  return made.back().order;
 }
 
 ScanOrder ragged_order(at::Tensor offsets) {

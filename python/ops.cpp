@@ -4,7 +4,6 @@
 // operator needs a second registration. Letters as in core/ops/selective_scan.h.
 #include <torch/library.h>
 
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -55,15 +54,7 @@ ScanOrder order_of(const at::Tensor& u, int64_t num_branches, const OptionalTens
   TORCH_CHECK(u.dim() == 3, "selective_scan: u must be [B, T, D] or [B, P, D], got ", u.sizes());
   if (!tokens) {
     TORCH_CHECK(!branch && !visits, "selective_scan: branch and visits need tokens");
-    if (offsets) return ragged_order(*offsets);
-    // a model calls with one length again and again: its order, made from the host, is kept
-    static std::mutex mutex;
-    static ScanOrder last;
-    const std::lock_guard<std::mutex> lock(mutex);
-    if (!last.identity || last.num_tokens != u.size(1) || last.tokens.device() != u.device()) {
-      last = identity_order(u.size(1), u.device());
-    }
-    return last;
+    return offsets ? ragged_order(*offsets) : identity_order(u.size(1), u.device());
   }
   ScanOrder order;
   if (visits) {

@@ -3,11 +3,15 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
-#include "core/ops/causal_conv1d_cpu.h"
+#include "core/ops/causal_conv1d_device.h"
 #include "core/ops/merge.h"
+#include "core/ops/scan_device.h"
 
 namespace serpentine {
 namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
 
 constexpr const char* kWho = "causal_conv1d";
 
@@ -100,11 +104,67 @@ CausalConv1dResult causal_conv1d_reference(const CausalConv1dArgs& args, const S
   return result;
 }
 
+namespace {
+
+/// Carries the order from forward to backward.
+struct Kept : torch::CustomClassHolder {
+  explicit Kept(ScanOrder kept) : order(std::move(kept)) {}
+  ScanOrder order;
+};
+
+struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& x,
+                               const at::Tensor& weight,
+                               const std::optional<at::Tensor>& maybe_bias,
+                               const std::optional<at::Tensor>& maybe_initial,
+                               const ScanOrder& order, bool silu, bool want_final_state) {
+    const CausalConv1dArgs args{x, weight, maybe_bias.value_or(at::Tensor()),
+                                maybe_initial.value_or(at::Tensor()), silu};
+    context->set_materialize_grads(false);
+    context->save_for_backward({x, weight, args.bias, args.initial_state});
+    context->saved_data["order"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(order));
+    context->saved_data["silu"] = silu;
+    const CausalConv1dResult made = x.is_cuda()
+                                        ? cuda::conv_forward_pass(args, order, want_final_state)
+                                        : cpu::conv_forward_pass(args, order, want_final_state);
+    if (!want_final_state) return {made.y};
+    return {made.y, made.final_state};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const CausalConv1dArgs args{saved[0], saved[1], saved[2], saved[3],
+                                context->saved_data["silu"].toBool()};
+    const auto& order =
+        c10::static_intrusive_pointer_cast<Kept>(context->saved_data["order"].toCapsule())->order;
+    const bool want_x = context->needs_input_grad(0);
+    at::Tensor dy = grads[0];
+    if (!dy.defined()) {
+      dy = at::zeros({args.x.size(0), order.num_positions(), args.x.size(2)}, args.x.options());
+    }
+    const at::Tensor dfinal = grads.size() > 1 ? grads[1] : at::Tensor();
+    const ConvGradients made = args.x.is_cuda()
+                                   ? cuda::conv_backward_pass(args, order, dy, dfinal, want_x)
+                                   : cpu::conv_backward_pass(args, order, dy, dfinal, want_x);
+    return {made.x, made.weight, made.bias, made.initial_state, {}, {}, {}};
+  }
+};
+
+}  // namespace
+
 CausalConv1dResult causal_conv1d(const CausalConv1dArgs& args, const ScanOrder& order,
                                  bool want_final_state) {
   check(args, order);
-  return args.x.is_cpu() ? cpu::causal_conv1d(args, order, want_final_state)
-                         : causal_conv1d_reference(args, order, want_final_state);
+  if (!args.x.is_cpu() && !(args.x.is_cuda() && cuda::is_built())) {
+    return causal_conv1d_reference(args, order, want_final_state);
+  }
+  const auto optional = [](const at::Tensor& tensor) {
+    return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
+  };
+  const auto made =
+      CausalConv1d::apply(args.x, args.weight, optional(args.bias), optional(args.initial_state),
+                          order, args.silu, want_final_state);
+  return {made[0], want_final_state ? made[1] : at::Tensor()};
 }
 
 }  // namespace serpentine

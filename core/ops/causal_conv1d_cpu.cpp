@@ -1,16 +1,13 @@
-#include "core/ops/causal_conv1d_cpu.h"
+// The causal convolution on a CPU: vectors over channels, threads over pieces of the sequences.
+#include <ATen/ATen.h>
 
-#include <torch/torch.h>
-
+#include "core/ops/causal_conv1d_device.h"
 #include "core/ops/causal_conv1d_kernel.h"
 #include "core/ops/causal_conv1d_walk.h"
 #include "core/ops/merge.h"
 
 namespace serpentine::cpu {
 namespace {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
 
 /// The widened operands of one call.
 template <class T>
@@ -168,88 +165,50 @@ void backward_samples(const Operands<T>& of, const ScanOrder& order, const at::T
 }
 
 template <class T>
-variable_list backward(const CausalConv1dArgs& args, const ScanOrder& order,
-                       const variable_list& grads, bool want_x) {
+ConvGradients backward(const CausalConv1dArgs& args, const ScanOrder& order,
+                       const at::Tensor& grad, const at::Tensor& grad_final, bool want_x) {
   const auto of = widen<T>(args, order);
-  const int64_t batch = of.x.size(0), positions = order.num_positions(), channels = of.x.size(2);
   const auto wide = of.x.scalar_type();
-  const at::Tensor dy = grads[0].defined()
-                            ? grads[0].to(wide).contiguous()
-                            : at::zeros({batch, positions, channels}, of.x.options());
   at::Tensor dfinal;
-  if (grads.size() > 1 && grads[1].defined()) dfinal = grads[1].to(wide).contiguous();
-
-  const auto inner = backward_inner(of, order, args.silu, dy);
-  at::Tensor dx, dinitial;
+  if (grad_final.defined()) dfinal = grad_final.to(wide).contiguous();
+  const auto inner = backward_inner(of, order, args.silu, grad.to(wide).contiguous());
+  ConvGradients made;
   if (want_x || args.initial_state.defined()) {
-    dx = at::empty_like(inner.g);
-    if (args.initial_state.defined()) dinitial = at::empty_like(of.initial);
-    backward_samples(of, order, inner.g, dfinal, dx, dinitial);
-    dx = merge_rows(dx, order, Merge::kSum).to(args.x.scalar_type());
-    if (dinitial.defined()) dinitial = dinitial.to(args.initial_state.scalar_type());
+    made.x = at::empty_like(inner.g);
+    if (args.initial_state.defined()) made.initial_state = at::empty_like(of.initial);
+    backward_samples(of, order, inner.g, dfinal, made.x, made.initial_state);
+    made.x = merge_rows(made.x, order, Merge::kSum).to(args.x.scalar_type());
+    if (made.initial_state.defined()) {
+      made.initial_state = made.initial_state.to(args.initial_state.scalar_type());
+    }
   }
-  at::Tensor dbias;
-  if (args.bias.defined()) dbias = inner.bias.to(args.bias.scalar_type());
-  return {dx, inner.weight.transpose(1, 2).to(args.weight.scalar_type()), dbias, dinitial, {}, {},
-          {}};
+  if (args.bias.defined()) made.bias = inner.bias.to(args.bias.scalar_type());
+  made.weight = inner.weight.transpose(1, 2).to(args.weight.scalar_type());
+  return made;
 }
 
-/// Carries the order from forward to backward.
-struct Kept : torch::CustomClassHolder {
-  explicit Kept(ScanOrder kept) : order(std::move(kept)) {}
-  ScanOrder order;
-};
-
-struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
-  static variable_list forward(AutogradContext* context, const at::Tensor& x,
-                               const at::Tensor& weight,
-                               const std::optional<at::Tensor>& maybe_bias,
-                               const std::optional<at::Tensor>& maybe_initial,
-                               const ScanOrder& order, bool silu, bool want_final_state) {
-    const at::Tensor bias = maybe_bias.value_or(at::Tensor()),
-                     initial_state = maybe_initial.value_or(at::Tensor());
-    context->set_materialize_grads(false);
-    context->save_for_backward({x, weight, bias, initial_state});
-    context->saved_data["order"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(order));
-    context->saved_data["silu"] = silu;
-    const CausalConv1dArgs args{x, weight, bias, initial_state, silu};
-    return x.scalar_type() == at::kDouble ? run<double>(args, order, want_final_state)
-                                          : run<float>(args, order, want_final_state);
-  }
-
-  static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    const auto saved = context->get_saved_variables();
-    const CausalConv1dArgs args{saved[0], saved[1], saved[2], saved[3],
-                                context->saved_data["silu"].toBool()};
-    const auto& order =
-        c10::static_intrusive_pointer_cast<Kept>(context->saved_data["order"].toCapsule())->order;
-    const bool want_x = context->needs_input_grad(0);
-    return args.x.scalar_type() == at::kDouble ? cpu::backward<double>(args, order, grads, want_x)
-                                               : cpu::backward<float>(args, order, grads, want_x);
-  }
-
- private:
-  template <class T>
-  static variable_list run(const CausalConv1dArgs& args, const ScanOrder& order,
-                           bool want_final_state) {
-    const auto of = widen<T>(args, order);
-    variable_list made{cpu::forward(of, order, args.silu).to(args.x.scalar_type())};
-    if (want_final_state) made.push_back(final_state(of, order).to(args.x.scalar_type()));
-    return made;
-  }
-};
+template <class T>
+CausalConv1dResult run(const CausalConv1dArgs& args, const ScanOrder& order,
+                       bool want_final_state) {
+  const auto of = widen<T>(args, order);
+  CausalConv1dResult made;
+  made.y = forward(of, order, args.silu).to(args.x.scalar_type());
+  if (want_final_state) made.final_state = final_state(of, order).to(args.x.scalar_type());
+  return made;
+}
 
 }  // namespace
 
-CausalConv1dResult causal_conv1d(const CausalConv1dArgs& args, const ScanOrder& order,
-                                 bool want_final_state) {
-  const auto optional = [](const at::Tensor& tensor) {
-    return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
-  };
-  const auto made =
-      CausalConv1d::apply(args.x, args.weight, optional(args.bias), optional(args.initial_state),
-                          order, args.silu, want_final_state);
-  return {made[0], want_final_state ? made[1] : at::Tensor()};
+CausalConv1dResult conv_forward_pass(const CausalConv1dArgs& args, const ScanOrder& order,
+                                     bool want_final_state) {
+  return args.x.scalar_type() == at::kDouble ? run<double>(args, order, want_final_state)
+                                             : run<float>(args, order, want_final_state);
+}
+
+ConvGradients conv_backward_pass(const CausalConv1dArgs& args, const ScanOrder& order,
+                                 const at::Tensor& dy, const at::Tensor& dfinal, bool want_x) {
+  return args.x.scalar_type() == at::kDouble ? backward<double>(args, order, dy, dfinal, want_x)
+                                             : backward<float>(args, order, dy, dfinal, want_x);
 }
 
 }  // namespace serpentine::cpu

@@ -1,5 +1,6 @@
 // Stands in for the CUDA kernels in a build without them: the operators' definitions serve instead.
 #include "core/check.h"
+#include "core/ops/causal_conv1d_device.h"
 #include "core/ops/scan_device.h"
 
 namespace serpentine::cuda {
@@ -13,6 +14,15 @@ ScanForward forward_pass(const SelectiveScanArgs&, const ScanOptions&) {
 ScanGradients backward_pass(const SelectiveScanArgs&, const ScanOptions&, const ScanForward&,
                             const at::Tensor&, const at::Tensor&) {
   SERPENTINE_CHECK(false, "selective_scan", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+CausalConv1dResult conv_forward_pass(const CausalConv1dArgs&, const ScanOrder&, bool) {
+  SERPENTINE_CHECK(false, "causal_conv1d", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+ConvGradients conv_backward_pass(const CausalConv1dArgs&, const ScanOrder&, const at::Tensor&,
+                                 const at::Tensor&, bool) {
+  SERPENTINE_CHECK(false, "causal_conv1d", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
 }
 
 }  // namespace serpentine::cuda

@@ -82,28 +82,29 @@ struct Column {
     // one sum in registers: the compiler would take it apart and add its terms at every row
     asm("" : "+l"(base));
   }
-  __device__ T& at(int row) const {
-    return *reinterpret_cast<T*>(base + uint64_t{static_cast<uint32_t>(row)} * stride);
+  __device__ T* at(int row) const {
+    return reinterpret_cast<T*>(base + uint64_t{static_cast<uint32_t>(row)} * stride);
   }
 };
 
 /// The value of a row, zero for a negative one: no branch, so that many loads are in flight.
+/// (__ldg and __stwb say that the address is in device memory, which an integer does not.)
 template <class T>
 __device__ T load(const Column<const T>& column, int row) {
   T value = T(0.f);
-  if (row >= 0) value = column.at(row);
+  if (row >= 0) value = __ldg(column.at(row));
   return value;
 }
 /// The element `behind` columns further.
 template <class T>
 __device__ T load(const Column<const T>& column, int row, int behind) {
   T value = T(0.f);
-  if (row >= 0) value = (&column.at(row))[behind];
+  if (row >= 0) value = __ldg(column.at(row) + behind);
   return value;
 }
 template <class T, class R>
 __device__ void store(const Column<T>& column, int row, R value) {
-  if (row >= 0) column.at(row) = narrow<T>(value);
+  if (row >= 0) __stwb(column.at(row), narrow<T>(value));
 }
 
 inline constexpr int kNoRow = -1;    // a pad: reads zeros, decays the state, writes nothing

@@ -6,6 +6,7 @@
 #include "core/ops/causal_conv1d_published.h"
 #include "core/ops/merge.h"
 #include "scan_cases.h"
+#include "support/cuda.h"
 #include "support/gradcheck.h"
 
 namespace serpentine::testing {
@@ -47,8 +48,8 @@ std::vector<Tensor> run(Convolve convolve, CausalConv1dArgs args, const ScanOrde
   }
   const auto made = convolve(args, order, true);
   torch::manual_seed(7);
-  const auto dy = torch::randn(made.y.sizes()).to(made.y.dtype());
-  const auto dfinal = torch::randn(made.final_state.sizes()).to(made.y.dtype());
+  const auto dy = torch::randn(made.y.sizes()).to(made.y.options());
+  const auto dfinal = torch::randn(made.final_state.sizes()).to(made.y.options());
   std::vector<Tensor> all{made.y.detach(), made.final_state.detach()};
   for (const auto& grad :
        torch::autograd::grad({made.y, made.final_state}, leaves, {dy, dfinal}, {}, false, true)) {
@@ -78,6 +79,30 @@ TEST_P(CausalConv1d, MatchesReference) {
                  : narrow                  ? 2e-3
                                            : 1e-6,
                  std::to_string(i));
+  }
+}
+
+TEST_P(CausalConv1d, CudaMatchesTheCpuAndRepeats) {
+  SERPENTINE_NEEDS_CUDA();
+  torch::manual_seed(1);
+  const auto& of = GetParam();
+  const auto order = make_test_order(of.order, of.batch, of.tokens);
+  auto args = random_conv(of, order);
+  const auto expected = run(causal_conv1d, args, order);
+  for (auto* operand : {&args.x, &args.weight, &args.bias, &args.initial_state}) {
+    if (operand->defined()) *operand = operand->to(at::kCUDA);
+  }
+  const auto there = order.to(at::kCUDA);
+  const auto actual = run(causal_conv1d, args, there), again = run(causal_conv1d, args, there);
+  const bool narrow = of.type == torch::kBFloat16 || of.type == torch::kHalf;
+  for (size_t i = 0; i < actual.size(); ++i) {
+    EXPECT_EQ(actual[i].dtype(), expected[i].dtype());
+    expect_close(actual[i], expected[i],
+                 of.type == torch::kDouble ? 1e-14
+                 : narrow                  ? 4e-3
+                                           : 2e-6,
+                 std::to_string(i));
+    expect_equal(again[i], actual[i], std::to_string(i));
   }
 }
 

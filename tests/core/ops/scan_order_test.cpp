@@ -75,6 +75,22 @@ TEST(ScanOrder, KnowsWhereEveryBranchVisitsEveryTokenOnce) {
   EXPECT_FALSE(stack({row, padded}).complete);
 }
 
+TEST(ScanOrder, KeepsIdentityOrdersThatTrainingMayUse) {
+  ScanOrder first;
+  {
+    const c10::InferenceMode inference;
+    first = identity_order(1234);
+  }
+  EXPECT_FALSE(first.tokens.is_inference());
+  EXPECT_TRUE(identity_order(1234).tokens.is_same(first.tokens));
+  for (int64_t tokens = 0; tokens < 20; ++tokens) {
+    const ScanOrder order = identity_order(tokens);
+    EXPECT_EQ(order.num_tokens, tokens);
+    EXPECT_TRUE(order.offsets.equal(ints({0, tokens})));
+  }
+  EXPECT_THROW(identity_order(-1), c10::Error);
+}
+
 TEST(ScanOrder, RefusesNonsense) {
   const auto tokens = ints({0, 1, 2});
   EXPECT_THROW(make_order(ints({0, 1, 3}), ints({0, 3}), ints({0}), 3), c10::Error);

@@ -231,7 +231,8 @@ ScanOrder stack(at::ArrayRef<ScanOrder> parts) {
   result.branch = at::cat(branch).to(at::kInt);
   result.num_tokens = parts[0].num_tokens;
   result.num_branches = branches;
-  result.complete = std::all_of(parts.begin(), parts.end(), [](const auto& p) { return p.complete; });
+  result.complete =
+      std::all_of(parts.begin(), parts.end(), [](const auto& p) { return p.complete; });
   result.visits = derive_visits(result.tokens, result.num_tokens, result.complete ? branches : -1);
   return result;
 }

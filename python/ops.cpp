@@ -36,7 +36,7 @@ Merge parse_merge(std::string_view name) {
 using OrderParts = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, bool>;
 
 OrderParts order_parts(const at::Tensor& tokens, const OptionalTensor& offsets,
-                           const OptionalTensor& branch, int64_t num_tokens) {
+                       const OptionalTensor& branch, int64_t num_tokens) {
   const at::TensorOptions ints = tokens.options().dtype(at::kInt);
   const int64_t positions = tokens.size(-1);
   const at::Tensor starts =
@@ -87,7 +87,8 @@ std::tuple<at::Tensor, at::Tensor> scan(
   args.delta_bias = or_undefined(delta_bias);
   args.initial_state = or_undefined(initial_state);
   args.delta_softplus = delta_softplus;
-  const ScanOrder order = order_of(u, A.size(0), tokens, offsets, branch, visits, complete, num_tokens);
+  const ScanOrder order =
+      order_of(u, A.size(0), tokens, offsets, branch, visits, complete, num_tokens);
   SelectiveScanResult result =
       selective_scan(args, order, parse_rows(rows), parse_merge(merge), return_final_state);
   return {result.y, result.final_state};
@@ -135,7 +136,8 @@ TORCH_LIBRARY(serpentine, library) {
       "Tensor? delta_bias=None, Tensor? initial_state=None, bool delta_softplus=True, *, "
       "Tensor? tokens=None, Tensor? offsets=None, Tensor? branch=None, Tensor? visits=None, "
       "bool complete=False, "
-      "int? num_tokens=None, str rows='token', str merge='sum', bool return_final_state=False) -> (Tensor, Tensor)",
+      "int? num_tokens=None, str rows='token', str merge='sum', bool return_final_state=False) -> "
+      "(Tensor, Tensor)",
       &serpentine::scan);
   library.def(
       "make_order(Tensor tokens, Tensor? offsets, Tensor? branch, int num_tokens) -> "

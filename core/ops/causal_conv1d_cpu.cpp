@@ -165,8 +165,8 @@ void backward_samples(const Operands<T>& of, const ScanOrder& order, const at::T
 }
 
 template <class T>
-ConvGradients backward(const CausalConv1dArgs& args, const ScanOrder& order,
-                       const at::Tensor& grad, const at::Tensor& grad_final, bool want_x) {
+ConvGradients backward(const CausalConv1dArgs& args, const ScanOrder& order, const at::Tensor& grad,
+                       const at::Tensor& grad_final, bool want_x) {
   const auto of = widen<T>(args, order);
   const auto wide = of.x.scalar_type();
   at::Tensor dfinal;

@@ -13,12 +13,13 @@ namespace serpentine::cuda {
 namespace {
 
 constexpr const char* kWho = "causal_conv1d";
-constexpr int64_t kWarpsWanted = 48;  // of a multiprocessor
+constexpr int64_t kWarpsWanted = 48;               // of a multiprocessor
 constexpr int64_t kShortest = 32, kLongest = 512;  // positions of a run
 
 struct Plan {
   Plan(const CausalConv1dArgs& args, const ScanOrder& of)
-      : order(of), type(args.x.scalar_type()),
+      : order(of),
+        type(args.x.scalar_type()),
         wide(args.x.options().dtype(type == at::kDouble ? at::kDouble : at::kFloat)) {
     call.walk.element = element_of(type);
     call.walk.batch = args.x.size(0);
@@ -105,11 +106,10 @@ ConvGradients conv_backward_pass(const CausalConv1dArgs& args, const ScanOrder& 
   result.x = direct ? dx
                     : sum_rows(dx.unsqueeze(0), order, /*visits=*/true, /*by_branch=*/false,
                                /*mean=*/false, plan.type);
-  const at::Tensor sums = sum_slots(walk, call.dweight, (call.width + 1) * walk.channels, 1, 1,
-                                    plan.wide)
-                              .view({order.num_branches, call.width + 1, walk.channels});
-  result.weight =
-      sums.narrow(1, 0, call.width).transpose(1, 2).to(args.weight.scalar_type());
+  const at::Tensor sums =
+      sum_slots(walk, call.dweight, (call.width + 1) * walk.channels, 1, 1, plan.wide)
+          .view({order.num_branches, call.width + 1, walk.channels});
+  result.weight = sums.narrow(1, 0, call.width).transpose(1, 2).to(args.weight.scalar_type());
   if (args.bias.defined()) {
     result.bias = sums.select(1, call.width).to(args.bias.scalar_type());
   }

@@ -93,7 +93,8 @@ __global__ void slot_kernel(const ScanCall call, const SlotSum sum) {
     from = call.offsets[first] / call.piece + first;
     to = last == call.sequences ? call.slots() : call.offsets[last] / call.piece + last;
   }
-  const int64_t slots = call.slots(), part = sum.rows * sum.padded, count = (to - from) * call.batch;
+  const int64_t slots = call.slots(), part = sum.rows * sum.padded,
+                count = (to - from) * call.batch;
   R total = 0;
   if (x < total_width) {
     const auto* parts =

@@ -107,8 +107,8 @@ __device__ void store(const Column<T>& column, int row, R value) {
   if (row >= 0) __stwb(column.at(row), narrow<T>(value));
 }
 
-inline constexpr int kNoRow = -1;    // a pad: reads zeros, decays the state, writes nothing
-inline constexpr int kBehind = -2;   // behind the end of a piece: the state stays
+inline constexpr int kNoRow = -1;   // a pad: reads zeros, decays the state, writes nothing
+inline constexpr int kBehind = -2;  // behind the end of a piece: the state stays
 
 /// A run of positions [begin, end) of sequence `sequence`, in its slot.
 struct Piece {
@@ -287,7 +287,12 @@ inline const char* last_error() {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
-/// The scan of at most four states; summary: only what chains pieces (scan_few_cuda.cu).
+/// Between the passes over pieces (scan_chain_cuda.cu): piece_state becomes the states before the
+/// pieces, piece_grad the gradients behind them.
+void chain_states(const ScanCall& call, cudaStream_t stream);
+void chain_gradients(const ScanCall& call, cudaStream_t stream);
+
+/// The scan of at most four states; summary: only what chains pieces (scan_few_*_cuda.cu).
 void few_forward(const ScanCall& call, bool summary, cudaStream_t stream);
 void few_backward(const ScanCall& call, bool summary, cudaStream_t stream);
 

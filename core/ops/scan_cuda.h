@@ -1,7 +1,7 @@
 // What the CUDA kernels of the selective scan know: plain memory, no tensors.
 //
-// Letters: B batch, T tokens, P positions, S sequences, K branches, D channels, N states. A piece is
-// a run of positions that one block walks: a whole sequence, or, where few channels meet a long
+// Letters: B batch, T tokens, P positions, S sequences, K branches, D channels, N states. A piece
+// is a run of positions that one block walks: a whole sequence, or, where few channels meet a long
 // sequence, `piece` positions of it. Piece i of sequence s has the slot offsets[s] / piece + s + i
 // (s when pieces are whole sequences), so that no table has to be made.
 #pragma once
@@ -27,9 +27,9 @@ struct StateLayout {
   constexpr int padded() const { return each * lanes; }
 };
 
-inline constexpr int kTile = 16;           // positions whose states the backward pass holds at once
-inline constexpr int kWarp = 32;           // lanes
-inline constexpr int kWarps = 4;           // of a block, side by side along the channels
+inline constexpr int kTile = 16;  // positions whose states the backward pass holds at once
+inline constexpr int kWarp = 32;  // lanes
+inline constexpr int kWarps = 4;  // of a block, side by side along the channels
 inline constexpr int kThreads = kWarps * kWarp;
 
 /// Every array is dense unless it is a RowsView. R is float, or double when the rows are.
@@ -49,9 +49,9 @@ struct ScanCall {
   const void* delta_bias = nullptr;     // R [K, D] or null
   const void* initial_state = nullptr;  // R [B, S, D, N] or null
   void* final_state = nullptr;          // R [B, S, D, N] or null
-  void* saved = nullptr;                // R [B, saved slots, D, padded N]: states at chunk starts, or null
-  void* piece_state = nullptr;          // R [B, slots, D, padded N]: state before each piece, if cut
-  void* piece_step = nullptr;           // R [B, slots, D]: sum of dt over each piece, if cut
+  void* saved = nullptr;        // R [B, saved slots, D, padded N]: states at chunk starts, or null
+  void* piece_state = nullptr;  // R [B, slots, D, padded N]: state before each piece, if cut
+  void* piece_step = nullptr;   // R [B, slots, D]: sum of dt over each piece, if cut
 
   // the backward pass alone
   RowsView dy, du, ddelta;
@@ -72,7 +72,9 @@ struct ScanCall {
   constexpr int64_t block_channels() const {
     return layout().lanes == 1 ? kWarp : kThreads / layout().lanes;
   }
-  constexpr int64_t channel_blocks() const { return (channels + block_channels() - 1) / block_channels(); }
+  constexpr int64_t channel_blocks() const {
+    return (channels + block_channels() - 1) / block_channels();
+  }
 };
 
 constexpr StateLayout ScanCall::layout() const {
@@ -101,20 +103,21 @@ const char* scan_backward(const ScanCall& call, void* stream);
 /// (those of branch k when branches are kept apart) of parts[g, b, p, x].
 struct RowSum {
   Element from = Element::kFloat, to = Element::kFloat;
-  const void* parts = nullptr;       // [G, B, P, X]
-  void* out = nullptr;               // [B, T, K or 1, X]
+  const void* parts = nullptr;  // [G, B, P, X]
+  void* out = nullptr;          // [B, T, K or 1, X]
   int64_t groups = 1, batch = 0, positions = 0, tokens = 0, width = 0;
-  const int32_t* visits = nullptr;   // [T, V] or [B, T, V]; null: token t has the one visit t
+  const int32_t* visits = nullptr;  // [T, V] or [B, T, V]; null: token t has the one visit t
   int64_t visits_batch = 0, num_visits = 1;
   const int32_t* offsets = nullptr;  // [S + 1], to find a position's branch; null: one branch
   const int32_t* branch = nullptr;   // [S]
   int64_t sequences = 0, branches = 1;
-  bool complete = false;             // visit v is branch v's: ScanOrder::complete
-  bool mean = false;                 // divide by the number of visits
+  bool complete = false;  // visit v is branch v's: ScanOrder::complete
+  bool mean = false;      // divide by the number of visits
 };
 const char* sum_rows(const RowSum& sum, void* stream);
 
-/// out[k, x] = sum over samples and the slots of branch k of parts[b, slot, x]; both of type `type`.
+/// out[k, x] = sum over samples and the slots of branch k of parts[b, slot, x]; both of type
+/// `type`.
 struct SlotSum {
   Element type = Element::kFloat;  // float or double
   const void* parts = nullptr;     // [B, slots, rows, padded width]

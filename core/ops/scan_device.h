@@ -1,5 +1,5 @@
-// What a device brings to the selective scan: a forward and a backward pass over tensors. The checks
-// before them and the autograd function around them are in selective_scan.cpp.
+// What a device brings to the selective scan: a forward and a backward pass over tensors. The
+// checks before them and the autograd function around them are in selective_scan.cpp.
 #pragma once
 
 #include "core/ops/selective_scan.h"
@@ -23,7 +23,7 @@ struct ScanOptions {
 };
 
 struct ScanForward {
-  at::Tensor y;            // [B, T, D] of u's dtype, or [B, P, D] (kPositions) of a type of the device
+  at::Tensor y;  // [B, T, D] of u's dtype, or [B, P, D] (kPositions) of a type of the device
   at::Tensor final_state;  // [B, S, D, N] if wanted
   at::Tensor states;       // the device's own, for its backward pass; undefined unless kept
   at::Tensor steps;        // the same; may be undefined

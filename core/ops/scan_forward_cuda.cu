@@ -1,9 +1,10 @@
-// The forward pass of the selective scan on CUDA for more than four states: a warp walks time with its channels' states in registers; no prefix scan, no copy of any row.
+// The forward pass of the selective scan on CUDA for more than four states: a warp walks time with
+// its channels' states in registers; no prefix scan, no copy of any row.
 //
-// A block stands for kThreads / lanes neighbouring channels of one piece. Per tile, each thread reads
-// u and delta of its own (channel, step) elements, coalesced along the channels, and turns them into
-// dt and dt u once; B and C of the tile lie in shared memory for all channels. The next tile's rows
-// are requested before this one's recurrence runs, so that it hides their latency.
+// A block stands for kThreads / lanes neighbouring channels of one piece. Per tile, each thread
+// reads u and delta of its own (channel, step) elements, coalesced along the channels, and turns
+// them into dt and dt u once; B and C of the tile lie in shared memory for all channels. The next
+// tile's rows are requested before this one's recurrence runs, so that it hides their latency.
 #include "core/ops/scan_cuda.cuh"
 
 namespace serpentine::cuda {
@@ -99,11 +100,12 @@ __global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && kEach == 4 ?
   const R bias = call.delta_bias ? static_cast<const R*>(call.delta_bias)[channel] : R(0);
   const R skip = call.D ? static_cast<const R*>(call.D)[channel] : R(0);
   const int64_t saved_stride = call.channels * kStates;
-  R* saved = call.saved && kPass == Pass::kWhole
-                 ? static_cast<R*>(call.saved) +
-                       ((b * call.saved_slots() + piece.first_chunk) * call.channels + d) * kStates +
-                       first_state
-                 : nullptr;
+  R* saved =
+      call.saved && kPass == Pass::kWhole
+          ? static_cast<R*>(call.saved) +
+                ((b * call.saved_slots() + piece.first_chunk) * call.channels + d) * kStates +
+                first_state
+          : nullptr;
 
   const bool finds = threadIdx.x < 2 * kTile, finds_read = threadIdx.x < kTile;
   const bool by_token = finds_read ? call.u.by_token : call.y.by_token;
@@ -206,33 +208,6 @@ __global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && kEach == 4 ?
   }
 }
 
-/// Turns the states that pieces make from zero into the states before them, sequence by sequence.
-template <class R>
-__global__ void chain_kernel(const ScanCall call, int padded) {
-  const int64_t width = call.channels * padded;
-  const int64_t x = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-  if (x >= width) return;
-  const int64_t s = blockIdx.y, b = blockIdx.z, d = x / padded, n = x % padded;
-  const bool real = n < call.states;
-  const int64_t channel = call.branch[s] * call.channels + d;
-  const R A = real ? static_cast<const R*>(call.A)[channel * call.states + n] * static_cast<R>(kLog2e)
-                   : R(0);
-  const int64_t start = call.offsets[s], stop = call.offsets[s + 1];
-  int64_t slot = b * call.slots() + start / call.piece + s;
-  R h = 0;
-  if (real && call.initial_state) {
-    const int64_t state = (b * call.sequences + s) * call.channels + d;
-    h = static_cast<const R*>(call.initial_state)[state * call.states + n];
-  }
-  auto* states = static_cast<R*>(call.piece_state);
-  const auto* steps = static_cast<const R*>(call.piece_step);
-  for (int64_t begin = start; begin == start || begin < stop; begin += call.piece, ++slot) {
-    const R made = states[slot * width + x];
-    states[slot * width + x] = h;
-    h = exp2_fast(steps[slot * call.channels + d] * A) * h + made;
-  }
-}
-
 template <class T, int kEach, int kLanes, Pass kPass>
 void launch(const ScanCall& call, cudaStream_t stream) {
   constexpr int kBytes = 4 * kTile * kEach * kLanes * sizeof(Real<T>);
@@ -269,14 +244,7 @@ const char* scan_forward(const ScanCall& call, void* stream) {
   const auto queue = static_cast<cudaStream_t>(stream);
   if (call.piece != 0) {
     run(call, /*summary=*/true, queue);
-    const int padded = call.layout().padded();
-    const dim3 grid(static_cast<unsigned>((call.channels * padded + 255) / 256),
-                    static_cast<unsigned>(call.sequences), static_cast<unsigned>(call.batch));
-    if (call.element == Element::kDouble) {
-      chain_kernel<double><<<grid, 256, 0, queue>>>(call, padded);
-    } else {
-      chain_kernel<float><<<grid, 256, 0, queue>>>(call, padded);
-    }
+    chain_states(call, queue);
   }
   run(call, /*summary=*/false, queue);
   return last_error();

@@ -32,7 +32,8 @@ struct Scan : torch::autograd::Function<Scan> {
   static variable_list forward(AutogradContext* context, const at::Tensor& u,
                                const at::Tensor& delta, const at::Tensor& A, const at::Tensor& B,
                                const at::Tensor& C, const Optional& D, const Optional& delta_bias,
-                               const Optional& initial_state, const c10::intrusive_ptr<Kept>& kept) {
+                               const Optional& initial_state,
+                               const c10::intrusive_ptr<Kept>& kept) {
     const SelectiveScanArgs args{u,
                                  delta,
                                  A,
@@ -73,8 +74,8 @@ struct Scan : torch::autograd::Function<Scan> {
     const ScanGradients made =
         args.u.is_cuda() ? cuda::backward_pass(args, options, passed, grads[0], grad_state)
                          : cpu::backward_pass(args, options, passed, grads[0], grad_state);
-    return {made.u, made.delta,      made.A,             made.B,      made.C,
-            made.D, made.delta_bias, made.initial_state, at::Tensor()};
+    return {made.u,          made.delta,         made.A,      made.B, made.C, made.D,
+            made.delta_bias, made.initial_state, at::Tensor()};
   }
 };
 

@@ -12,8 +12,8 @@
 namespace serpentine::cuda {
 namespace {
 
-constexpr int64_t kLeastPiece = 256;   // positions; a shorter piece costs more than it spreads
-constexpr int64_t kWarpsWanted = 12;   // of a multiprocessor
+constexpr int64_t kLeastPiece = 256;  // positions; a shorter piece costs more than it spreads
+constexpr int64_t kWarpsWanted = 12;  // of a multiprocessor
 
 /// One call of the kernels, with the tensors that its pointers lie in.
 struct Plan {
@@ -45,9 +45,7 @@ struct Plan {
     return tensor.defined() ? keep(tensor.contiguous()).const_data_ptr() : nullptr;
   }
   /// Memory for the length of the call, of A's type.
-  void* scratch(at::IntArrayRef shape) {
-    return keep(at::empty(shape, wide)).mutable_data_ptr();
-  }
+  void* scratch(at::IntArrayRef shape) { return keep(at::empty(shape, wide)).mutable_data_ptr(); }
   int64_t padded() const { return call.layout().padded(); }
   void* slot_states() { return scratch({call.batch, call.slots(), call.channels, padded()}); }
 
@@ -80,7 +78,8 @@ at::Tensor finish(const GradientRows& gradient, const Plan& plan, bool by_branch
 at::Tensor sum_state_rows(const at::Tensor& parts, const Plan& plan, Rows rows) {
   const bool by_token = rows == Rows::kToken;
   const bool visits = by_token && !plan.order.identity;
-  at::Tensor sum = sum_rows(parts, plan.order, visits, by_token && visits, /*mean=*/false, plan.type);
+  at::Tensor sum =
+      sum_rows(parts, plan.order, visits, by_token && visits, /*mean=*/false, plan.type);
   return by_token && !visits ? sum.unsqueeze(2) : sum;
 }
 
@@ -168,7 +167,8 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
   result.B = sum_state_rows(dB, plan, options.rows);
   result.C = sum_state_rows(dC, plan, options.rows);
   if (call.dD) result.D = sum_slots(call, call.dD, call.channels, 1, 1, plan.wide).squeeze(-1);
-  if (call.dbias) result.delta_bias = sum_slots(call, call.dbias, call.channels, 1, 1, plan.wide).squeeze(-1);
+  if (call.dbias)
+    result.delta_bias = sum_slots(call, call.dbias, call.channels, 1, 1, plan.wide).squeeze(-1);
   return result;
 }
 

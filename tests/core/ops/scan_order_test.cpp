@@ -59,18 +59,19 @@ TEST(ScanOrder, SplitsSequencesAndKeepsEmptyOnes) {
 TEST(ScanOrder, KnowsWhereEveryBranchVisitsEveryTokenOnce) {
   const ScanOrder row = identity_order(3);
   const ScanOrder both = stack({row, reversed(row)});
-  EXPECT_TRUE(row.complete && reversed(row).complete && both.complete && stack({both, row}).complete);
+  EXPECT_TRUE(row.complete && reversed(row).complete && both.complete &&
+              stack({both, row}).complete);
   EXPECT_TRUE(relabeled(both, ints({1, 2, 0})).complete && split(both, 2).complete);
   const auto order = [](at::ArrayRef<int64_t> tokens, at::ArrayRef<int64_t> offsets,
                         at::ArrayRef<int64_t> branch) {
     return make_order(ints(tokens), ints(offsets), ints(branch), 2);
   };
   EXPECT_TRUE(order({1, 0, 0, 1}, {0, 2, 4}, {0, 1}).complete);
-  EXPECT_FALSE(order({1, 0, -1}, {0, 3}, {0}).complete);             // a pad
-  EXPECT_FALSE(order({0, 0, 1, 1}, {0, 2, 4}, {0, 1}).complete);     // twice in one branch
-  EXPECT_FALSE(order({0, 1, 0, 1}, {0, 4}, {0}).complete);           // two visits, one branch
-  EXPECT_FALSE(order({0, 1, 1, 0}, {0, 1, 4}, {0, 1}).complete);     // branches of unequal length
-  EXPECT_FALSE(order({0, 1}, {0, 1, 2}, {0, 1}).complete);           // groups
+  EXPECT_FALSE(order({1, 0, -1}, {0, 3}, {0}).complete);          // a pad
+  EXPECT_FALSE(order({0, 0, 1, 1}, {0, 2, 4}, {0, 1}).complete);  // twice in one branch
+  EXPECT_FALSE(order({0, 1, 0, 1}, {0, 4}, {0}).complete);        // two visits, one branch
+  EXPECT_FALSE(order({0, 1, 1, 0}, {0, 1, 4}, {0, 1}).complete);  // branches of unequal length
+  EXPECT_FALSE(order({0, 1}, {0, 1, 2}, {0, 1}).complete);        // groups
   const ScanOrder padded = make_order(ints({2, 1, 0, -1}), ints({0, 4}), ints({0}), 3);
   EXPECT_FALSE(stack({row, padded}).complete);
 }

@@ -1,4 +1,5 @@
-// The CUDA scan against the CPU's in float64, over orders, shapes, types and merges; and its promises.
+// The CUDA scan against the CPU's in float64, over orders, shapes, types and merges; and its
+// promises.
 #include <ATen/cuda/CUDAContext.h>
 
 #include "core/ops/scan_cases.h"
@@ -56,17 +57,22 @@ TEST_P(SelectiveScanCuda, MatchesTheCpuInDouble) {
 std::vector<ScanCase> long_cases() {
   std::vector<ScanCase> all;
   for (const char* order : {"identity", "random", "padded", "ragged", "cross", "twice"}) {
-    all.push_back({.order = order, .batch = 1, .tokens = 3001, .channels = 40, .initial_state = true});
+    all.push_back(
+        {.order = order, .batch = 1, .tokens = 3001, .channels = 40, .initial_state = true});
   }
   for (const int64_t tokens : {511, 512, 513, 4096, 20011}) {
-    all.push_back({.batch = 1, .tokens = tokens, .channels = 17, .states = 1, .initial_state = true});
-    all.push_back({.batch = 1, .tokens = tokens, .channels = 9, .states = 16, .initial_state = true});
+    all.push_back(
+        {.batch = 1, .tokens = tokens, .channels = 17, .states = 1, .initial_state = true});
+    all.push_back(
+        {.batch = 1, .tokens = tokens, .channels = 9, .states = 16, .initial_state = true});
   }
   for (const int64_t states : {2, 33, 64, 256}) {
     all.push_back({.batch = 1, .tokens = 1500, .channels = 6, .states = states});
   }
-  all.push_back({.order = "groups", .batch = 3, .tokens = 2050, .channels = 33, .type = torch::kDouble});
-  all.push_back({.order = "random", .batch = 2, .tokens = 2050, .channels = 33, .type = torch::kBFloat16});
+  all.push_back(
+      {.order = "groups", .batch = 3, .tokens = 2050, .channels = 33, .type = torch::kDouble});
+  all.push_back(
+      {.order = "random", .batch = 2, .tokens = 2050, .channels = 33, .type = torch::kBFloat16});
   return all;
 }
 
@@ -118,7 +124,8 @@ TEST(SelectiveScanCudaPromise, ReachesBeyond32Bits) {
     *rows = rows->narrow(1, tokens - tail, tail);
   }
   const auto expected = selective_scan(last, identity_order(tail, at::kCUDA)).y;
-  EXPECT_TRUE(is_close_max(y.narrow(1, tokens - 100, 100), expected.narrow(1, tail - 100, 100), 2e-3));
+  EXPECT_TRUE(
+      is_close_max(y.narrow(1, tokens - 100, 100), expected.narrow(1, tail - 100, 100), 2e-3));
 }
 
 TEST(SelectiveScanCudaPromise, DecaysToZeroAndSurvivesExtremes) {

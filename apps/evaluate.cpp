@@ -47,7 +47,7 @@ int run_evaluate(const EvaluateArguments& arguments) {
   const auto examples = parts.source->part(part);
   TORCH_CHECK(examples->size() > 0, arguments.run, ": the ", arguments.split,
               " part holds no examples");
-  const auto metrics = evaluate_model(plan, *parts.model, *parts.task, *examples);
+  const auto metrics = evaluate_model(plan, parts.model, parts.task, *examples);
   if (arguments.json) {
     std::cout << nlohmann::json(metrics).dump(1) << "\n";
   } else {

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
 
 #include <torch/torch.h>
@@ -14,7 +15,7 @@
 #include "core/dist/process_group.h"
 #include "core/io/atomic_file.h"
 #include "core/io/run_folder.h"
-#include "core/io/safetensors.h"
+#include "core/io/state_dict.h"
 #include "core/train/checkpoint.h"
 
 namespace serpentine {
@@ -72,13 +73,41 @@ void write_description(const std::string& folder, const RunPlan& plan, const Run
   write_atomically(folder + "/data.json", parts.source->description().dump(1) + "\n");
 }
 
-/// Lays the newest checkpoint into the trainer.
+/// A run goes on with the data it began with, or its description and its weights would part.
+void check_same_data(const std::string& folder, const RunParts& parts) {
+  const std::string path = folder + "/data.json";
+  if (!std::filesystem::exists(path)) return;
+  std::ifstream file(path);
+  const auto before = nlohmann::json::parse(file, nullptr, false);
+  TORCH_CHECK(before.is_object(), path, ": is damaged; the run cannot go on");
+  const nlohmann::json now = nlohmann::json::parse(parts.source->description().dump());
+  for (const auto& [key, value] : now.items()) {
+    TORCH_CHECK(before.contains(key) && before[key] == value, folder,
+                ": the run began with other data: ", key,
+                " in data.json differs. Start a new run, or resume without data overrides");
+  }
+}
+
+/// Lays the newest whole checkpoint into the trainer.
 void resume_from(const std::string& folder, Trainer& trainer, const std::string& hash) {
   const auto checkpoints = list_checkpoints(folder + "/checkpoints");
   TORCH_CHECK(!checkpoints.empty(), folder,
               ": holds no checkpoint to go on from; start it again without --resume");
-  load_checkpoint(checkpoints.front().path, trainer, hash);
-  if (trainer.first_rank()) std::cout << "resumed    " << checkpoints.front().path << std::endl;
+  for (size_t i = 0; i < checkpoints.size(); ++i) {
+    const std::string& path = checkpoints[i].path;
+    try {
+      verify_checkpoint(path);
+    } catch (const c10::Error& error) {
+      const std::string text = error.what_without_backtrace();
+      if (trainer.first_rank()) std::cerr << text.substr(0, text.find('\n')) << std::endl;
+      continue;
+    }
+    load_checkpoint(path, trainer, hash);
+    if (trainer.first_rank()) std::cout << "resumed    " << path << std::endl;
+    return;
+  }
+  TORCH_CHECK(false, folder, ": none of its ", checkpoints.size(),
+              " checkpoints can be read; start it again without --resume");
 }
 
 /// Fits a model that has something to learn; one without parameters is ready as it is.
@@ -87,7 +116,6 @@ TrainState fit(const TrainRequest& request, const RunPlan& plan, const RunParts&
   const auto training = parts.source->part(Part::kTrain);
   SERPENTINE_CHECK(training->size() > 0, plan.path, "the training part holds no examples");
   const std::string hash = hash_of(plan);
-  if (request.resume) resume_from(folder, trainer, hash);
   if (!parts.model->parameters().empty()) {
     if (trainer.first_rank()) {
       trainer.observe(
@@ -103,7 +131,7 @@ TrainState fit(const TrainRequest& request, const RunPlan& plan, const RunParts&
   if (trainer.first_rank() && trainer.state().signal == 0 && trainer.state().failure.empty() &&
       !std::filesystem::exists(best)) {
     make_folder(folder + "/checkpoints");
-    write_safetensors(best, state_dict(trainer.model()));
+    write_weights(best, state_dict(trainer.model()));
   }
   return trainer.state();
 }
@@ -121,20 +149,12 @@ std::string metrics_text(const std::map<std::string, double>& metrics) {
   return text;
 }
 
-std::map<std::string, double> evaluate_model(const RunPlan& plan, Model& model, Task& task,
-                                             const Dataset& examples) {
-  const torch::NoGradGuard no_gradient;
-  const auto device = pick_device(plan.options.fit.trainer.device);
-  model.to(device);
-  model.eval();
-  LoaderOptions options = plan.options.fit.loader;
-  if (plan.options.fit.trainer.evaluation_batch > 0)
-    options.batch_size = plan.options.fit.trainer.evaluation_batch;
-  options.shuffle = options.drop_last = false;
-  Loader loader(examples, options);
-  loader.start(0);
-  while (const auto batch = loader.next()) task.evaluate(model, batch->to(device));
-  return task.metrics();
+std::map<std::string, double> evaluate_model(const RunPlan& plan, std::shared_ptr<Model> model,
+                                             std::shared_ptr<Task> task, const Dataset& examples) {
+  FitOptions options = plan.options.fit;
+  options.trainer.ema = 0;  // the weights are what they are
+  Trainer trainer(options, std::move(model), std::move(task), pick_device(options.trainer.device));
+  return trainer.evaluate(examples);
 }
 
 TrainResult train_run(const Packages& packages, const TrainRequest& request) {
@@ -148,6 +168,10 @@ TrainResult train_run(const Packages& packages, const TrainRequest& request) {
   TrainResult result;
   result.folder = choose_folder(request, plan);
   Trainer trainer(plan.options.fit, parts.model, parts.task, device, group);
+  if (request.resume) {  // before anything is written: a refused run stays as it is
+    check_same_data(result.folder, parts);
+    resume_from(result.folder, trainer, hash_of(plan));
+  }
   if (trainer.first_rank()) {
     if (request.replace && holds_run(result.folder)) std::filesystem::remove_all(result.folder);
     write_description(result.folder, plan, parts);

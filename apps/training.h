@@ -29,8 +29,8 @@ struct TrainResult {
 TrainResult train_run(const Packages& packages, const TrainRequest& request);
 
 /// The task's metrics of a model over a part, in one process.
-std::map<std::string, double> evaluate_model(const RunPlan& plan, Model& model, Task& task,
-                                             const Dataset& examples);
+std::map<std::string, double> evaluate_model(const RunPlan& plan, std::shared_ptr<Model> model,
+                                             std::shared_ptr<Task> task, const Dataset& examples);
 
 /// "mse 0.386  mae 0.405".
 std::string metrics_text(const std::map<std::string, double>& metrics);

@@ -78,15 +78,26 @@ void set_place(ConfigNode& node, const Place& place) {
 }
 
 /// The value of an override. What is not an unquoted number or truth value is text, as in a file.
+/// A shell takes quotes away, so what YAML would need them for is text too: , | % * @ and the like.
 ConfigNode override_value(const std::string& text, const Place& place) {
   ConfigNode value;
+  bool is_text = text.empty();
+  const bool brackets = !text.empty() && (text.front() == '[' || text.front() == '{');
   try {
     value = parse_yaml(text, place.file);
+    const bool nothing =
+        value.kind == Kind::kNull || (value.kind == Kind::kScalar && value.text.empty());
+    const bool written = text == "null" || text == "~" || text == "''" || text == "\"\"";
+    is_text = is_text || (nothing && !written) ||
+              (!brackets && value.kind != Kind::kScalar && value.kind != Kind::kNull);
   } catch (const ConfigError&) {
-    throw_problems({{place, "the value is not valid YAML"}});
+    if (brackets) throw_problems({{place, "the value is not valid YAML"}});
+    is_text = true;
   }
-  if (value.kind == Kind::kNull && text.empty()) {
+  if (is_text) {
+    value = ConfigNode();
     value.kind = Kind::kScalar;
+    value.text = text;
     value.quoted = true;
   }
   set_place(value, place);

@@ -233,6 +233,11 @@ class FieldReader : public Fields {
       if (valid_ && !rule.required) record(key, to_node(value));
       return;
     }
+    if (node->kind == Kind::kScalar) {  // one word is a list of one
+      ConfigNode one = *node;
+      node->kind = Kind::kList;
+      node->items = {std::move(one)};
+    }
     if (node->kind != Kind::kList) {
       wrong(key, std::string("must be a list, got ") + node->describe());
       return;

@@ -134,8 +134,8 @@ ScanOrder ScanOrder::to(at::Device device) const {
   return moved;
 }
 
-ScanOrder make_order(at::Tensor tokens, at::Tensor offsets, at::Tensor branch, int64_t num_tokens,
-                     int64_t num_visits) {
+ScanOrder make_order(const at::Tensor& tokens, const at::Tensor& offsets, const at::Tensor& branch,
+                     int64_t num_tokens, int64_t num_visits) {
   ScanOrder order;
   order.tokens = as_int32(tokens, "tokens");
   order.offsets = as_int32(offsets, "offsets").to(order.tokens.device());
@@ -178,7 +178,7 @@ ScanOrder identity_order(int64_t num_tokens, at::Device device) {
   return made.back().order;
 }
 
-ScanOrder ragged_order(at::Tensor offsets) {
+ScanOrder ragged_order(const at::Tensor& offsets) {
   ScanOrder order;
   order.offsets = as_int32(offsets, "offsets");
   SERPENTINE_CHECK(offsets.dim() == 1 && offsets.size(0) >= 1, kWho,

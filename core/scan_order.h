@@ -35,8 +35,8 @@ struct ScanOrder {
 /// Derives `visits` and checks the rest: offsets cover P, branches are sorted from 0 without a gap,
 /// tokens are below T (checked on the CPU only). Pass `offsets` and `branch` on the CPU and a known
 /// `num_visits` (V, the most that any token has) to spare a GPU the synchronisation.
-ScanOrder make_order(at::Tensor tokens, at::Tensor offsets, at::Tensor branch, int64_t num_tokens,
-                     int64_t num_visits = -1);
+ScanOrder make_order(const at::Tensor& tokens, const at::Tensor& offsets, const at::Tensor& branch,
+                     int64_t num_tokens, int64_t num_visits = -1);
 
 /// One branch, one sequence, position p is token p.
 ScanOrder identity_order(int64_t num_tokens, at::Device device = at::kCPU);
@@ -54,6 +54,6 @@ ScanOrder relabeled(const ScanOrder& order, const at::Tensor& permutation);
 ScanOrder split(const ScanOrder& order, int64_t length);
 
 /// Identity with sequence boundaries: `offsets` int32 [S + 1], one branch (packed, ragged batches).
-ScanOrder ragged_order(at::Tensor offsets);
+ScanOrder ragged_order(const at::Tensor& offsets);
 
 }  // namespace serpentine

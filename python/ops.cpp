@@ -2,6 +2,7 @@
 //
 // Each call is the C++ function itself, whose autograd functions record the gradients, so that no
 // operator needs a second registration. Letters as in core/ops/selective_scan.h.
+#include <ATen/ATen.h>
 #include <torch/library.h>
 
 #include <optional>

@@ -17,7 +17,8 @@ std::vector<int64_t> origins_of(const SeriesSchema& schema, const Series& series
                                 const BacktestOptions& options) {
   const int64_t step = options.step > 0 ? options.step : schema.pred_len;
   std::vector<int64_t> origins;
-  for (int64_t origin = series.rows() - schema.pred_len; origin >= schema.seq_len; origin -= step) {
+  const int64_t rows = observed_rows(schema, series);  // the known future is not the past
+  for (int64_t origin = rows - schema.pred_len; origin >= schema.seq_len; origin -= step) {
     if (options.origins > 0 && static_cast<int64_t>(origins.size()) == options.origins) break;
     origins.push_back(origin);
   }
@@ -25,7 +26,7 @@ std::vector<int64_t> origins_of(const SeriesSchema& schema, const Series& series
     throw std::runtime_error(series.path + ": a backtest needs seq_len " +
                              std::to_string(schema.seq_len) + " + pred_len " +
                              std::to_string(schema.pred_len) + " rows, the file has " +
-                             std::to_string(series.rows()));
+                             std::to_string(rows));
   }
   std::reverse(origins.begin(), origins.end());
   return origins;

@@ -31,6 +31,8 @@ bool read_number(std::string_view text, char decimal, double& value) {
   text = trimmed(text);
   std::string swapped;
   if (decimal != '.') {
+    // 1.234 may be a thousand and more: who writes decimal commas must not be misread
+    if (text.find('.') != std::string_view::npos) return false;
     swapped = text;
     std::replace(swapped.begin(), swapped.end(), decimal, '.');
     text = swapped;
@@ -39,6 +41,22 @@ bool read_number(std::string_view text, char decimal, double& value) {
   const auto end = text.data() + text.size();
   const auto result = std::from_chars(text.data(), end, value);
   return result.ec == std::errc() && result.ptr == end;
+}
+
+/// Whether a cell begins like 2024-03-01, 01.03.2024 or 3/1/24: no header does.
+bool is_date(std::string_view text) {
+  text = trimmed(text);
+  int groups = 0;
+  size_t at = 0;
+  while (groups < 3) {
+    const size_t begin = at;
+    while (at < text.size() && std::isdigit(static_cast<unsigned char>(text[at]))) ++at;
+    if (at == begin || at - begin > 4) return false;
+    if (++groups == 3) break;
+    if (at == text.size() || (text[at] != '-' && text[at] != '.' && text[at] != '/')) return false;
+    ++at;
+  }
+  return at == text.size() || text[at] == ' ' || text[at] == 'T';
 }
 
 char one_character(const std::string& text, const char* what) {
@@ -185,7 +203,7 @@ class CsvParser {
     if (options_.header == "auto") {
       header = std::any_of(cells.begin(), cells.begin() + width, [&](std::string_view cell) {
         double value = 0;
-        return !read_number(cell, table_.decimal_, value) && !is_missing(cell);
+        return !read_number(cell, table_.decimal_, value) && !is_missing(cell) && !is_date(cell);
       });
     } else if (options_.header != "yes" && options_.header != "no") {
       throw std::runtime_error("csv: header must be auto, yes or no, got '" + options_.header +

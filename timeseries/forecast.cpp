@@ -13,16 +13,6 @@
 namespace serpentine {
 namespace {
 
-// rows up to the last one with an observed target; the rest are the known future
-int64_t observed_rows(const SeriesSchema& schema, const Series& series) {
-  torch::Tensor seen = torch::zeros({series.rows()}, torch::kBool);
-  for (const auto& name : schema.targets)
-    seen = seen | series.values.select(1, series.column(name)).isfinite();
-  const torch::Tensor rows = seen.nonzero();
-  if (rows.size(0) == 0) throw std::runtime_error(series.path + ": the targets have no value");
-  return rows[-1].item<int64_t>() + 1;
-}
-
 void check(const SeriesSchema& schema, const Series& series, int64_t rows, int64_t horizon) {
   if (rows < schema.seq_len) {
     throw std::runtime_error(series.path + ": the model reads " + std::to_string(schema.seq_len) +
@@ -69,6 +59,15 @@ void append(Series& series, const SeriesSchema& schema, const torch::Tensor& val
 }
 
 }  // namespace
+
+int64_t observed_rows(const SeriesSchema& schema, const Series& series) {
+  torch::Tensor seen = torch::zeros({series.rows()}, torch::kBool);
+  for (const auto& name : schema.targets)
+    seen = seen | series.values.select(1, series.column(name)).isfinite();
+  const torch::Tensor rows = seen.nonzero();
+  if (rows.size(0) == 0) throw std::runtime_error(series.path + ": the targets have no value");
+  return rows[-1].item<int64_t>() + 1;
+}
 
 Forecast forecast(Model& model, const SeriesSchema& schema, const Series& series, int64_t horizon) {
   const int64_t rows = observed_rows(schema, series),

@@ -25,6 +25,9 @@ struct Forecast {
   std::vector<double> levels;  // Q, ascending
 };
 
+/// Rows up to the last one with an observed target; those behind it are the known future.
+int64_t observed_rows(const SeriesSchema& schema, const Series& series);
+
 /// Forecasts the `horizon` steps after the last observed row of `series` (0: the model's own
 /// horizon). Beyond the model's horizon its output is fed back, which needs a series without
 /// covariates. Trailing rows without a single target value are the known future of the covariates.

@@ -1,5 +1,6 @@
 #include "core/dist/launch.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -44,6 +45,10 @@ int free_port() {
   set("WORLD_SIZE", std::to_string(nproc));
   set("MASTER_ADDR", "127.0.0.1");
   set("MASTER_PORT", std::to_string(port));
+  if (std::getenv("OMP_NUM_THREADS") == nullptr) {  // as torchrun does not, share the cores out
+    const auto cores = static_cast<int64_t>(std::thread::hardware_concurrency());
+    set("OMP_NUM_THREADS", std::to_string(std::max<int64_t>(1, cores / nproc)));
+  }
   std::vector<char*> argv;
   for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);

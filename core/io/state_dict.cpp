@@ -2,7 +2,10 @@
 
 #include <torch/torch.h>
 
+#include <zlib.h>
+
 #include <algorithm>
+#include <cstdio>
 #include <map>
 #include <sstream>
 
@@ -12,6 +15,8 @@
 
 namespace serpentine {
 namespace {
+
+constexpr const char* kChecksum = "weights_checksum";
 
 /// `pattern` is a prefix, or has one `*` that stands for any text.
 bool matches(const std::string& name, const std::string& pattern) {
@@ -98,7 +103,34 @@ StateDict read_state_dict(const std::string& path) {
   const bool safetensors = head.size() == 9 && head[8] == '{';
   TORCH_CHECK(safetensors, path,
               ": is neither a safetensors file nor a checkpoint of torch.save (or is damaged)");
-  return read_safetensors(path).tensors;
+  SafeTensors file = read_safetensors(path);
+  const auto written = file.metadata.find(kChecksum);
+  if (written != file.metadata.end()) {
+    const std::string sum = checksum(file.tensors);
+    TORCH_CHECK(sum == written->second, path, " is damaged: its content has the checksum ", sum,
+                ", it was written with ", written->second);
+  }
+  return std::move(file.tensors);
+}
+
+std::string checksum(const StateDict& tensors, const std::string& text) {
+  std::map<std::string, torch::Tensor> sorted(tensors.begin(), tensors.end());
+  uLong sum = crc32_z(0, reinterpret_cast<const Bytef*>(text.data()), text.size());
+  for (const auto& [name, tensor] : sorted) {
+    const torch::Tensor dense = tensor.detach().to(torch::kCPU).contiguous();
+    sum = crc32_z(sum, reinterpret_cast<const Bytef*>(name.data()), name.size());
+    if (dense.nbytes() == 0) continue;  // zlib takes a null pointer for a new sum
+    sum = crc32_z(sum, static_cast<const Bytef*>(dense.const_data_ptr()), dense.nbytes());
+  }
+  char hex[20];
+  std::snprintf(hex, sizeof(hex), "%08lx", sum);
+  return hex;
+}
+
+void write_weights(const std::string& path, const StateDict& weights,
+                   std::map<std::string, std::string> metadata) {
+  metadata[kChecksum] = checksum(weights);
+  write_safetensors(path, weights, metadata);
 }
 
 }  // namespace serpentine

@@ -4,6 +4,7 @@
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,8 +15,16 @@ namespace serpentine {
 using StateDict = std::vector<std::pair<std::string, torch::Tensor>>;
 
 /// Reads `.safetensors`, `.pth`, `.pt` or `.bin` by content, not by name. Unwraps {"model": ...},
-/// {"state_dict": ...} and a `module.` prefix. Throws with the file and the cause.
+/// {"state_dict": ...} and a `module.` prefix. Throws with the file and the cause: also when a file
+/// of write_weights does not hold what was written.
 StateDict read_state_dict(const std::string& path);
+
+/// CRC-32, as text, of names and content in the order of the names, and of `text` before them.
+std::string checksum(const StateDict& tensors, const std::string& text = "");
+
+/// Writes a .safetensors file whose metadata hold the checksum, which read_state_dict verifies.
+void write_weights(const std::string& path, const StateDict& weights,
+                   std::map<std::string, std::string> metadata = {});
 
 /// All parameters and buffers of a module under the reference's names.
 StateDict state_dict(const torch::nn::Module& module);

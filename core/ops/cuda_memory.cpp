@@ -8,7 +8,7 @@
 namespace serpentine::cuda {
 namespace {
 
-constexpr int64_t kLongestRow = int64_t{1} << 28;  // elements; see RowsView
+constexpr int64_t kLongestRow = 0x10000000;  // elements; see RowsView
 
 }  // namespace
 

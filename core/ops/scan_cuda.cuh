@@ -88,7 +88,6 @@ struct Column {
 };
 
 /// The value of a row, zero for a negative one: no branch, so that many loads are in flight.
-/// (__ldg and __stwb say that the address is in device memory, which an integer does not.)
 template <class T>
 __device__ T load(const Column<const T>& column, int row) {
   T value = T(0.f);
@@ -104,7 +103,7 @@ __device__ T load(const Column<const T>& column, int row, int behind) {
 }
 template <class T, class R>
 __device__ void store(const Column<T>& column, int row, R value) {
-  if (row >= 0) __stwb(column.at(row), narrow<T>(value));
+  if (row >= 0) *column.at(row) = narrow<T>(value);
 }
 
 inline constexpr int kNoRow = -1;   // a pad: reads zeros, decays the state, writes nothing

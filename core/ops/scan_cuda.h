@@ -90,9 +90,9 @@ constexpr StateLayout ScanCall::layout() const {
 }
 
 constexpr int64_t ScanCall::chunk() const {
-  if (layout().lanes == 1) return kWarps * (states <= 2 ? 8 : 4);
+  if (layout().lanes == 1) return int64_t{kWarps} * (states <= 2 ? 8 : 4);
   const int tiles = layout().padded() / 16;
-  return kTile * (tiles < 1 ? 1 : tiles);
+  return int64_t{kTile} * (tiles < 1 ? 1 : tiles);
 }
 
 /// Launch on `stream` (a cudaStream_t). Return a CUDA error's text, or null.

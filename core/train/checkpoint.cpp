@@ -3,14 +3,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <utility>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
 #include <torch/torch.h>
-#include <zlib.h>
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
@@ -25,19 +23,6 @@ namespace serpentine {
 namespace {
 
 constexpr const char* kFormat = "serpentine-checkpoint-1";
-
-/// CRC-32 of names, shapes' bytes and the training text; the order of the file does not matter.
-std::string checksum(const StateDict& tensors, const std::string& training) {
-  std::map<std::string, torch::Tensor> sorted(tensors.begin(), tensors.end());
-  uLong sum = crc32_z(0, reinterpret_cast<const Bytef*>(training.data()), training.size());
-  for (const auto& [name, tensor] : sorted) {
-    sum = crc32_z(sum, reinterpret_cast<const Bytef*>(name.data()), name.size());
-    sum = crc32_z(sum, static_cast<const Bytef*>(tensor.const_data_ptr()), tensor.nbytes());
-  }
-  char text[16];
-  std::snprintf(text, sizeof(text), "%08lx", sum);
-  return text;
-}
 
 void add(StateDict& all, const std::string& prefix, const StateDict& part) {
   for (const auto& [name, tensor] : part) {
@@ -165,6 +150,8 @@ void load_checkpoint(const std::string& path, Trainer& trainer, const std::strin
   trainer.state() = train_state_from_json(training.at("state"));
   set_rank_state(trainer, part_of(tensors, "rank."));
 }
+
+void verify_checkpoint(const std::string& path) { open(path); }
 
 StateDict read_checkpoint_weights(const std::string& path) {
   const Opened opened = open(path);

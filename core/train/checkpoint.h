@@ -28,6 +28,9 @@ void save_checkpoint(const std::string& path, Trainer& trainer,
 void load_checkpoint(const std::string& path, Trainer& trainer,
                      const std::string& config_hash = "");
 
+/// Throws c10::Error with file and cause when the file is no checkpoint, truncated or damaged.
+void verify_checkpoint(const std::string& path);
+
 /// The weights in a checkpoint under the model's own names: averaged ones if there are. Checks the
 /// sum.
 StateDict read_checkpoint_weights(const std::string& path);
@@ -69,12 +72,13 @@ class CheckpointObserver : public Observer {
  private:
   bool save(const TrainState& state);
   bool attempt(const TrainState& state, const std::string& path, bool best);
+  void write_best(const TrainState& state);
   void remove_old() const;
 
   Trainer& trainer_;
   CheckpointOptions options_;
   std::string folder_, config_hash_, resume_hint_;
-  std::string last_path_, failure_;
+  std::string last_path_, failure_, best_failure_;
   int64_t last_step_ = -1;
 };
 

@@ -8,7 +8,7 @@
 
 #include <torch/torch.h>
 
-#include "core/io/safetensors.h"
+#include "core/io/state_dict.h"
 #include "core/train/checkpoint.h"
 #include "core/train/trainer.h"
 
@@ -55,7 +55,9 @@ void CheckpointObserver::after_evaluation(TrainState& state, const std::map<std:
 
 void CheckpointObserver::after_fit(TrainState& state) {
   if (last_step_ != state.step || state.signal != 0 || !failure_.empty()) save(state);
+  if (!best_failure_.empty()) attempt(state, best_path(), /*best=*/true);
   if (!trainer_.first_rank()) return;
+  if (!best_failure_.empty() && failure_.empty()) state.failure = best_failure_;
   if (!failure_.empty()) {
     state.failure = failure_;
     const auto left = list_checkpoints(folder_);
@@ -83,25 +85,33 @@ bool CheckpointObserver::save(const TrainState& state) {
   return true;
 }
 
+/// The weights of the best evaluation: kept by the trainer, or the present ones, which are it.
+void CheckpointObserver::write_best(const TrainState& state) {
+  const std::map<std::string, std::string> place = {{"epoch", std::to_string(state.best_epoch)},
+                                                    {"step", std::to_string(state.best_step)}};
+  if (!trainer_.best_weights().empty())
+    return write_weights(best_path(), trainer_.best_weights(), place);
+  const EmaScope averaged(trainer_.ema());
+  write_weights(best_path(), state_dict(trainer_.model()), place);
+}
+
 bool CheckpointObserver::attempt(const TrainState& state, const std::string& path, bool best) {
+  std::string& failure = best ? best_failure_ : failure_;
   try {
     if (!best) {
       save_checkpoint(path, trainer_, config_hash_);
     } else if (trainer_.first_rank()) {
-      const EmaScope averaged(trainer_.ema());
-      write_safetensors(
-          path, state_dict(trainer_.model()),
-          {{"epoch", std::to_string(state.best_epoch)}, {"step", std::to_string(state.best_step)}});
+      write_best(state);
     }
-    failure_.clear();
+    failure.clear();
     return true;
   } catch (const c10::Error& error) {
-    failure_ = sentence_of(error);
+    failure = sentence_of(error);
   } catch (const std::exception& error) {
-    failure_ = sentence_of(error);
+    failure = sentence_of(error);
   }
-  std::cerr << "Step " << state.step << " has no checkpoint, training goes on: " << failure_
-            << std::endl;
+  std::cerr << "Step " << state.step << " has no " << (best ? "best weights" : "checkpoint")
+            << " on disk, training goes on: " << failure << std::endl;
   return false;
 }
 

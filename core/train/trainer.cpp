@@ -64,6 +64,7 @@ TrainState Trainer::fit(const Dataset& train, const Dataset& validation) {
   for (const auto& observer : observers_) observer->after_fit(state_);
   if (options_.trainer.restore_best && state_.signal == 0 && !best_weights_.empty()) {
     load_state_dict(*model_, best_weights_);
+    restored_ = true;
   }
   return state_;
 }
@@ -188,7 +189,7 @@ std::map<std::string, double> Trainer::evaluate(const Dataset& dataset) {
 
 bool Trainer::evaluate_into(const Dataset& dataset, std::map<std::string, double>& metrics) {
   const torch::NoGradGuard no_grad;
-  const EmaScope averaged(ema_.get());
+  const EmaScope averaged(restored_ ? nullptr : ema_.get());
   LoaderOptions how = options_.loader;
   how.shuffle = how.drop_last = false;
   if (options_.trainer.evaluation_batch > 0) how.batch_size = options_.trainer.evaluation_batch;

@@ -78,7 +78,8 @@ class Trainer {
   /// evaluated.
   TrainState fit(const Dataset& train, const Dataset& validation);
 
-  /// The task's metrics over a whole data set, exact for any batch size and number of ranks.
+  /// The task's metrics over a whole data set, exact for any batch size and number of ranks: of the
+  /// averaged weights while there are any, of the best ones once fit() has restored them.
   std::map<std::string, double> evaluate(const Dataset& dataset);
 
   /// What a checkpoint holds beside rank_state, by reference; see checkpoint.h.
@@ -120,6 +121,7 @@ class Trainer {
   std::vector<std::shared_ptr<Observer>> observers_;
   TrainState state_;
   StateDict best_weights_;
+  bool restored_ = false;  // the model holds the best weights: they are not averaged again
 };
 
 /// What a program returns: 128 + the signal that ended training, 1 when the last work could not be

@@ -70,7 +70,27 @@ step=${steps[-1]}
 cp -r run flipped
 size=$(stat -c %s "$step")
 { head -c $((size - 100)) "$step"; printf '\x55\xaa'; tail -c 98 "$step"; } >"flipped/checkpoints/$(basename "$step")"
-refuse 1 "$(basename "$step")" "$serpentine" train --resume flipped trainer.epochs=3
+expect 0 "$(basename "$step") is damaged" "$serpentine" train --resume flipped trainer.epochs=3
+grep -q 'resumed    flipped/checkpoints/step_' out.txt || fail "an older checkpoint must serve when the newest is damaged"
+rm -r flipped && cp -r run flipped
+for each in flipped/checkpoints/step_*; do head -c 3000 "$each" >short.bin && mv short.bin "$each"; done
+sum() { find "$1" -type f | sort | xargs cat | cksum; }
+before=$(sum flipped)
+expect 1 'none of its [0-9]+ checkpoints can be read' "$serpentine" train --resume flipped trainer.epochs=3
+expect 1 'another configuration' "$serpentine" train --resume run trainer.epochs=3 model.d_model=32
+expect 1 'other data: ' "$serpentine" train --resume run trainer.epochs=3 'data.targets=[load]'
+[ "$before" = "$(sum flipped)" ] || fail "a refused run must stay as it is"
+cp -r run kept
+expect 1 'another configuration' "$serpentine" train --resume kept trainer.epochs=3 model.d_model=32
+expect 1 'other data: ' "$serpentine" train --resume kept trainer.epochs=3 data.targets=load
+[ "$(cd run && sum .)" = "$(cd kept && sum .)" ] || fail "a refused run must stay as it is"
+
+# one bit of the weights themselves: forecasts would be wild, without a word
+cp -r run bit
+best_size=$(stat -c %s $best)
+{ head -c $((best_size - 50)) $best; printf '\x7f'; tail -c 49 $best; } >bit/checkpoints/best.safetensors
+refuse 1 'best.safetensors is damaged' "$serpentine" forecast bit good.csv
+refuse 1 'best.safetensors is damaged' "$serpentine" evaluate bit
 printf '\x80\x02cos\nsystem\nq\x00X\x0e\x00\x00\x00touch pwned.txtq\x01\x85q\x02Rq\x03.' >malicious.pth
 refuse 1 'malicious.pth' "$serpentine" weights malicious.pth
 [ ! -e pwned.txt ] || fail "a malicious pickle was executed"

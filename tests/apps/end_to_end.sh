@@ -68,6 +68,27 @@ expect 0 'resumed ' "$serpentine" train --resume stopped trainer.epochs=2
 cmp -s run/checkpoints/best.safetensors stopped/checkpoints/best.safetensors ||
   fail "a resumed run must end with the same weights"
 
+# averaged weights and half precision: the test line is that of the file which training leaves
+for options in trainer.ema=0.9 trainer.precision=bf16; do
+  expect 0 'test +[a-z]' "$serpentine" train tiny.yaml $options trainer.epochs=3 --out "own-$options"
+  trained=$(sed -n 's/.*"mse": \([0-9.]*\).*/\1/p' "own-$options/test.json" | cut -c1-9)
+  expect 0 "\"mse\": $trained" "$serpentine" evaluate "own-$options" --json
+done
+
+# what a shell leaves of the tutorial's options for a table of another country
+make_csv 600 | sed -E 's/,/;/g; s/\./,/g; s/^([0-9]+)-([0-9]+)-([0-9]+) ([0-9:]+):00;/\3.\2.\1 \4;/' >europe.csv
+expect 0 'training,' "$serpentine" train tiny.yaml data.path=europe.csv --dry-run \
+  data.delimiter=";" data.decimal="," data.date_format="%d.%m.%Y %H:%M"
+expect 0 'training,' "$serpentine" train tiny.yaml data.targets=load --dry-run
+grep -rhoE 'configs/[a-z0-9_/]+\.yaml' "$tree/README.md" "$tree"/docs | sort -u | while read -r config; do
+  [ -e "$tree/$config" ] || echo "$config"
+done >missing.txt
+[ ! -s missing.txt ] || fail "the documents name configurations that do not exist: $(cat missing.txt)"
+for config in custom_s_mamba custom_dlinear; do
+  expect 0 'training,' "$serpentine" train "$tree/configs/timeseries/$config.yaml" data.path=good.csv \
+    data.seq_len=24 data.pred_len=12 --dry-run
+done
+
 expect 0 'training,' "$serpentine" train tiny.yaml --dry-run
 expect 0 'test +[a-z]' "$serpentine" train tiny.yaml --nproc 2 trainer.max_steps=4 --out two
 finish

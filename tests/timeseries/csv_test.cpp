@@ -101,6 +101,23 @@ TEST(Csv, HeaderIsFoundOrTold) {
             3);  // a blank line of one column is a missing value
 }
 
+TEST(Csv, DatesAreNoHeader) {
+  for (const char* date : {"2024-01-01 00:00:00", "2024-01-01T00:00", "01.02.2024", "1/2/24"}) {
+    const CsvTable table = parse_csv(std::string(date) + ",1.5\n" + date + ",2.5\n", "a.csv", {});
+    EXPECT_EQ(table.rows(), 2) << date;
+  }
+  EXPECT_EQ(parse_csv("day 1,load\n1,2\n", "a.csv", {}).rows(), 1);
+}
+
+TEST(Csv, AThousandsMarkIsNotADecimalPoint) {
+  CsvOptions options;
+  options.delimiter = ";";
+  options.decimal = ",";
+  EXPECT_EQ(parse_csv("a;b\n1,5;2\n", "a.csv", options).number(0, 0), 1.5);
+  EXPECT_NE(error_of("a;b\n1.234;2\n", options).find("must be a number, got '1.234'"),
+            std::string::npos);
+}
+
 TEST(TextFile, UnpacksGzipAndNamesDamage) {
   const auto path = (std::filesystem::path(::testing::TempDir()) / "serpentine_text.gz").string();
   const gzFile file = gzopen(path.c_str(), "wb");

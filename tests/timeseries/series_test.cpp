@@ -181,6 +181,30 @@ TEST(SeriesSource, MissingValuesAreMaskedAndElapsedTimeTold) {
   EXPECT_EQ(batch.get("elapsed")[1][0].item<float>(), 0);
 }
 
+TEST(NpzSeries, ReadsOneChannelOfPems) {
+  // data[t, n, c] = 100 t + 10 n + c; flat is [4, 2], line is [3]
+  const std::string path = SERPENTINE_SOURCE_DIR "/tests/timeseries/data/pems.npz";
+  const Series series = read_series(path, {.channel = 1});
+  EXPECT_EQ(series.columns, (std::vector<std::string>{"0", "1", "2"}));
+  ASSERT_EQ(series.values.sizes(), (std::vector<int64_t>{5, 3}));
+  EXPECT_EQ(series.values[3][2].item<double>(), 321);
+  EXPECT_EQ(read_series(path, {.array = "flat"}).values[3][1].item<double>(), 7);
+  const auto error = [&](const FileOptions& options) -> std::string {
+    try {
+      (void)read_series(path, options);
+    } catch (const c10::Error& caught) {
+      return caught.what_without_backtrace();
+    }
+    return "no error";
+  };
+  EXPECT_EQ(error({.channel = 2}), path +
+                                       ": array 'data' has 2 channels, channel 2 is asked for "
+                                       "(they count from 0)");
+  EXPECT_EQ(error({.array = "speed"}), path + ": holds no array 'speed', only: data, flat, line");
+  EXPECT_EQ(error({.array = "line"}),
+            path + ": array 'line' must be [T, N] or [T, N, channels], got [3]");
+}
+
 TEST(SeriesSource, RefusesWhatCannotWork) {
   const auto error_of = [](const SeriesOptions& options, const Series& series) -> std::string {
     try {

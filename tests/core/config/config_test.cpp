@@ -56,13 +56,37 @@ TEST(Config, RefusesWrongKinds) {
   EXPECT_EQ(read_error("dim:"), "a.yaml:1:1: dim: must be an integer, got nothing");
   EXPECT_EQ(read_error("dim: [1]"), "a.yaml:1:6: dim: must be an integer, got a list");
   EXPECT_EQ(read_error("bias: yes"), "a.yaml:1:7: bias: must be true or false, got yes");
-  EXPECT_EQ(read_error("sizes: 3"), "a.yaml:1:8: sizes: must be a list, got 3");
+  EXPECT_EQ(read_error("sizes: {a: 3}"), "a.yaml:1:8: sizes: must be a list, got a mapping");
+  EXPECT_EQ(read_error("sizes: x"), "a.yaml:1:8: sizes[0]: must be an integer, got x");
   EXPECT_EQ(read_error("inner: 3"), "a.yaml:1:8: inner: must be a mapping, got 3");
   EXPECT_EQ(read_error("name: 7"),
             "a.yaml:1:7: name: must be a string, got 7; quote it to make it one: \"7\"");
   EXPECT_EQ(read_error("inner: {rate: .nan}"),
             "a.yaml:1:15: inner.rate: must be from 0 to 1, got .nan");
   EXPECT_EQ(read_error("- 1"), "a.yaml:1:1: the document must be a mapping, got a list");
+}
+
+/// A shell takes the quotes away that YAML would need.
+TEST(Config, OverridesNeedNoQuotes) {
+  struct Texts {
+    std::string text = "none";
+    std::vector<std::string> words;
+    void fields(Fields& f) {
+      f("text", text, "any text");
+      f("words", words, "one or more words");
+    }
+  };
+  for (const char* text :
+       {",", "|", "%d.%m.%Y %H:%M", "*.csv", "@x.csv", "a: b", "", ";", "&", "- x", "!", "C:\\x"}) {
+    const auto read = Config::parse("{}", "a.yaml", {std::string("text=") + text}).read<Texts>();
+    EXPECT_EQ(read.text, text);
+  }
+  EXPECT_EQ(Config::parse("{}", "a.yaml", {"words=load"}).read<Texts>().words,
+            std::vector<std::string>{"load"});
+  EXPECT_EQ(Config::parse("words: load", "a.yaml").read<Texts>().words,
+            std::vector<std::string>{"load"});
+  EXPECT_EQ(Config::parse("{}", "a.yaml", {"words=[a, b]"}).read<Texts>().words.size(), 2u);
+  EXPECT_THROW(Config::parse("{}", "a.yaml", {"words=[a, b"}).read<Texts>(), ConfigError);
 }
 
 TEST(Config, RefusesDuplicateKeysAtAnyDepth) {

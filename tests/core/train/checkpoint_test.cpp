@@ -81,7 +81,7 @@ TEST_F(Checkpoint, OnAFullDiskKeepsTheOldOneAndTrainingGoesOn) {
   const test::Ended ended = run_program(
       {TOY_TRAIN, folder_, "trainer.epochs=3", "checkpoint.best=false"}, /*largest_file=*/4096);
   EXPECT_EQ(ended.code, 1) << ended.said;
-  EXPECT_NE(ended.said.find("has no checkpoint, training goes on"), std::string::npos)
+  EXPECT_NE(ended.said.find("has no checkpoint on disk, training goes on"), std::string::npos)
       << ended.said;
   EXPECT_NE(ended.said.find("the newest complete one is " + path_), std::string::npos)
       << ended.said;

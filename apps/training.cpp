@@ -93,8 +93,7 @@ void resume_from(const std::string& folder, Trainer& trainer, const std::string&
   const auto checkpoints = list_checkpoints(folder + "/checkpoints");
   TORCH_CHECK(!checkpoints.empty(), folder,
               ": holds no checkpoint to go on from; start it again without --resume");
-  for (size_t i = 0; i < checkpoints.size(); ++i) {
-    const std::string& path = checkpoints[i].path;
+  for (const auto& [path, step] : checkpoints) {
     try {
       verify_checkpoint(path);
     } catch (const c10::Error& error) {

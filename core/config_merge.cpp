@@ -14,7 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 using Kind = ConfigNode::Kind;
 
-constexpr uintmax_t kMostBytes = 4 << 20;  // a configuration that is longer is some other file
+constexpr uintmax_t kMostBytes = 4194304;  // a configuration that is longer is some other file
 
 /// Throws a sentence without a place: the caller knows who asked for the file.
 std::string read_text(const std::string& path) {

@@ -203,7 +203,7 @@ class FieldReader : public Fields {
       problems_.push_back({node.place, name + ": " + why + ", got " + node.describe()});
       return false;
     }
-    value = parsed;
+    value = std::move(parsed);
     return true;
   }
 

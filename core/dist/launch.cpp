@@ -50,6 +50,7 @@ int free_port() {
     set("OMP_NUM_THREADS", std::to_string(std::max<int64_t>(1, cores / nproc)));
   }
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const auto& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   execvp(argv[0], argv.data());

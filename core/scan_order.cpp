@@ -193,19 +193,40 @@ ScanOrder ragged_order(const at::Tensor& offsets) {
   return order;
 }
 
+ScanOrder with_tokens(const ScanOrder& order, const at::Tensor& tokens, int64_t num_tokens,
+                      int64_t num_visits) {
+  SERPENTINE_CHECK(tokens.dim() >= 1 && tokens.size(-1) == order.num_positions(), kWho,
+                   "tokens must be [P] or [B, P] with P = ", order.num_positions(), ", got ",
+                   tokens.sizes());
+  check_tokens(tokens, num_tokens);
+  ScanOrder result = order;
+  result.tokens = as_int32(tokens, "tokens");
+  result.num_tokens = num_tokens;
+  result.visits = derive_visits(result.tokens, num_tokens, num_visits);
+  result.identity = result.complete = false;
+  return result;
+}
+
+namespace {
+
+/// Other tokens, but each visited as often and by the same branches as before.
+ScanOrder permuted(const ScanOrder& order, const at::Tensor& tokens) {
+  ScanOrder result = with_tokens(order, tokens, order.num_tokens, order.num_visits());
+  result.complete = order.complete;
+  return result;
+}
+
+}  // namespace
+
 ScanOrder reversed(const ScanOrder& order) {
   const at::Tensor sequence = sequence_of_position(order);
   const at::Tensor wide = order.offsets.to(at::kLong);
   const at::Tensor from = wide.index_select(0, sequence) + wide.index_select(0, sequence + 1) - 1 -
                           at::arange(order.num_positions(), wide.options());
-  ScanOrder result = order;
-  result.tokens = order.tokens.index_select(-1, from);
-  result.visits = derive_visits(result.tokens, order.num_tokens, order.num_visits());
-  result.identity = false;
-  return result;
+  return permuted(order, order.tokens.index_select(-1, from));
 }
 
-ScanOrder stack(at::ArrayRef<ScanOrder> parts) {
+ScanOrder stack(at::ArrayRef<ScanOrder> parts, int64_t num_visits) {
   SERPENTINE_CHECK(!parts.empty(), kWho, "stack needs at least one order");
   if (parts.size() == 1) return parts[0];
   int64_t batch = 0;
@@ -233,7 +254,8 @@ ScanOrder stack(at::ArrayRef<ScanOrder> parts) {
   result.num_branches = branches;
   result.complete =
       std::all_of(parts.begin(), parts.end(), [](const auto& p) { return p.complete; });
-  result.visits = derive_visits(result.tokens, result.num_tokens, result.complete ? branches : -1);
+  result.visits =
+      derive_visits(result.tokens, result.num_tokens, result.complete ? branches : num_visits);
   return result;
 }
 
@@ -243,7 +265,6 @@ ScanOrder relabeled(const ScanOrder& order, const at::Tensor& permutation) {
       kWho, "a permutation must be [T] or [B, T] with T = ", order.num_tokens, ", got ",
       permutation.sizes());
   const at::Tensor to = permutation.to(order.tokens.device(), at::kInt);
-  ScanOrder result = order;
   const at::Tensor index = order.tokens.clamp_min(0).to(at::kLong);
   at::Tensor renamed;
   if (order.num_tokens == 0) {
@@ -253,10 +274,7 @@ ScanOrder relabeled(const ScanOrder& order, const at::Tensor& permutation) {
   } else {
     renamed = to.expand({index.size(0), order.num_tokens}).gather(-1, index);
   }
-  result.tokens = at::where(order.tokens >= 0, renamed, order.tokens).contiguous();
-  result.visits = derive_visits(result.tokens, order.num_tokens, order.num_visits());
-  result.identity = false;
-  return result;
+  return permuted(order, at::where(order.tokens >= 0, renamed, order.tokens));
 }
 
 ScanOrder split(const ScanOrder& order, int64_t length) {

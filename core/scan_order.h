@@ -41,11 +41,17 @@ ScanOrder make_order(const at::Tensor& tokens, const at::Tensor& offsets, const 
 /// One branch, one sequence, position p is token p.
 ScanOrder identity_order(int64_t num_tokens, at::Device device = at::kCPU);
 
+/// The same sequences and branches over other tokens: [P] or [B, P], each of the `num_tokens` tokens
+/// at most `num_visits` times. Waits for no GPU.
+ScanOrder with_tokens(const ScanOrder& order, const at::Tensor& tokens, int64_t num_tokens,
+                      int64_t num_visits);
+
 /// The same tokens, each sequence walked from its end.
 ScanOrder reversed(const ScanOrder& order);
 
-/// Side by side; each part keeps its branches (their numbers shift).
-ScanOrder stack(at::ArrayRef<ScanOrder> parts);
+/// Side by side; each part keeps its branches (their numbers shift). A known `num_visits` spares a
+/// GPU the synchronisation: V, or the parts' V together, which leaves unused slots.
+ScanOrder stack(at::ArrayRef<ScanOrder> parts, int64_t num_visits = -1);
 
 /// Token t becomes token permutation[t]. permutation: int64 [T] or [B, T].
 ScanOrder relabeled(const ScanOrder& order, const at::Tensor& permutation);

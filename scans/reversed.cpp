@@ -1,34 +1,19 @@
 // Another strategy's sequences, each walked from its end.
-#include "scans/serialization.h"
+#include "scans/wrapper.h"
 
 namespace serpentine {
 namespace {
 
-struct ReversedOptions {
-  Config inner;
-  void fields(Fields& f) {
-    f.nested("inner", inner, "the strategy to reverse; default identity", "serialization");
-  }
-};
-
-class Reversed : public Serialization {
+class Reversed : public Wrapper {
  public:
-  explicit Reversed(std::shared_ptr<Serialization> inner) : inner_(std::move(inner)) {}
-  int64_t num_branches() const override { return inner_->num_branches(); }
+  using Wrapper::Wrapper;
   ScanOrder order(const TokenLayout& layout, const ScanContext& context) const override {
     return reversed(inner_->order(layout, context));
   }
-
- private:
-  std::shared_ptr<Serialization> inner_;
 };
 
 }  // namespace
 
-void add_reversed(Registry<Serialization>& all) {
-  all.add<ReversedOptions>("reversed", [&all](const ReversedOptions& options) {
-    return std::make_shared<Reversed>(build_serialization(all, options.inner));
-  });
-}
+void add_reversed(Registry<Serialization>& all) { add_wrapper<Reversed>(all, "reversed"); }
 
 }  // namespace serpentine

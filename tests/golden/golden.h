@@ -74,5 +74,7 @@ void add_scan_checkers(Checkers& all);
 void add_mamba_checkers(Checkers& all);
 void add_language_model_checkers(Checkers& all);
 void add_timeseries_checkers(Checkers& all);
+void add_order_checkers(Checkers& all);
+void add_shuffle_checkers(Checkers& all);
 
 }  // namespace serpentine::golden

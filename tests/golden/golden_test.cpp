@@ -46,6 +46,8 @@ const Checkers& checkers() {
     add_mamba_checkers(made);
     add_language_model_checkers(made);
     add_timeseries_checkers(made);
+    add_order_checkers(made);
+    add_shuffle_checkers(made);
     return made;
   }();
   return all;

@@ -41,8 +41,8 @@ ScanOrder make_order(const at::Tensor& tokens, const at::Tensor& offsets, const 
 /// One branch, one sequence, position p is token p.
 ScanOrder identity_order(int64_t num_tokens, at::Device device = at::kCPU);
 
-/// The same sequences and branches over other tokens: [P] or [B, P], each of the `num_tokens` tokens
-/// at most `num_visits` times. Waits for no GPU.
+/// The same sequences and branches over other tokens: [P] or [B, P], each of the `num_tokens`
+/// tokens at most `num_visits` times. Waits for no GPU.
 ScanOrder with_tokens(const ScanOrder& order, const at::Tensor& tokens, int64_t num_tokens,
                       int64_t num_visits);
 

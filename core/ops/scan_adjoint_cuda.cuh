@@ -1,8 +1,8 @@
 // One block of the backward pass of the selective scan on CUDA, for more than four states: tiles of
 // 16 positions from a piece's end.
 //
-// The states of a tile are made again from the saved ones and held in shared memory; then the
-// gradient of the state walks the tile backwards in registers:
+// A tile is worked in two halves, the later one first: its states are made again from the saved
+// ones and stay in registers while the gradient of the state walks back over them:
 //   g += C dy;  dC = h dy;  dB = g dt u;  d(dt u) = B g;  g *= exp(dt A);
 //   d(dt) = u d(dt u) + A g h';  dA += dt g h'   with h' the state before the step
 // dB and dC are sums over channels: each thread leaves its terms in shared memory, the block adds
@@ -20,11 +20,14 @@ struct Owned {
   static __device__ int step(int i, int state) { return i * kOwners + state % kOwners; }
 };
 
-/// What every lane of a channel needs of an element.
+/// What every lane of a channel needs of an element; slope: of dt by delta, 0 behind the end.
 template <class R>
 struct __align__(4 * sizeof(R)) Element4 {
-  R dt, dtu, dy, unused;
+  R dt, dtu, dy, slope;
 };
+
+inline constexpr int kHalf = 8;
+static_assert(kTile == 2 * kHalf);
 
 enum Rows { kRead, kGrad, kInput, kStep, kRowKinds };  // u, delta, B and C; dy; du; ddelta
 
@@ -34,9 +37,9 @@ template <class R, int kEach, int kLanes>
 struct Shared {
   static constexpr int kStates = kEach * kLanes, kChannels = kThreads / kLanes;
   static constexpr int kStride = (kThreads + 4) * kEach;
-  R states[kTile * kStride];  // after each step; later the terms of dC
-  R terms[kTile * kStride];   // of dB
+  R terms[2][kHalf * kStride];  // of dB and dC
   Element4<R> elements[kTile * kChannels];
+  R inputs[kTile * kChannels];  // u
   R B[kTile * kStates], C[kTile * kStates];
   int rows[2][kRowKinds][kTile];  // of this tile and the next
 };
@@ -59,8 +62,7 @@ struct Backward {
   const int first_state;
   R A[kEach], g[kEach], dA[kEach];
   R bias, skip, dD = 0, dbias = 0;
-  R value[kOwned], slope[kOwned], step_dt[kOwned], grad[kOwned];  // of the tile's own elements
-  T raw_u[kOwned], raw_delta[kOwned], raw_dy[kOwned];             // of the next tile
+  T raw_u[kOwned], raw_delta[kOwned], raw_dy[kOwned];  // of the next tile
   T raw_b[kStateRows], raw_c[kStateRows];
   const Column<const T> u, delta, dy, B, C;
   const Column<T> du, ddelta;
@@ -147,16 +149,15 @@ struct Backward {
 #pragma unroll
     for (int i = 0; i < kOwned; ++i) {
       const int step = Owned<kLanes>::step(i, at.state);
-      const R x = wide(raw_delta[i]) + bias;
-      value[i] = wide(raw_u[i]);
-      grad[i] = active ? R(wide(raw_dy[i])) : R(0);
-      slope[i] = call.softplus ? softplus_slope(x) : R(1);
-      step_dt[i] = call.softplus ? softplus(x) : x;
-      if (read[step] == kBehind) step_dt[i] = 0;
-      if (at.state < Owned<kLanes>::kOwners) {
-        memory.elements[step * Memory::kChannels + threadIdx.x / kLanes] = {
-            step_dt[i], active ? step_dt[i] * value[i] : R(0), grad[i], R(0)};
-      }
+      if (at.state >= Owned<kLanes>::kOwners) continue;
+      const R x = wide(raw_delta[i]) + bias, value = wide(raw_u[i]);
+      const bool behind = read[step] == kBehind;
+      const R slope = call.softplus ? softplus_slope(x) : R(1);
+      const R dt = behind ? R(0) : call.softplus ? softplus(x) : x;
+      const int to = step * Memory::kChannels + threadIdx.x / kLanes;
+      memory.elements[to] = {dt, active ? dt * value : R(0), active ? R(wide(raw_dy[i])) : R(0),
+                             behind ? R(0) : slope};
+      memory.inputs[to] = value;
     }
   }
 
@@ -167,56 +168,61 @@ struct Backward {
     return vectors + step * kStride + threadIdx.x * kEach;
   }
 
-  /// Walks the tile forward from h; leaves the states after each step in shared memory if asked.
-  template <bool kKeep>
-  __device__ void walk(R (&h)[kEach]) {
+  /// One step forward.
+  __device__ void advance(R (&h)[kEach], int step) const {
+    const R dt = element(step).dt, dtu = element(step).dtu;
+    R row_b[kEach];
+    load_vector(row_b, memory.B + step * kStates + first_state);
 #pragma unroll
-    for (int step = 0; step < kTile; ++step) {
-      const R dt = element(step).dt, dtu = element(step).dtu;
-      R row_b[kEach];
-      load_vector(row_b, memory.B + step * kStates + first_state);
-#pragma unroll
-      for (int n = 0; n < kEach; ++n) h[n] = exp2_fast(dt * A[n]) * h[n] + dtu * row_b[n];
-      if (kKeep) store_vector(own(memory.states, step), h);
-    }
+    for (int n = 0; n < kEach; ++n) h[n] = exp2_fast(dt * A[n]) * h[n] + dtu * row_b[n];
   }
 
-  /// Walks the tile backwards; `before` is the state before it and h the one behind it.
-  __device__ void walk_back(const R (&before)[kEach], R (&h)[kEach], int buffer) {
+  /// Walks from h over `kSteps` steps.
+  template <int kSteps>
+  __device__ void walk(R (&h)[kEach]) const {
 #pragma unroll
-    for (int half = kTile - 8; half >= 0; half -= 8) {
-      R through_b[8], through_a[8];
+    for (int step = 0; step < kSteps; ++step) advance(h, step);
+  }
+
+  /// Walks half a tile forward from the state before it, then backwards.
+  template <int kFirst>
+  __device__ void walk_back(const R (&before)[kEach], int buffer) {
+    R h[kHalf][kEach];  // after each step
 #pragma unroll
-      for (int i = 7; i >= 0; --i) {
-        const int step = half + i;
-        const Element4<R> now = element(step);
-        R row_b[kEach], row_c[kEach], term_b[kEach], term_c[kEach], last[kEach];
-        load_vector(row_b, memory.B + step * kStates + first_state);
-        load_vector(row_c, memory.C + step * kStates + first_state);
-        if (step > 0) load_vector(last, own(memory.states, step > 0 ? step - 1 : 0));
-        R sum_b = 0, sum_a = 0;
+    for (int i = 0; i < kHalf; ++i) {
 #pragma unroll
-        for (int n = 0; n < kEach; ++n) {
-          if (step == 0) last[n] = before[n];
-          g[n] += now.dy * row_c[n];
-          term_c[n] = now.dy * h[n];
-          term_b[n] = g[n] * now.dtu;
-          sum_b += g[n] * row_b[n];
-          g[n] *= exp2_fast(now.dt * A[n]);
-          const R flow = g[n] * last[n];
-          sum_a += flow * A[n];
-          dA[n] += flow * now.dt;
-          h[n] = last[n];
-        }
-        store_vector(own(memory.states, step), term_c);
-        store_vector(own(memory.terms, step), term_b);
-        through_b[i] = sum_b;
-        through_a[i] = sum_a;
-      }
-      sum_over_lanes<kLanes>(through_b, at.state);
-      sum_over_lanes<kLanes>(through_a, at.state);
-      finish(half, buffer, through_b, through_a);
+      for (int n = 0; n < kEach; ++n) h[i][n] = i == 0 ? before[n] : h[i > 0 ? i - 1 : 0][n];
+      advance(h[i], kFirst + i);
     }
+    if (kFirst == 0) __syncthreads();  // the terms of the other half have been summed
+    R through_b[kHalf], through_a[kHalf];
+#pragma unroll
+    for (int i = kHalf - 1; i >= 0; --i) {
+      const int step = kFirst + i;
+      const Element4<R> now = element(step);
+      R row_b[kEach], row_c[kEach], term_b[kEach], term_c[kEach];
+      load_vector(row_b, memory.B + step * kStates + first_state);
+      load_vector(row_c, memory.C + step * kStates + first_state);
+      R sum_b = 0, sum_a = 0;
+#pragma unroll
+      for (int n = 0; n < kEach; ++n) {
+        g[n] += now.dy * row_c[n];
+        term_c[n] = now.dy * h[i][n];
+        term_b[n] = g[n] * now.dtu;
+        sum_b += g[n] * row_b[n];
+        g[n] *= exp2_fast(now.dt * A[n]);
+        const R flow = g[n] * (i == 0 ? before[n] : h[i > 0 ? i - 1 : 0][n]);
+        sum_a += flow * A[n];
+        dA[n] += flow * now.dt;
+      }
+      store_vector(own(memory.terms[0], i), term_b);
+      store_vector(own(memory.terms[1], i), term_c);
+      through_b[i] = sum_b;
+      through_a[i] = sum_a;
+    }
+    sum_over_lanes<kLanes>(through_b, at.state);
+    sum_over_lanes<kLanes>(through_a, at.state);
+    finish(kFirst, buffer, through_b, through_a);
   }
 
   /// Gradients of u and delta of the elements of eight steps, from the sums over states. The sums
@@ -231,26 +237,28 @@ struct Backward {
       const bool mine =
           active && at.state < Owned<kLanes>::kOwners && Owned<kLanes>::step(i, at.state) == step;
       if (!mine) continue;
-      const R input_grad = step_dt[i] * through_b[q] + skip * grad[i];
+      const Element4<R> now = element(step);
+      const R value = memory.inputs[step * Memory::kChannels + threadIdx.x / kLanes];
+      const R input_grad = now.dt * through_b[q] + skip * now.dy;
       const R step_grad =
-          (value[i] * through_b[q] + through_a[q] * static_cast<R>(kLn2)) * slope[i];
-      dD += grad[i] * value[i];
-      if (memory.rows[buffer][kRead][step] != kBehind) dbias += step_grad;
+          (value * through_b[q] + through_a[q] * static_cast<R>(kLn2)) * now.slope;
+      dD += now.dy * value;
+      dbias += step_grad;
       store(du, memory.rows[buffer][kInput][step], input_grad);
       store(ddelta, memory.rows[buffer][kStep][step], step_grad);
     }
   }
 
-  /// Adds the terms of dB and dC over the block's channels and writes them.
+  /// Adds half a tile's terms of dB and dC over the block's channels and writes them.
   __device__ void sum_terms(int64_t first) {
-    const int count = static_cast<int>(min(int64_t{kTile}, piece.end - first));
-    constexpr int kGroups = 2 * kTile * kLanes;  // (dB or dC, step, state lane)
+    const int64_t count = piece.end - first;
+    constexpr int kGroups = 2 * kHalf * kLanes;  // (dB or dC, step, state lane)
     constexpr int kParts = kGroups >= kThreads ? 1 : kThreads / kGroups;
     constexpr int kMembers = kThreads / kLanes / kParts;
     for (int i = threadIdx.x; i < kGroups * kParts; i += kThreads) {
-      const int part = i % kParts, lane = i / kParts % kLanes, step = i / kParts / kLanes % kTile;
-      const bool of_c = i / kParts / kLanes / kTile != 0;
-      const R* from = (of_c ? memory.states : memory.terms) + step * kStride;
+      const int part = i % kParts, lane = i / kParts % kLanes, step = i / kParts / kLanes % kHalf;
+      const bool of_c = i / kParts / kLanes / kHalf != 0;
+      const R* from = memory.terms[of_c ? 1 : 0] + step * kStride;
       R sum[kEach] = {};
 #pragma unroll 8
       for (int j = 0; j < kMembers; ++j) {
@@ -286,7 +294,7 @@ struct Backward {
       request(0);
       put(0);
       __syncthreads();
-      walk<false>(h);
+      walk<kTile>(h);
     }
     __syncthreads();
   }
@@ -325,8 +333,11 @@ struct Backward {
       if (kAhead && tile > 0) request(buffer ^ 1);
 #pragma unroll
       for (int n = 0; n < kEach; ++n) before[n] = h[n];
-      walk<true>(h);
-      walk_back(before, h, buffer);
+      walk<kHalf>(h);
+      walk_back<kHalf>(h, buffer);
+      __syncthreads();
+      sum_terms(first + kHalf);
+      walk_back<0>(before, buffer);
       __syncthreads();
       if (kAhead && tile > 1) find(first - 2 * kTile, buffer);
       sum_terms(first);

@@ -6,7 +6,7 @@ namespace serpentine::cuda {
 namespace {
 
 template <class T, int kEach, int kLanes>
-__global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && kEach == 4 ? 3 : 1)
+__global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && kEach == 4 ? 4 : 1)
     backward_kernel(const ScanCall call) {
   extern __shared__ __align__(16) unsigned char memory[];
   Backward<T, kEach, kLanes> work(call, *reinterpret_cast<Shared<Real<T>, kEach, kLanes>*>(memory));

@@ -1,0 +1,29 @@
+// In which order the points of a cloud are scanned, by the names that published configs use.
+//
+// Zhang et al., "Point Cloud Mamba", arXiv 2403.00762; Liang et al., "PointMamba", arXiv
+// 2402.10739.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace serpentine {
+
+/// xyz xzy yxz yzx zxy zyx: along three axes. z z-trans hilbert hilbert-trans: along curves, with x
+/// and y exchanged in the second of each.
+std::vector<std::string> point_orders();
+
+struct PointOrderOptions {
+  double cell = 0.02;  // side of the cells that points are sorted by, in the unit of the points
+  bool published = true;  // the authors' keys: an order may depend on the other clouds of a batch
+};
+
+/// The point at each position. points: [B, N, 3] -> int64 [B, N]. Points of one cell stay as they
+/// lie. Not published: along axes the paper's snake, curves of a fixed depth, so that each cloud is
+/// walked as if it were alone.
+at::Tensor point_walk(const at::Tensor& points, const std::string& name,
+                      const PointOrderOptions& options);
+
+}  // namespace serpentine

@@ -46,27 +46,6 @@ class PositionMlpImpl : public torch::nn::Module {
 };
 TORCH_MODULE(PositionMlp);
 
-torch::Tensor as_they_lie(const torch::Tensor& points) {
-  return torch::arange(points.size(1), points.options().dtype(torch::kLong).requires_grad(false))
-      .expand({points.size(0), -1});
-}
-
-// the order of one layer: `windows` sequences of rows along the walk, each between its prompts,
-// whose rows follow those of the points
-ScanOrder layer_order(const torch::Tensor& walk, int64_t windows, int64_t prompts) {
-  const int64_t batch = walk.size(0), points = walk.size(1), inside = points / windows;
-  const auto rows = torch::arange(2 * windows * prompts, walk.options())
-                        .add(points)
-                        .view({1, windows, 2 * prompts})
-                        .expand({batch, -1, -1});
-  const auto tokens = torch::cat({rows.narrow(2, 0, prompts), walk.reshape({batch, windows, inside}),
-                                  rows.narrow(2, prompts, prompts)},
-                                 2)
-                          .flatten(1);
-  const auto offsets = torch::arange(windows + 1, torch::kLong) * (inside + 2 * prompts);
-  return make_order(tokens, offsets, torch::zeros({windows}, torch::kLong), tokens.size(1), 1);
-}
-
 }  // namespace
 
 Block pcm_block(int64_t channels, const PcmEncoderOptions& options, double drop_path) {
@@ -274,7 +253,7 @@ void PcmEncoderImpl::run_layer(Cloud& cloud, int64_t stage, int64_t layer) {
     rows.hidden = torch::cat({rows.hidden, own}, 1);
     if (rows.residual.defined()) rows.residual = torch::cat({rows.residual, own}, 1);
   }
-  const ScanOrder scan = layer_order(cloud.walk, windows, prompt_count);
+  const ScanOrder scan = walk_order(cloud.walk, windows, prompt_count);
   const Streams out = mamba_[stage][layer]->forward(rows, scan);
   if (trace) {
     const std::string name = "stage" + std::to_string(stage) + ".block" + std::to_string(layer);

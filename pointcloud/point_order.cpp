@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <ATen/ATen.h>
+
 #include "core/check.h"
 #include "scans/cells.h"
 
@@ -36,6 +38,29 @@ at::Tensor point_walk(const at::Tensor& points, const std::string& name,
   layout.device = points.device();
   const Cells cells = cells_of(layout, options.cell);
   return sorted_walk(key_of(cells, name, options.published), layout);
+}
+
+at::Tensor as_they_lie(const at::Tensor& points) {
+  return at::arange(points.size(1), points.options().dtype(at::kLong))
+      .expand({points.size(0), -1});
+}
+
+ScanOrder walk_order(const at::Tensor& walk, int64_t windows, int64_t ends) {
+  SERPENTINE_CHECK(walk.dim() == 2 && windows >= 1 && walk.size(1) % windows == 0, "point order",
+                   "a walk [B, N] must fill its ", windows, " windows, got ", walk.sizes());
+  const int64_t batch = walk.size(0), points = walk.size(1), inside = points / windows;
+  const auto rows = at::arange(2 * windows * ends, walk.options())
+                        .add(points)
+                        .view({1, windows, 2 * ends})
+                        .expand({batch, -1, -1});
+  const auto tokens =
+      at::cat({rows.narrow(2, 0, ends), walk.reshape({batch, windows, inside}),
+               rows.narrow(2, ends, ends)},
+              2)
+          .flatten(1);
+  const auto offsets = at::arange(windows + 1, at::kLong) * (inside + 2 * ends);
+  const int64_t visits = 1;
+  return make_order(tokens, offsets, at::zeros({windows}, at::kLong), tokens.size(1), visits);
 }
 
 }  // namespace serpentine

@@ -9,6 +9,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "core/scan_order.h"
+
 namespace serpentine {
 
 /// xyz xzy yxz yzx zxy zyx: along three axes. z z-trans hilbert hilbert-trans: along curves, with x
@@ -25,5 +27,12 @@ struct PointOrderOptions {
 /// walked as if it were alone.
 at::Tensor point_walk(const at::Tensor& points, const std::string& name,
                       const PointOrderOptions& options);
+
+/// The walk of points that lie in their sequence. points: [B, N, 3] -> int64 [B, N].
+at::Tensor as_they_lie(const at::Tensor& points);
+
+/// The walk cut into `windows` sequences of equal length, each between `ends` rows of its own. Rows
+/// are those of the N points, then for each window 2 * ends: those before it and those after it.
+ScanOrder walk_order(const at::Tensor& walk, int64_t windows = 1, int64_t ends = 0);
 
 }  // namespace serpentine

@@ -14,11 +14,10 @@ constexpr double kLeastDeviation = 1e-5;
 
 LocalGrouperImpl::LocalGrouperImpl(int64_t channels, GrouperOptions options)
     : options_(std::move(options)), channels_(channels) {
-  SERPENTINE_CHECK(options_.reducer >= 1 && options_.stride >= 1 &&
-                       options_.neighbours % options_.stride == 0,
-                   "LocalGrouper", "the reducer must be at least 1 and the stride must divide the ",
-                   options_.neighbours, " neighbours, got ", options_.reducer, " and ",
-                   options_.stride);
+  SERPENTINE_CHECK(
+      options_.reducer >= 1 && options_.stride >= 1 && options_.neighbours % options_.stride == 0,
+      "LocalGrouper", "the reducer must be at least 1 and the stride must divide the ",
+      options_.neighbours, " neighbours, got ", options_.reducer, " and ", options_.stride);
   if (options_.normalize.empty()) return;
   const int64_t width = channels + (options_.use_xyz ? 3 : 0);
   affine_alpha = register_parameter("affine_alpha", torch::ones({1, 1, 1, width}));
@@ -40,10 +39,9 @@ GroupedPoints LocalGrouperImpl::forward(const torch::Tensor& points, const torch
     centres = take_rows(features, index);
     if (residual.defined()) out.residual = take_rows(residual, index);
   }
-  const auto near =
-      nearest_points(out.points.detach(), points.detach(), options_.neighbours,
-                     Distance::kPublished)
-          .index.slice(2, 0, std::nullopt, options_.stride);
+  const auto near = nearest_points(out.points.detach(), points.detach(), options_.neighbours,
+                                   Distance::kPublished)
+                        .index.slice(2, 0, std::nullopt, options_.stride);
   torch::Tensor grouped = take_rows(features, near), anchor = centres;
   if (options_.use_xyz) {
     grouped = torch::cat({grouped, take_rows(points, near)}, -1);

@@ -88,8 +88,7 @@ PcmDecoderImpl::PcmDecoderImpl(PcmDecoderOptions options, const PcmEncoderOption
     register_module("cls_map", maps);
   }
   for (int64_t i = levels - 2; i >= -1; --i) {
-    level_maps_.emplace_back(encoder.width(i), options_.gmp_dim, encoder.bias,
-                             options_.activation);
+    level_maps_.emplace_back(encoder.width(i), options_.gmp_dim, encoder.bias, options_.activation);
     level_maps->push_back(level_maps_.back());
   }
   register_module("gmp_map_list", level_maps);

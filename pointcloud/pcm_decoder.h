@@ -14,8 +14,8 @@ namespace serpentine {
 
 struct PcmDecoderOptions {
   std::vector<int64_t> channels = {384, 192, 192, 192};  // of each propagation, the coarsest first
-  std::vector<int64_t> blocks = {1, 1, 1, 1};        // residual layers after each
-  std::vector<int64_t> mamba_blocks = {0, 0, 0, 0};  // Mamba layers after each
+  std::vector<int64_t> blocks = {1, 1, 1, 1};            // residual layers after each
+  std::vector<int64_t> mamba_blocks = {0, 0, 0, 0};      // Mamba layers after each
   std::vector<std::string> orders;  // of those layers; "null": as the points lie
   std::string activation = "relu";
   int64_t gmp_dim = 64;        // channels of the summary, and of each level's part
@@ -42,8 +42,8 @@ class PcmDecoderImpl : public torch::nn::Module {
     PointResiduals extraction{nullptr};
     std::vector<Block> mamba;
   };
-  torch::Tensor mix(Propagation& step, const torch::Tensor& points, torch::Tensor x,
-                    size_t& layer, std::string& order);
+  torch::Tensor mix(Propagation& step, const torch::Tensor& points, torch::Tensor x, size_t& layer,
+                    std::string& order);
 
   PcmDecoderOptions options_;
   std::vector<Propagation> steps_;

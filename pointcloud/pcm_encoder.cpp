@@ -15,9 +15,9 @@ namespace serpentine {
 namespace {
 
 constexpr const char* kWho = "Point Cloud Mamba";
-constexpr int64_t kPromptWidth = 384;       // of the table of prompts
-constexpr int64_t kPositionWidth = 2048;    // inner channels of the positions' MLP
-constexpr double kLeastSide = 1e-6;         // of a window's coordinates
+constexpr int64_t kPromptWidth = 384;     // of the table of prompts
+constexpr int64_t kPositionWidth = 2048;  // inner channels of the positions' MLP
+constexpr double kLeastSide = 1e-6;       // of a window's coordinates
 
 using Map = std::function<torch::Tensor(const torch::Tensor&)>;
 
@@ -75,17 +75,18 @@ void init_pcm_mixers(torch::nn::Module& root, int64_t layers) {
   }
 }
 
-PcmEncoderImpl::PcmEncoderImpl(PcmEncoderOptions chosen) : options([&] {
-  chosen.check();
-  const auto layers = std::accumulate(chosen.mamba_blocks.begin(), chosen.mamba_blocks.end(),
-                                      int64_t{0});
-  if (chosen.orders.size() == 1) chosen.orders.resize(layers, chosen.orders.front());
-  auto& rows = chosen.prompt_rows;
-  for (const auto& order : chosen.orders) {
-    if (std::find(rows.begin(), rows.end(), order) == rows.end()) rows.push_back(order);
-  }
-  return chosen;
-}()) {
+PcmEncoderImpl::PcmEncoderImpl(PcmEncoderOptions chosen)
+    : options([&] {
+        chosen.check();
+        const auto layers =
+            std::accumulate(chosen.mamba_blocks.begin(), chosen.mamba_blocks.end(), int64_t{0});
+        if (chosen.orders.size() == 1) chosen.orders.resize(layers, chosen.orders.front());
+        auto& rows = chosen.prompt_rows;
+        for (const auto& order : chosen.orders) {
+          if (std::find(rows.begin(), rows.end(), order) == rows.end()) rows.push_back(order);
+        }
+        return chosen;
+      }()) {
   embedding_ = register_module("embedding", PointLayer(options.in_channels, options.embed_dim,
                                                        options.bias, options.activation));
   if (options.use_order_prompt) {
@@ -179,8 +180,8 @@ void PcmEncoderImpl::add_layers(int64_t stage, torch::nn::ModuleList& blocks,
   torch::nn::ModuleList list;
   mamba_.emplace_back();
   for (int64_t i = 0; i < options.mamba_blocks[stage]; ++i) {
-    const int64_t number = std::accumulate(options.mamba_blocks.begin(),
-                                           options.mamba_blocks.begin() + stage, i);
+    const int64_t number =
+        std::accumulate(options.mamba_blocks.begin(), options.mamba_blocks.begin() + stage, i);
     const double drop_path = number <= 1 ? 0
                                          : options.drop_path * static_cast<double>(number - 1) /
                                                static_cast<double>(total - 1);
@@ -220,7 +221,7 @@ void PcmEncoderImpl::put_in_sequence(Cloud& cloud) const {
       if (rows->defined()) *rows = take_rows(*rows, cloud.walk);
     }
   }
-  cloud.walk = {};
+  cloud.walk = torch::Tensor();
 }
 
 void PcmEncoderImpl::run_layer(Cloud& cloud, int64_t stage, int64_t layer) {
@@ -246,10 +247,8 @@ void PcmEncoderImpl::run_layer(Cloud& cloud, int64_t stage, int64_t layer) {
   if (options.mamba_pos) rows.hidden = rows.hidden + position_term(local, stage, number);
   const int64_t prompt_count = options.use_order_prompt ? options.prompts_per_order : 0;
   if (prompt_count > 0) {
-    const auto own = prompts(stage, order)
-                         .repeat({2 * windows, 1})
-                         .unsqueeze(0)
-                         .expand({batch, -1, -1});
+    const auto own =
+        prompts(stage, order).repeat({2 * windows, 1}).unsqueeze(0).expand({batch, -1, -1});
     rows.hidden = torch::cat({rows.hidden, own}, 1);
     if (rows.residual.defined()) rows.residual = torch::cat({rows.residual, own}, 1);
   }

@@ -23,15 +23,15 @@ void PcmEncoderOptions::fields(Fields& f) {
     {.choices = {"", "center", "anchor"}});
   f("bias", bias, "biases of the point layers");
   f("use_xyz", use_xyz, "neighbours' coordinates are features");
-  f("orders", orders, "the order of each Mamba layer, or one for all",
-    {.choices = point_orders()});
+  f("orders", orders, "the order of each Mamba layer, or one for all", {.choices = point_orders()});
   f("grid_size", grid_size, "side of the cells that points are sorted by", {.least = 1e-9});
   f("published_order", published_order,
     "the authors' keys, by which an order may depend on the batch; needed for their weights");
   f("use_order_prompt", use_order_prompt, "learnt tokens at both ends tell the order");
   f("prompts_per_order", prompts_per_order, "learnt tokens an order", {.least = 1});
   f("prompt_rows", prompt_rows,
-    "the orders as their prompts follow one another in the weights; the authors' program draws this",
+    "the orders as their prompts follow one another in the weights; the authors' program draws "
+    "this",
     {.choices = point_orders()});
   f("mamba_pos", mamba_pos, "add a linear map of the coordinates before each layer");
   f("pos_type", pos_type, "one such map a stage or one a layer", {.choices = {"share", "layer"}});

@@ -61,8 +61,7 @@ torch::Tensor PointLayerImpl::forward(const torch::Tensor& x) {
 
 PointResidualImpl::PointResidualImpl(int64_t channels, PointResidualOptions options)
     : options_(std::move(options)) {
-  const auto inner =
-      static_cast<int64_t>(static_cast<double>(channels) * options_.expansion);
+  const auto inner = static_cast<int64_t>(static_cast<double>(channels) * options_.expansion);
   const auto add = [&](torch::nn::ModuleList& net, int64_t in, int64_t out, int64_t groups) {
     convs_.push_back(make_conv(in, out, options_.bias, groups));
     norms_.emplace_back(out);

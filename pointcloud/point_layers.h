@@ -71,7 +71,7 @@ TORCH_MODULE(PointResiduals);
 struct PointHeadOptions {
   std::vector<int64_t> widths;  // of the hidden layers
   double dropout = 0.5;
-  bool norm = true;  // batch norm; without it the hidden layers have biases
+  bool norm = true;     // batch norm; without it the hidden layers have biases
   bool linear = false;  // Linear modules (weights [out, in]) instead of convolutions
 };
 

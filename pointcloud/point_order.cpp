@@ -41,8 +41,7 @@ at::Tensor point_walk(const at::Tensor& points, const std::string& name,
 }
 
 at::Tensor as_they_lie(const at::Tensor& points) {
-  return at::arange(points.size(1), points.options().dtype(at::kLong))
-      .expand({points.size(0), -1});
+  return at::arange(points.size(1), points.options().dtype(at::kLong)).expand({points.size(0), -1});
 }
 
 ScanOrder walk_order(const at::Tensor& walk, int64_t windows, int64_t ends) {
@@ -53,11 +52,10 @@ ScanOrder walk_order(const at::Tensor& walk, int64_t windows, int64_t ends) {
                         .add(points)
                         .view({1, windows, 2 * ends})
                         .expand({batch, -1, -1});
-  const auto tokens =
-      at::cat({rows.narrow(2, 0, ends), walk.reshape({batch, windows, inside}),
-               rows.narrow(2, ends, ends)},
-              2)
-          .flatten(1);
+  const auto tokens = at::cat({rows.narrow(2, 0, ends), walk.reshape({batch, windows, inside}),
+                               rows.narrow(2, ends, ends)},
+                              2)
+                          .flatten(1);
   const auto offsets = at::arange(windows + 1, at::kLong) * (inside + 2 * ends);
   const int64_t visits = 1;
   return make_order(tokens, offsets, at::zeros({windows}, at::kLong), tokens.size(1), visits);

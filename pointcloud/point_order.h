@@ -18,7 +18,7 @@ namespace serpentine {
 std::vector<std::string> point_orders();
 
 struct PointOrderOptions {
-  double cell = 0.02;  // side of the cells that points are sorted by, in the unit of the points
+  double cell = 0.02;     // side of the cells that points are sorted by, in the unit of the points
   bool published = true;  // the authors' keys: an order may depend on the other clouds of a batch
 };
 

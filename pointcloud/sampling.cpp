@@ -46,8 +46,8 @@ at::Tensor exact_distances(const at::Tensor& queries, const at::Tensor& points) 
 }
 
 at::Tensor published_distances(const at::Tensor& queries, const at::Tensor& points) {
-  return -2 * at::matmul(queries, points.transpose(1, 2)) +
-         queries.square().sum(-1).unsqueeze(2) + points.square().sum(-1).unsqueeze(1);
+  return -2 * at::matmul(queries, points.transpose(1, 2)) + queries.square().sum(-1).unsqueeze(2) +
+         points.square().sum(-1).unsqueeze(1);
 }
 
 // how many queries to compare with all points at a time
@@ -97,8 +97,8 @@ Neighbours nearest_points(const at::Tensor& queries, const at::Tensor& points, i
   {
     const at::NoGradGuard no_grad;
     for (const at::Tensor& some : queries.split(block_of(queries, points), 1)) {
-      const auto [values, indices] = squared_distances(some, points, distance)
-                                         .topk(k, -1, /*largest=*/false, /*sorted=*/true);
+      const auto [values, indices] =
+          squared_distances(some, points, distance).topk(k, -1, /*largest=*/false, /*sorted=*/true);
       nearest.push_back(values);
       index.push_back(indices);
     }
@@ -108,8 +108,7 @@ Neighbours nearest_points(const at::Tensor& queries, const at::Tensor& points, i
     return found;
 
   // the gradient needs the k distances only, not all that were looked at
-  const at::Tensor again =
-      sum_of_squares(queries.unsqueeze(2) - take_rows(points, found.index));
+  const at::Tensor again = sum_of_squares(queries.unsqueeze(2) - take_rows(points, found.index));
   found.squared_distance = found.squared_distance + (again - again.detach());
   return found;
 }
@@ -142,8 +141,7 @@ at::Tensor take_rows(const at::Tensor& rows, const at::Tensor& index) {
   check_shape(kWho, rows, "rows", {-1, -1, -1}, "B, N, C");
   SERPENTINE_CHECK(index.dim() >= 2 && index.size(0) == rows.size(0), kWho,
                    "index must be [B, ...] with B = ", rows.size(0), ", got ", index.sizes());
-  const at::Tensor first =
-      at::arange(rows.size(0), index.options()).unsqueeze(1).mul(rows.size(1));
+  const at::Tensor first = at::arange(rows.size(0), index.options()).unsqueeze(1).mul(rows.size(1));
   const at::Tensor flat = (index.flatten(1) + first).flatten();
   std::vector<int64_t> shape = index.sizes().vec();
   shape.push_back(rows.size(2));

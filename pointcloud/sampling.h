@@ -12,7 +12,7 @@ namespace serpentine {
 /// How published programs choose farthest points; both begin with point 0 and break ties by the
 /// lower index.
 enum class FarthestRule {
-  kAllPoints,   // openpoints (PointNeXt, Point Cloud Mamba)
+  kAllPoints,    // openpoints (PointNeXt, Point Cloud Mamba)
   kAwayFromZero  // pointnet2_ops (PointMamba, Mamba3D): points with |p|^2 <= 1e-3 are never chosen,
                  // but for point 0
 };

@@ -30,10 +30,9 @@ TwoWayMambaImpl::TwoWayMambaImpl(const MambaOptions& chosen, SecondWay second)
       "out_proj", torch::nn::Linear(LinearOptions(inner, options.d_model).bias(options.bias)));
   reset();
   if (way != SecondWay::kUnused) return;
-  for (const torch::nn::Module* module :
-       {static_cast<torch::nn::Module*>(other_.conv.get()),
-        static_cast<torch::nn::Module*>(other_.x_proj.get()),
-        static_cast<torch::nn::Module*>(other_.dt_proj.get())}) {
+  for (const torch::nn::Module* module : {static_cast<torch::nn::Module*>(other_.conv.get()),
+                                          static_cast<torch::nn::Module*>(other_.x_proj.get()),
+                                          static_cast<torch::nn::Module*>(other_.dt_proj.get())}) {
     for (auto& parameter : module->parameters()) parameter.set_requires_grad(false);
   }
   other_.A_log.set_requires_grad(false);
@@ -45,11 +44,11 @@ TwoWayMambaImpl::Set TwoWayMambaImpl::make_set(const std::string& suffix,
   using torch::nn::LinearOptions;
   const int64_t inner = options.inner(), rank = options.rank(), states = options.d_state;
   Set set;
-  set.conv = register_module("conv1d" + suffix, torch::nn::Conv1d(torch::nn::Conv1dOptions(
-                                                                      inner, inner, options.d_conv)
-                                                                      .groups(inner)
-                                                                      .padding(options.d_conv - 1)
-                                                                      .bias(options.conv_bias)));
+  set.conv = register_module(
+      "conv1d" + suffix, torch::nn::Conv1d(torch::nn::Conv1dOptions(inner, inner, options.d_conv)
+                                               .groups(inner)
+                                               .padding(options.d_conv - 1)
+                                               .bias(options.conv_bias)));
   set.x_proj = register_module(
       "x_proj" + suffix, torch::nn::Linear(LinearOptions(inner, rank + 2 * states).bias(false)));
   set.dt_proj =
@@ -105,10 +104,8 @@ torch::Tensor TwoWayMambaImpl::scan(const torch::Tensor& x, const ScanOrder& ord
   std::vector<torch::Tensor> delta, B, C;
   const auto ways = u.chunk(static_cast<int64_t>(sets.size()), 1);
   for (size_t k = 0; k < sets.size(); ++k) {
-    const auto parts =
-        sets[k]
-            ->x_proj->forward(ways[k])
-            .split_with_sizes({options.rank(), options.d_state, options.d_state}, -1);
+    const auto parts = sets[k]->x_proj->forward(ways[k]).split_with_sizes(
+        {options.rank(), options.d_state, options.d_state}, -1);
     delta.push_back(torch::linear(parts[0], sets[k]->dt_proj->weight).to(u.scalar_type()));
     B.push_back(parts[1].to(u.scalar_type()));
     C.push_back(parts[2].to(u.scalar_type()));

@@ -9,7 +9,8 @@ namespace {
 
 bool spared(const std::string& name, const torch::Tensor& parameter) {
   const auto last = name.substr(name.rfind('.') + 1);  // npos + 1 is 0: the whole name
-  return parameter.dim() <= 1 || last == "A_log" || last == "A_b_log" || last == "D" || last == "bias";
+  return parameter.dim() <= 1 || last == "A_log" || last == "A_b_log" || last == "D" ||
+         last == "bias";
 }
 
 }  // namespace

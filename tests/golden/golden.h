@@ -76,5 +76,6 @@ void add_language_model_checkers(Checkers& all);
 void add_timeseries_checkers(Checkers& all);
 void add_order_checkers(Checkers& all);
 void add_shuffle_checkers(Checkers& all);
+void add_pointcloud_checkers(Checkers& all);
 
 }  // namespace serpentine::golden

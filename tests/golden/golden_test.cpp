@@ -48,6 +48,7 @@ const Checkers& checkers() {
     add_timeseries_checkers(made);
     add_order_checkers(made);
     add_shuffle_checkers(made);
+    add_pointcloud_checkers(made);
     return made;
   }();
   return all;

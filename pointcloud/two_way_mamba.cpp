@@ -104,8 +104,9 @@ torch::Tensor TwoWayMambaImpl::scan(const torch::Tensor& x, const ScanOrder& ord
   std::vector<torch::Tensor> delta, B, C;
   const auto ways = u.chunk(static_cast<int64_t>(sets.size()), 1);
   for (size_t k = 0; k < sets.size(); ++k) {
-    const auto parts = sets[k]->x_proj->forward(ways[k]).split_with_sizes(
-        {options.rank(), options.d_state, options.d_state}, -1);
+    const auto parts =
+        torch::linear(ways[k], sets[k]->x_proj->weight)
+            .split_with_sizes({options.rank(), options.d_state, options.d_state}, -1);
     delta.push_back(torch::linear(parts[0], sets[k]->dt_proj->weight).to(u.scalar_type()));
     B.push_back(parts[1].to(u.scalar_type()));
     C.push_back(parts[2].to(u.scalar_type()));

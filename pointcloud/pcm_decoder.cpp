@@ -41,7 +41,7 @@ void PcmDecoderOptions::check(int64_t levels) const {
       "channels, blocks and mamba_blocks must have one value for each of the encoder's ", steps,
       " stages, got ", channels.size(), ", ", blocks.size(), " and ", mamba_blocks.size());
   const auto layers = std::accumulate(mamba_blocks.begin(), mamba_blocks.end(), int64_t{0});
-  SERPENTINE_CHECK(static_cast<int64_t>(orders.size()) == layers, kWho,
+  SERPENTINE_CHECK(layers == 0 || static_cast<int64_t>(orders.size()) == layers, kWho,
                    "orders must have one value for each of the ", layers, " Mamba layers, got ",
                    orders.size());
   SERPENTINE_CHECK(mamba_blocks.back() == 0 || orders.back() == kStay, kWho,

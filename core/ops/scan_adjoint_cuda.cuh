@@ -13,13 +13,6 @@
 
 namespace serpentine::cuda {
 
-template <int kLanes>
-struct Owned {
-  static constexpr int kOwners = kLanes < kTile ? kLanes : kTile;  // lanes that own elements
-  static constexpr int kCount = kTile / kOwners;
-  static __device__ int step(int i, int state) { return i * kOwners + state % kOwners; }
-};
-
 /// What every lane of a channel needs of an element; slope: of dt by delta, 0 behind the end.
 template <class R>
 struct __align__(4 * sizeof(R)) Element4 {
@@ -240,8 +233,7 @@ struct Backward {
       const Element4<R> now = element(step);
       const R value = memory.inputs[step * Memory::kChannels + threadIdx.x / kLanes];
       const R input_grad = now.dt * through_b[q] + skip * now.dy;
-      const R step_grad =
-          (value * through_b[q] + through_a[q] * static_cast<R>(kLn2)) * now.slope;
+      const R step_grad = (value * through_b[q] + through_a[q] * static_cast<R>(kLn2)) * now.slope;
       dD += now.dy * value;
       dbias += step_grad;
       store(du, memory.rows[buffer][kInput][step], input_grad);

@@ -300,4 +300,12 @@ inline int64_t block_count(const ScanCall& call) {
   return call.batch * call.slots() * call.channel_blocks();
 }
 
+/// How the steps of a tile are shared out over the lanes of a channel.
+template <int kLanes>
+struct Owned {
+  static constexpr int kOwners = kLanes < kTile ? kLanes : kTile;  // lanes that own elements
+  static constexpr int kCount = kTile / kOwners;
+  static __device__ int step(int i, int state) { return i * kOwners + state % kOwners; }
+};
+
 }  // namespace serpentine::cuda

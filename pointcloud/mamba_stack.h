@@ -12,9 +12,9 @@
 namespace serpentine {
 
 struct MambaStackOptions {
-  MambaOptions mamba;  // d_model: channels of a token
+  MambaOptions mamba;             // d_model: channels of a token
   std::vector<double> drop_path;  // of each layer, which also tells their number
-  double dropout = 0;  // after each layer
+  double dropout = 0;             // after each layer
   bool rms_norm = false;
 };
 

@@ -9,8 +9,8 @@ namespace serpentine {
 namespace {
 
 constexpr const char* kWho = "point groups";
-constexpr double kSpread = 0.02;       // of the initial weights
-constexpr double kCut = 2;             // where timm's trunc_normal_ cuts, not in deviations
+constexpr double kSpread = 0.02;  // of the initial weights
+constexpr double kCut = 2;        // where timm's trunc_normal_ cuts, not in deviations
 constexpr double kHeadDropout = 0.5;
 
 }  // namespace
@@ -61,13 +61,16 @@ GroupEncoderImpl::Pair GroupEncoderImpl::make_pair(const char* name, int64_t in,
 }
 
 torch::Tensor GroupEncoderImpl::run(Pair& pair, const torch::Tensor& x) {
-  return pointwise(pair.out, torch::relu(batch_norm(pair.norm, pointwise(pair.in, x))));
+  return pair.out->forward(torch::relu(pair.norm->forward(pair.in->forward(x))));
 }
 
 torch::Tensor GroupEncoderImpl::forward(const torch::Tensor& members) {
-  const auto each = run(first_, members);
+  // Channels first, as published: young features of a group differ by roundings only, and which
+  // member has the largest, and the gradient, follows from the convolution's.
+  const auto each = run(first_, members.flatten(0, 1).transpose(1, 2));
   const auto all = std::get<0>(each.max(2, /*keepdim=*/true)).expand_as(each);
-  return std::get<0>(run(second_, torch::cat({all, each}, 3)).max(2));
+  const auto groups = std::get<0>(run(second_, torch::cat({all, each}, 1)).max(2));
+  return groups.view({members.size(0), members.size(1), -1});
 }
 
 torch::nn::Sequential position_embedding(const GroupedModelOptions& options, bool silu) {
@@ -100,7 +103,7 @@ void init_grouped_model(torch::nn::Module& root) {
     weight.normal_(0, kSpread).clamp_(-kCut, kCut);
     if (bias.defined()) bias.zero_();
   };
-  for (const auto& module : root.modules()) {
+  for (const auto& module : root.modules(/*include_self=*/false)) {
     if (auto* linear = module->as<torch::nn::Linear>()) init(linear->weight, linear->bias);
     if (auto* conv = module->as<torch::nn::Conv1d>()) init(conv->weight, conv->bias);
   }

@@ -24,9 +24,9 @@ PointGroups group_points(const torch::Tensor& points, int64_t groups, int64_t si
 /// Options that both models share, under the published configs' names.
 struct GroupedModelOptions {
   int64_t num_group = 64, group_size = 32;
-  int64_t trans_dim = 384;                     // channels of a token
-  int64_t depth = 12;                          // Mamba layers
-  double drop_path = 0.1;                      // of the last layer; grows linearly
+  int64_t trans_dim = 384;                        // channels of a token
+  int64_t depth = 12;                             // Mamba layers
+  double drop_path = 0.1;                         // of the last layer; grows linearly
   std::vector<int64_t> widths = {128, 256, 512};  // of the group encoder; the first also of the
                                                   // positions' MLP, the second also of the head
   void fields(Fields& f);
@@ -47,7 +47,7 @@ class GroupEncoderImpl : public torch::nn::Module {
     torch::nn::BatchNorm1d norm{nullptr};
   };
   Pair make_pair(const char* name, int64_t in, int64_t inner, int64_t out);
-  static torch::Tensor run(Pair& pair, const torch::Tensor& x);
+  static torch::Tensor run(Pair& pair, const torch::Tensor& x);  // [B G, C, S]
   Pair first_, second_;
 };
 TORCH_MODULE(GroupEncoder);

@@ -89,7 +89,8 @@ class PointMamba : public Model {
     leave_trace("encoder_tokens", tokens);
 
     // two copies of each token, told apart by scales, one along each curve
-    std::vector<torch::Tensor> rows = {tokens * gamma_[0] + beta_[0], tokens * gamma_[1] + beta_[1]};
+    std::vector<torch::Tensor> rows = {tokens * gamma_[0] + beta_[0],
+                                       tokens * gamma_[1] + beta_[1]};
     std::vector<torch::Tensor> positions = {pos, pos};
     std::vector<torch::Tensor> walk = {
         point_walk(groups.centres, "hilbert", options_.order),
@@ -111,7 +112,8 @@ class PointMamba : public Model {
     sequence("tokens_in", x);
     sequence("pos_in", p);
     blocks_->on_record = nullptr;
-    if (trace) blocks_->on_record = [&](const std::string& name, const torch::Tensor& tensor) {
+    if (trace)
+      blocks_->on_record = [&](const std::string& name, const torch::Tensor& tensor) {
         leave_trace(name, gather_rows(tensor, order));
       };
     const auto mixed = blocks_->forward(x + p, order);

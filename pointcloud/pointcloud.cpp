@@ -2,6 +2,11 @@
 
 namespace serpentine {
 
-void add_point_models(Registry<Model>& all) { add_pcm(all); }
+void add_point_models(Registry<Model>& all) {
+  add_pcm(all);
+  add_point_mamba(all);
+  add_point_mamba_masked(all);
+  add_mamba3d(all);
+}
 
 }  // namespace serpentine

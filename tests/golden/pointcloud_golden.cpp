@@ -196,10 +196,88 @@ void check_pcm_seg(Fixture& fixture, const std::string& type) {
   check_input_gradients(fixture, batch);
 }
 
+/// The options that PointMamba and Mamba3D share.
+Json grouped_options(const Fixture& fixture, const std::string& type, const Json& from) {
+  const Json& model = fixture.config.at("model");
+  Json options = {{"type", type}, {"published_order", true}};
+  if (fixture.config.contains("_enc_widths")) options["widths"] = fixture.config["_enc_widths"];
+  copy_options(options, model,
+               {{"num_group", "num_group"},
+                {"group_size", "group_size"},
+                {"rms_norm", "rms_norm"},
+                {"drop_path", "drop_path"}});
+  copy_options(options, from,
+               {{"trans_dim", "trans_dim"}, {"depth", "depth"}, {"drop_path", "drop_path_rate"}});
+  return options;
+}
+
+void check_classes(Fixture& fixture, Model& model) {
+  Batch batch;
+  batch.input = fixture.input("input").requires_grad_();
+  const Tensor output = run_traced(fixture, model, batch);
+  fixture.check("output", output);
+  (output * fixture.input("cotangent")).sum().backward();
+  check_gradients(fixture, model);
+  fixture.check("grad.input", batch.input.grad());
+  for (int64_t k = 0; k < batch.input.size(0); ++k) {
+    Batch alone;
+    alone.input = batch.input.detach().narrow(0, k, 1);
+    fixture.check("output.solo" + std::to_string(k), model.forward(alone));
+  }
+}
+
+void check_point_mamba(Fixture& fixture) {
+  const Json& model = fixture.config.at("model");
+  Json options = grouped_options(fixture, "point_mamba", model);
+  options["avg_head"] = false;  // the program's default
+  copy_options(options, model,
+               {{"classes", "cls_dim"},
+                {"dropout", "drop_out"},
+                {"use_cls_token", "use_cls_token"},
+                {"max_head", "max_head"},
+                {"avg_head", "avg_head"}});
+  check_classes(fixture, *build(fixture, options));
+}
+
+void check_mamba3d(Fixture& fixture) {
+  const Json& model = fixture.config.at("model");
+  Json options = grouped_options(fixture, "mamba3d", model);
+  options.erase("published_order");
+  options.erase("rms_norm");
+  copy_options(options, model, {{"classes", "cls_dim"}, {"center_local_k", "center_local_k"}});
+  options["bimamba_type"] = model.value("bimamba_type", "v4") == "v4" ? "v4" : "none";
+  options["published_batch"] = true;
+  check_classes(fixture, *build(fixture, options));
+}
+
+void check_masked(Fixture& fixture) {
+  const Json& model = fixture.config.at("model");
+  const Json& inner = model.at("mamba_config");
+  Json options = grouped_options(fixture, "point_mamba_masked", inner);
+  copy_options(options, model, {{"loss", "loss"}});
+  copy_options(options, inner,
+               {{"decoder_depth", "decoder_depth"},
+                {"mask_ratio", "mask_ratio"},
+                {"mask_type", "mask_type"}});
+  const auto masked = build(fixture, options);
+  Batch batch;
+  batch.input = fixture.input("input").requires_grad_();
+  batch.named["mask"] = fixture.input("mask").to(torch::kBool);
+  batch.named["curve"] = fixture.input("order_index");
+  const Tensor output = run_traced(fixture, *masked, batch);
+  fixture.check("output", output);
+  (output * fixture.input("cotangent")).sum().backward();
+  check_gradients(fixture, *masked);
+  fixture.check("grad.input", batch.input.grad());
+}
+
 }  // namespace
 
 void add_pointcloud_checkers(Checkers& all) {
   all["BaseCls"] = check_pcm_cls;
+  all["PointMambaScan"] = check_point_mamba;
+  all["Point_MAE_Mamba_serializationV2"] = check_masked;
+  all["Mamba3D"] = check_mamba3d;
   all["BasePartSeg"] = [](Fixture& fixture) { check_pcm_seg(fixture, "pcm_partseg"); };
   all["BaseSeg"] = [](Fixture& fixture) { check_pcm_seg(fixture, "pcm_semseg"); };
 }

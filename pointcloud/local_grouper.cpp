@@ -20,8 +20,8 @@ LocalGrouperImpl::LocalGrouperImpl(int64_t channels, GrouperOptions options)
       options_.neighbours, " neighbours, got ", options_.reducer, " and ", options_.stride);
   if (options_.normalize.empty()) return;
   const int64_t width = channels + (options_.use_xyz ? 3 : 0);
-  affine_alpha = register_parameter("affine_alpha", torch::ones({1, 1, 1, width}));
-  affine_beta = register_parameter("affine_beta", torch::zeros({1, 1, 1, width}));
+  affine_alpha_ = register_parameter("affine_alpha", torch::ones({1, 1, 1, width}));
+  affine_beta_ = register_parameter("affine_beta", torch::zeros({1, 1, 1, width}));
 }
 
 int64_t LocalGrouperImpl::out_channels() const {
@@ -51,7 +51,7 @@ GroupedPoints LocalGrouperImpl::forward(const torch::Tensor& points, const torch
     grouped = grouped - (options_.normalize == "center" ? grouped.mean(2, /*keepdim=*/true)
                                                         : anchor.unsqueeze(2));
     const auto deviation = grouped.flatten(1).std(1).view({-1, 1, 1, 1});
-    grouped = affine_alpha * (grouped / (deviation + kLeastDeviation)) + affine_beta;
+    grouped = affine_alpha_ * (grouped / (deviation + kLeastDeviation)) + affine_beta_;
   }
   out.grouped = torch::cat({grouped, centres.unsqueeze(2).expand({-1, -1, near.size(2), -1})}, -1);
   return out;

@@ -36,7 +36,7 @@ class LocalGrouperImpl : public torch::nn::Module {
  private:
   GrouperOptions options_;
   int64_t channels_;
-  torch::Tensor affine_alpha, affine_beta;  // [1, 1, 1, C + 3], under the reference's names
+  torch::Tensor affine_alpha_, affine_beta_;  // [1, 1, 1, C + 3], under the reference's names
 };
 TORCH_MODULE(LocalGrouper);
 

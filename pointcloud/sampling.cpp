@@ -4,8 +4,10 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "core/check.h"
+#include "pointcloud/sampling_cpu.h"
 
 namespace serpentine {
 namespace {
@@ -50,10 +52,28 @@ at::Tensor published_distances(const at::Tensor& queries, const at::Tensor& poin
          points.square().sum(-1).unsqueeze(1);
 }
 
+// the type that the CPU's own code knows
+bool is_plain(const at::Tensor& points) {
+  return points.is_cpu() && points.scalar_type() == at::kFloat;
+}
+
 // how many queries to compare with all points at a time
 int64_t block_of(const at::Tensor& queries, const at::Tensor& points) {
   const int64_t a_query = std::max<int64_t>(queries.size(0) * points.size(1), 1);
   return std::max<int64_t>(kBlock / a_query, 1);
+}
+
+Neighbours nearest_of_all(const at::Tensor& queries, const at::Tensor& points, int64_t k,
+                          Distance distance) {
+  const at::NoGradGuard no_grad;
+  std::vector<at::Tensor> nearest, index;
+  for (const at::Tensor& some : queries.split(block_of(queries, points), 1)) {
+    const auto [values, indices] =
+        squared_distances(some, points, distance).topk(k, -1, /*largest=*/false, /*sorted=*/true);
+    nearest.push_back(values);
+    index.push_back(indices);
+  }
+  return {at::cat(index, 1), at::cat(nearest, 1)};
 }
 
 }  // namespace
@@ -65,9 +85,11 @@ at::Tensor farthest_points(const at::Tensor& points, int64_t count, FarthestRule
   const at::NoGradGuard no_grad;
   const at::Tensor cloud = points.detach().contiguous();
   const int64_t batch = cloud.size(0);
+  at::Tensor never;
+  if (rule == FarthestRule::kAwayFromZero) never = sum_of_squares(cloud) <= kNearZero;
+  if (is_plain(cloud)) return cpu::farthest_points(cloud, never, count);
   at::Tensor distance = at::full({batch, cloud.size(1)}, kFar, cloud.options());
-  if (rule == FarthestRule::kAwayFromZero)
-    distance.masked_fill_(sum_of_squares(cloud) <= kNearZero, -1);
+  if (never.defined()) distance.masked_fill_(never, -1);
 
   at::Tensor last = at::zeros({batch, 1}, cloud.options().dtype(at::kLong));
   std::vector<at::Tensor> chosen = {last};
@@ -93,17 +115,13 @@ Neighbours nearest_points(const at::Tensor& queries, const at::Tensor& points, i
   check_pair(queries, points);
   SERPENTINE_CHECK(k >= 1 && k <= points.size(1), kWho, "the number of neighbours must be in 1..",
                    points.size(1), ", the points of a cloud, got ", k);
-  std::vector<at::Tensor> nearest, index;
-  {
-    const at::NoGradGuard no_grad;
-    for (const at::Tensor& some : queries.split(block_of(queries, points), 1)) {
-      const auto [values, indices] =
-          squared_distances(some, points, distance).topk(k, -1, /*largest=*/false, /*sorted=*/true);
-      nearest.push_back(values);
-      index.push_back(indices);
-    }
+  Neighbours found;
+  if (distance == Distance::kExact && is_plain(points) && is_plain(queries)) {
+    cpu::nearest_points(queries.detach().contiguous(), points.detach().contiguous(), k, found.index,
+                        found.squared_distance);
+  } else {
+    found = nearest_of_all(queries, points, k, distance);
   }
-  Neighbours found{at::cat(index, 1), at::cat(nearest, 1)};
   if (!at::GradMode::is_enabled() || !(queries.requires_grad() || points.requires_grad()))
     return found;
 
@@ -131,7 +149,7 @@ at::Tensor ball_query(const at::Tensor& queries, const at::Tensor& points, doubl
     const at::Tensor filled = at::where(first == none, nearest, first);
     found.push_back(filled.masked_fill(filled == none, 0));
   }
-  const at::Tensor index = at::cat(found, 1);
+  at::Tensor index = at::cat(found, 1);
   if (kept == k) return index;
   const at::Tensor again = index.narrow(2, 0, 1).expand({-1, -1, k - kept});
   return at::cat({index, again}, 2);

@@ -39,8 +39,9 @@ struct Neighbours {
   at::Tensor squared_distance;  // [B, S, k], differentiable
 };
 
-/// The k nearest points of each query, the nearest first; k in 1..N. Works on blocks of queries:
-/// some 64 MB at a time, whatever the size.
+/// The k nearest points of each query, the nearest first; k in 1..N. On a CPU through a tree (of
+/// points as near, the lower index first); elsewhere, and with kPublished, through all distances of
+/// a block of queries: some 64 MB at a time, whatever the size.
 Neighbours nearest_points(const at::Tensor& queries, const at::Tensor& points, int64_t k,
                           Distance distance = Distance::kExact);
 

@@ -69,6 +69,7 @@ torch::Tensor one_scene(const torch::Tensor& points, const torch::Tensor& featur
 torch::Tensor by_crops(const torch::Tensor& points, const torch::Tensor& features,
                        int64_t most_points, const OfPoints& of_points) {
   std::vector<torch::Tensor> scenes;
+  scenes.reserve(points.size(0));
   for (int64_t b = 0; b < points.size(0); ++b) {
     scenes.push_back(
         one_scene(points[b], features.defined() ? features[b] : features, most_points, of_points));

@@ -35,12 +35,12 @@ TwoWayMambaImpl::TwoWayMambaImpl(const MambaOptions& chosen, SecondWay second)
                                           static_cast<torch::nn::Module*>(other_.dt_proj.get())}) {
     for (auto& parameter : module->parameters()) parameter.set_requires_grad(false);
   }
-  other_.A_log.set_requires_grad(false);
+  other_.a_log.set_requires_grad(false);
   other_.D.set_requires_grad(false);
 }
 
 TwoWayMambaImpl::Set TwoWayMambaImpl::make_set(const std::string& suffix,
-                                               const std::string& A_name) {
+                                               const std::string& a_name) {
   using torch::nn::LinearOptions;
   const int64_t inner = options.inner(), rank = options.rank(), states = options.d_state;
   Set set;
@@ -53,7 +53,7 @@ TwoWayMambaImpl::Set TwoWayMambaImpl::make_set(const std::string& suffix,
       "x_proj" + suffix, torch::nn::Linear(LinearOptions(inner, rank + 2 * states).bias(false)));
   set.dt_proj =
       register_module("dt_proj" + suffix, torch::nn::Linear(LinearOptions(rank, inner).bias(true)));
-  set.A_log = register_parameter(A_name, torch::empty({inner, states}));
+  set.a_log = register_parameter(a_name, torch::empty({inner, states}));
   set.D = register_parameter("D" + suffix, torch::empty({inner}));
   return set;
 }
@@ -65,10 +65,10 @@ void TwoWayMambaImpl::reset() {
     set->conv->reset_parameters();
     set->x_proj->reset_parameters();
     set->dt_proj->reset_parameters();
-    set->A_log.copy_(
-        torch::arange(1, options.d_state + 1, set->A_log.options().requires_grad(false))
+    set->a_log.copy_(
+        torch::arange(1, options.d_state + 1, set->a_log.options().requires_grad(false))
             .log()
-            .expand_as(set->A_log));
+            .expand_as(set->a_log));
     set->D.fill_(1);
   }
   const double bound = options.dt_scale / std::sqrt(static_cast<double>(options.rank()));
@@ -90,7 +90,7 @@ torch::Tensor TwoWayMambaImpl::scan(const torch::Tensor& x, const ScanOrder& ord
   for (const Set* set : sets) {
     weight.push_back(set->conv->weight.squeeze(1));
     if (set->conv->bias.defined()) bias.push_back(set->conv->bias);
-    A.push_back(-set->A_log.to(wide).exp());
+    A.push_back(-set->a_log.to(wide).exp());
     D.push_back(set->D.to(wide));
     delta_bias.push_back(set->dt_proj->bias.to(wide));
   }

@@ -40,9 +40,9 @@ class TwoWayMambaImpl : public Mixer {
   struct Set {  // one way's parameters
     torch::nn::Conv1d conv{nullptr};
     torch::nn::Linear x_proj{nullptr}, dt_proj{nullptr};
-    torch::Tensor A_log, D;
+    torch::Tensor a_log, D;
   };
-  Set make_set(const std::string& suffix, const std::string& A_name);
+  Set make_set(const std::string& suffix, const std::string& a_name);
   torch::Tensor scan(const torch::Tensor& x, const ScanOrder& order,
                      at::ArrayRef<const Set*> sets) const;
   Set ahead_, other_;

@@ -1,0 +1,17 @@
+// What sampling.h does on a CPU with float32 points.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace serpentine::cpu {
+
+/// points: float32 [B, N, 3], contiguous; never: bool [B, N] or undefined, points that are not to
+/// be chosen. int64 [B, count].
+at::Tensor farthest_points(const at::Tensor& points, const at::Tensor& never, int64_t count);
+
+/// queries: float32 [B, S, 3], points: float32 [B, N, 3], both contiguous. Fills index: int64
+/// [B, S, k] and squared_distance: float32 [B, S, k].
+void nearest_points(const at::Tensor& queries, const at::Tensor& points, int64_t k,
+                    at::Tensor& index, at::Tensor& squared_distance);
+
+}  // namespace serpentine::cpu

@@ -20,10 +20,10 @@ struct CloudField {
 /// N points in the sequence of the file. Fields keep the file's names, sequence and number types,
 /// so that what was read can be written again without loss.
 struct PointCloud {
-  at::Tensor points;                         // float64 [N, 3], in the file's unit
-  NumberType stored = NumberType::kF32;      // of the coordinates in the file
+  at::Tensor points;                     // float64 [N, 3], in the file's unit
+  NumberType stored = NumberType::kF32;  // of the coordinates in the file
   std::vector<CloudField> fields;
-  at::Tensor faces;                          // int64 [F, 3], undefined unless the file has a mesh
+  at::Tensor faces;  // int64 [F, 3], undefined unless the file has a mesh
 
   int64_t size() const { return points.defined() ? points.size(0) : 0; }
   const CloudField* find(const std::string& name) const;  // null when there is none

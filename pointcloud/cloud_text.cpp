@@ -1,5 +1,6 @@
 #include "pointcloud/cloud_text.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include <c10/util/Exception.h>
@@ -85,6 +86,10 @@ int64_t TextScanner::whole(const char* what) {
   if (!parse(found, value))
     fail(std::string(what) + " must be a whole number, got " + shown(found));
   return value;
+}
+
+void TextScanner::skip_lines_before(std::string_view text) {
+  line_ += std::count(text.begin(), text.end(), '\n');
 }
 
 void TextScanner::fail(const std::string& message) const {

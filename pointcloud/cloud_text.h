@@ -21,6 +21,10 @@ class TextScanner {
   double number(const char* what);
   int64_t whole(const char* what);
 
+  /// Counts the lines of a text that came before this one.
+  void skip_lines_before(std::string_view text);
+
+  const std::string& name() const { return who_; }
   int64_t line_number() const { return line_; }
   size_t byte() const { return at_; }
   bool at_end();  // nothing but space and comments follows

@@ -121,6 +121,11 @@ NumberType stored_type(at::ScalarType type) {
   }
 }
 
+double read_number(const char* bytes, NumberType type, bool swap) {
+  return with_type(
+      type, [&](auto number) { return static_cast<double>(load<decltype(number)>(bytes, swap)); });
+}
+
 at::Tensor read_column(const char* rows, size_t stride, int64_t count, NumberType type, bool swap) {
   at::Tensor values = at::empty({count}, at::TensorOptions(tensor_type(type)));
   with_type(type, [&](auto number) {

@@ -21,6 +21,9 @@ at::ScalarType tensor_type(NumberType type);
 /// The stored type that holds a tensor's numbers as they are.
 NumberType stored_type(at::ScalarType type);
 
+/// One number.
+double read_number(const char* bytes, NumberType type, bool swap);
+
 /// Copies one number a row. rows: `count` rows, `stride` bytes apart, the first number at `rows`.
 /// swap: the file has the other byte order. Returns [count] of tensor_type(type).
 at::Tensor read_column(const char* rows, size_t stride, int64_t count, NumberType type, bool swap);

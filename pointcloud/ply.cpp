@@ -127,9 +127,8 @@ class Body {
     if (header_.ascii) return text_.number(what);
     const size_t size = bytes_of(type);
     need(size, what);
-    const auto value = read_column(bytes_.data() + at_, size, 1, type, header_.swap);
     at_ += size;
-    return value.to(at::kDouble).item<double>();
+    return read_number(bytes_.data() + at_ - size, type, header_.swap);
   }
 
   // a list's numbers; each needs at least one byte, so a small file claims no huge list
@@ -245,18 +244,6 @@ void add_other(const Element& element, Body& body, std::vector<int64_t>& faces) 
   }
 }
 
-const char* name_of(NumberType type) {
-  for (const auto& known : kTypes) {
-    if (known.type == type) return known.name;
-  }
-  return "int";  // 64 bits do not exist in PLY
-}
-
-NumberType ply_type(NumberType type) {
-  const bool wide = type == NumberType::kI64 || type == NumberType::kU64;
-  return wide ? NumberType::kI32 : type;
-}
-
 }  // namespace
 
 PointCloud parse_ply(std::string_view bytes, const std::string& who) {
@@ -283,70 +270,6 @@ PointCloud parse_ply(std::string_view bytes, const std::string& who) {
   const bool more = header.ascii ? !text.at_end() : body.left() > 0;
   SERPENTINE_CHECK(!more, body.place(), "the file goes on after the last element of its header");
   return cloud;
-}
-
-std::string ply_text(const PointCloud& cloud, PlyFormat format) {
-  const bool ascii = format == PlyFormat::kAscii, swap = format == PlyFormat::kBigEndian;
-  std::string text = std::string("ply\nformat ") +
-                     (ascii ? "ascii" : swap ? "binary_big_endian" : "binary_little_endian") +
-                     " 1.0\nelement vertex " + std::to_string(cloud.size()) + "\n";
-  std::vector<std::pair<at::Tensor, NumberType>> columns;
-  const auto add = [&](const std::string& name, const at::Tensor& values, NumberType type) {
-    columns.emplace_back(values, ply_type(type));
-    text += std::string("property ") + name_of(columns.back().second) + " " + name + "\n";
-  };
-  constexpr std::array<const char*, 3> kAxes = {"x", "y", "z"};
-  for (int64_t axis = 0; axis < 3; ++axis)
-    add(kAxes[axis], cloud.points.select(1, axis), cloud.stored);
-  for (const auto& field : cloud.fields) {
-    const at::Tensor flat = field.values.view({cloud.size(), -1});
-    for (int64_t i = 0; i < flat.size(1); ++i)
-      add(flat.size(1) == 1 ? field.name : field.name + "_" + std::to_string(i), flat.select(1, i),
-          field.type);
-  }
-  const int64_t faces = cloud.faces.defined() ? cloud.faces.size(0) : 0;
-  if (faces > 0)
-    text += "element face " + std::to_string(faces) + "\nproperty list uchar int vertex_indices\n";
-  text += "end_header\n";
-
-  size_t row = 0;
-  for (const auto& [values, type] : columns) row += bytes_of(type);
-  std::string rows(row * cloud.size(), '\0');
-  size_t at = 0;
-  for (const auto& [values, type] : columns) {
-    write_column(values, rows.data() + at, row, type, swap);
-    at += bytes_of(type);
-  }
-  if (!ascii) {
-    text += rows;
-    std::string face(13, '\3');
-    for (int64_t i = 0; i < faces; ++i) {
-      write_column(cloud.faces[i], face.data() + 1, 4, NumberType::kI32, swap);
-      text += face;
-    }
-    return text;
-  }
-  std::vector<at::Tensor> wide;
-  for (const auto& column : columns) wide.push_back(column.first.to(at::kDouble).contiguous());
-  for (int64_t i = 0; i < cloud.size(); ++i) {
-    for (size_t c = 0; c < columns.size(); ++c) {
-      const double value = wide[c].const_data_ptr<double>()[i];
-      if (c > 0) text += ' ';
-      if (columns[c].second == NumberType::kF32) {
-        append_number(text, static_cast<float>(value));
-      } else {
-        append_number(text, value);
-      }
-    }
-    text += '\n';
-  }
-  for (int64_t i = 0; i < faces; ++i) {
-    text += "3";
-    for (int64_t corner = 0; corner < 3; ++corner)
-      text += " " + std::to_string(cloud.faces[i][corner].item<int64_t>());
-    text += '\n';
-  }
-  return text;
 }
 
 }  // namespace serpentine

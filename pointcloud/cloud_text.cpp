@@ -38,16 +38,24 @@ void append(std::string& text, Number value) {
 }  // namespace
 
 bool TextScanner::line(std::string_view& out) {
+  start_line();
   if (at_ >= text_.size()) return false;
   const size_t end = std::min(text_.find('\n', at_), text_.size());
   out = text_.substr(at_, end - at_);
   if (!out.empty() && out.back() == '\r') out.remove_suffix(1);
   at_ = std::min(end + 1, text_.size());
-  ++line_;
+  behind_ = true;
   return true;
 }
 
+// what was the last line stays the one that errors name, until the next is looked at
+void TextScanner::start_line() {
+  if (behind_) ++line_;
+  behind_ = false;
+}
+
 void TextScanner::skip_space() {
+  start_line();
   while (at_ < text_.size()) {
     if (text_[at_] == '#') {
       at_ = std::min(text_.find('\n', at_), text_.size());

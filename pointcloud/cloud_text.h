@@ -24,7 +24,6 @@ class TextScanner {
   /// Counts the lines of a text that came before this one.
   void skip_lines_before(std::string_view text);
 
-  const std::string& name() const { return who_; }
   int64_t line_number() const { return line_; }
   size_t byte() const { return at_; }
   bool at_end();  // nothing but space and comments follows
@@ -34,11 +33,13 @@ class TextScanner {
  private:
   std::string_view word(const char* what);
   void skip_space();
+  void start_line();
 
   std::string_view text_;
   std::string who_;
   size_t at_ = 0;
   int64_t line_ = 1;
+  bool behind_ = false;  // the line that line() gave is still the current one
 };
 
 /// The words of a line, apart by spaces and tabs; or by `delimiter`, with space around them cut.

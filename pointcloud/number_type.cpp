@@ -168,4 +168,8 @@ void write_column(const at::Tensor& values, char* rows, size_t stride, NumberTyp
   });
 }
 
+at::Tensor as_columns(const at::Tensor& values) {
+  return values.dim() == 1 ? values.unsqueeze(1) : values;
+}
+
 }  // namespace serpentine

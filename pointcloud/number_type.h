@@ -32,4 +32,7 @@ at::Tensor read_column(const char* rows, size_t stride, int64_t count, NumberTyp
 /// to it, and numbers that are not finite become 0 in whole types.
 void write_column(const at::Tensor& values, char* rows, size_t stride, NumberType type, bool swap);
 
+/// [N] or [N, k] -> [N, k].
+at::Tensor as_columns(const at::Tensor& values);
+
 }  // namespace serpentine

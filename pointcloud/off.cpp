@@ -83,7 +83,7 @@ std::string off_text(const PointCloud& cloud) {
                    cloud.fields.front().name, "'; write a PLY");
   const int64_t faces = cloud.faces.defined() ? cloud.faces.size(0) : 0;
   std::string text = "OFF\n" + std::to_string(cloud.size()) + " " + std::to_string(faces) + " 0\n";
-  const at::Tensor points = cloud.points.contiguous();
+  const at::Tensor points = cloud.points.to(at::kDouble).contiguous();
   const auto* p = points.const_data_ptr<double>();
   for (int64_t i = 0; i < points.numel(); ++i) {
     append_number(text, p[i]);

@@ -35,7 +35,7 @@ char letter_of(NumberType type) {
 std::string header_of(const PointCloud& cloud, std::vector<Column>& columns) {
   std::array<std::string, 4> lines = {"FIELDS", "SIZE", "TYPE", "COUNT"};
   const auto add = [&](const std::string& name, const at::Tensor& values, NumberType type) {
-    const at::Tensor flat = values.reshape({cloud.size(), -1});
+    const at::Tensor flat = as_columns(values);
     lines[0] += " " + name;
     lines[1] += " " + std::to_string(bytes_of(type));
     lines[2] += std::string(" ") + letter_of(type);

@@ -48,7 +48,7 @@ std::vector<Column> columns_of(const PointCloud& cloud) {
   for (int64_t axis = 0; axis < 3; ++axis)
     columns.push_back({kAxes[axis], cloud.points.select(1, axis), ply_type(cloud.stored)});
   for (const auto& field : cloud.fields) {
-    const at::Tensor flat = field.values.reshape({cloud.size(), -1});
+    const at::Tensor flat = as_columns(field.values);
     for (int64_t i = 0; i < flat.size(1); ++i) {
       const std::string name =
           flat.size(1) == 1 ? field.name : field.name + "_" + std::to_string(i);

@@ -176,7 +176,7 @@ PointCloud read_npz_cloud(const std::string& path) {
 std::string npy_text(const PointCloud& cloud) {
   std::vector<at::Tensor> columns = {cloud.points};
   for (const auto& field : cloud.fields)
-    columns.push_back(field.values.to(at::kDouble).reshape({cloud.size(), -1}));
+    columns.push_back(as_columns(field.values.to(at::kDouble)));
   return array_text(at::cat(columns, 1), cloud.stored);
 }
 

@@ -57,17 +57,13 @@ Table read_table(TextScanner& text) {
         continue;
       }
     }
-    // the scanner stands behind this line
-    const auto fail = [&](const std::string& message) {
-      TORCH_CHECK(false, text.name(), ":", text.line_number() - 1, ": ", message);
-    };
     if (words.size() != table.width)
-      fail("the line has " + std::to_string(words.size()) + " values, the first one has " +
+      text.fail("the line has " + std::to_string(words.size()) + " values, the first one has " +
            std::to_string(table.width));
     for (const auto word : words) {
       double value = std::numeric_limits<double>::quiet_NaN();
       if (!word.empty() && !parse_number(word, value))
-        fail("'" + std::string(word.substr(0, 40)) + "' is not a number");
+        text.fail("'" + std::string(word.substr(0, 40)) + "' is not a number");
       table.values.push_back(value);
     }
   }
@@ -126,7 +122,7 @@ std::string xyz_text(const PointCloud& cloud, char delimiter, bool header) {
     narrow.push_back(cloud.stored == NumberType::kF32);
   }
   for (const auto& field : cloud.fields) {
-    const at::Tensor flat = field.values.reshape({cloud.size(), -1});
+    const at::Tensor flat = as_columns(field.values);
     for (int64_t i = 0; i < flat.size(1); ++i) {
       columns.push_back(flat.select(1, i).to(at::kDouble).contiguous());
       narrow.push_back(field.type == NumberType::kF32);

@@ -1,5 +1,6 @@
 #include "apps/packages.h"
 
+#include "pointcloud/pointcloud.h"
 #include "timeseries/timeseries.h"
 
 namespace serpentine {
@@ -9,6 +10,9 @@ Packages all_packages() {
   add_forecast_models(all.models);
   add_forecast_sources(all.sources);
   add_forecast_tasks(all.tasks);
+  add_point_models(all.models);
+  add_point_sources(all.sources);
+  add_point_tasks(all.tasks);
   return all;
 }
 

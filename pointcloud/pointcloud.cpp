@@ -7,6 +7,7 @@ void add_point_models(Registry<Model>& all) {
   add_point_mamba(all);
   add_point_mamba_masked(all);
   add_mamba3d(all);
+  add_pointnet2(all);
 }
 
 }  // namespace serpentine

@@ -9,6 +9,7 @@
 //     shape_class int64 [B]  of the whole shape, where only its parts are asked for
 //     mask        bool [B, G]  the groups that masked pre-training hides, in the order of the scan;
 //                              absent: drawn
+//     curve       int64 [1]    which of its two orders masked pre-training takes; absent: drawn
 #pragma once
 
 #include "core/data/source.h"
@@ -17,13 +18,16 @@
 
 namespace serpentine {
 
-// pcm_cls pcm_partseg pcm_semseg point_mamba point_mamba_masked mamba3d
+// pcm_cls pcm_partseg pointnet2 pcm_semseg point_mamba point_mamba_masked mamba3d
 void add_point_models(Registry<Model>& all);
+void add_point_sources(Registry<DataSource>& all);  // clouds
+void add_point_tasks(Registry<Task>& all);          // cloud_classification, cloud_reconstruction
 
 // what the lists above call
 void add_pcm(Registry<Model>& all);
 void add_point_mamba(Registry<Model>& all);
 void add_point_mamba_masked(Registry<Model>& all);
 void add_mamba3d(Registry<Model>& all);
+void add_pointnet2(Registry<Model>& all);
 
 }  // namespace serpentine

@@ -59,7 +59,7 @@ Table read_table(TextScanner& text) {
     }
     if (words.size() != table.width)
       text.fail("the line has " + std::to_string(words.size()) + " values, the first one has " +
-           std::to_string(table.width));
+                std::to_string(table.width));
     for (const auto word : words) {
       double value = std::numeric_limits<double>::quiet_NaN();
       if (!word.empty() && !parse_number(word, value))

@@ -3,7 +3,6 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
-#include "pointcloud/sampling.h"
 
 namespace serpentine {
 namespace {
@@ -39,9 +38,9 @@ GroupedPoints LocalGrouperImpl::forward(const torch::Tensor& points, const torch
     centres = take_rows(features, index);
     if (residual.defined()) out.residual = take_rows(residual, index);
   }
-  const auto near = nearest_points(out.points.detach(), points.detach(), options_.neighbours,
-                                   Distance::kPublished)
-                        .index.slice(2, 0, std::nullopt, options_.stride);
+  const auto near =
+      nearest_points(out.points.detach(), points.detach(), options_.neighbours, options_.distance)
+          .index.slice(2, 0, std::nullopt, options_.stride);
   torch::Tensor grouped = take_rows(features, near), anchor = centres;
   if (options_.use_xyz) {
     grouped = torch::cat({grouped, take_rows(points, near)}, -1);

@@ -4,14 +4,16 @@
 #pragma once
 
 #include "pointcloud/point_layers.h"
+#include "pointcloud/sampling.h"
 
 namespace serpentine {
 
 struct GrouperOptions {
   int64_t reducer = 2;  // keep one point of so many; 1 keeps all, where they are
   int64_t neighbours = 12;
-  int64_t stride = 1;                // of the neighbours, by distance, take every so manyth
-  bool use_xyz = true;               // the neighbours' coordinates are features too
+  int64_t stride = 1;   // of the neighbours, by distance, take every so manyth
+  bool use_xyz = true;  // the neighbours' coordinates are features too
+  Distance distance = Distance::kPublished;
   std::string normalize = "anchor";  // by the centre point, by the neighbours' mean ("center"), ""
 };
 

@@ -150,7 +150,9 @@ void PcmEncoderImpl::add_points(int64_t stage, torch::nn::ModuleList& groupers,
   groupers_.emplace_back(
       options.width(stage - 1),
       GrouperOptions{options.reducers[stage], options.k_neighbors[stage], options.k_strides[stage],
-                     options.use_xyz, options.normalize});
+                     options.use_xyz,
+                     options.published_order ? Distance::kPublished : Distance::kExact,
+                     options.normalize});
   pre_blocks_.emplace_back(groupers_.back()->out_channels(), options.width(stage),
                            options.pre_blocks[stage], layers);
   groupers->push_back(groupers_.back());

@@ -35,7 +35,7 @@ struct PcmEncoderOptions {
 
   std::vector<std::string> orders = {"xyz", "xzy", "yxz", "yzx", "zxy", "zyx"};
   double grid_size = 0.02;
-  bool published_order = true;
+  bool published_order = false;
   bool use_order_prompt = true;
   int64_t prompts_per_order = 6;
   std::vector<std::string> prompt_rows;  // whose prompts follow whose; empty: as `orders` has them

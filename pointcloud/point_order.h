@@ -18,8 +18,9 @@ namespace serpentine {
 std::vector<std::string> point_orders();
 
 struct PointOrderOptions {
-  double cell = 0.02;     // side of the cells that points are sorted by, in the unit of the points
-  bool published = true;  // the authors' keys: an order may depend on the other clouds of a batch
+  double cell = 0.02;  // side of the cells that points are sorted by, in the unit of the points
+  // the authors' keys, by which an order may depend on the other clouds of a batch
+  bool published = false;
 };
 
 /// The point at each position. points: [B, N, 3] -> int64 [B, N]. Points of one cell stay as they

@@ -63,6 +63,7 @@ Json pcm_options(const Fixture& fixture, const std::string& type) {
   const Json &model = fixture.config.at("model"), &encoder = model.at("encoder_args");
   Json options = {{"type", type}};
   // the program's own defaults, where ours are the published configs'
+  options["published_order"] = true;
   options["use_xyz"] = false;
   options["mamba_pos"] = false;
   options["use_order_prompt"] = false;

@@ -204,6 +204,7 @@ std::vector<at::Tensor> columns_of(const Element& element, const Header& header,
 
 void add_vertices(const Element& element, const Header& header, Body& body, size_t bytes,
                   PointCloud& cloud) {
+  SERPENTINE_CHECK(!element.properties.empty(), body.place(), "the vertices have no properties");
   SERPENTINE_CHECK(!element.has_list(), body.place(),
                    "vertices with lists are not read; write the lists to elements of their own");
   const auto columns = columns_of(element, header, body, bytes);

@@ -33,6 +33,7 @@ void add_weights_command(CLI::App& app, Action& action);
 void add_schema_command(CLI::App& app, Action& action);
 void add_doctor_command(CLI::App& app, Action& action);
 void add_demo_command(CLI::App& app, Action& action);
+void add_cloud_command(CLI::App& app, Action& action);
 
 /// The words of this process's command line.
 std::vector<std::string> command_line();

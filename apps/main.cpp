@@ -78,6 +78,7 @@ int run(int argc, char** argv) {
   add_evaluate_command(app, action);
   add_forecast_command(app, action);
   add_backtest_command(app, action);
+  add_cloud_command(app, action);
   add_parity_command(app, action);
   add_weights_command(app, action);
   add_schema_command(app, action);

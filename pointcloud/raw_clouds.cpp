@@ -13,7 +13,7 @@ namespace serpentine {
 namespace {
 
 constexpr int64_t kMostColumns = 4096;  // of an array
-constexpr size_t kKittiRow = 16;  // x y z intensity
+constexpr size_t kKittiRow = 16;        // x y z intensity
 
 struct Descr {
   NumberType type;

@@ -7,6 +7,9 @@
 #include <new>
 
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
@@ -45,6 +48,15 @@ std::string unknown_command(const CLI::App& app, int argc, char** argv) {
   return sentence + " See `serpentine --help`.";
 }
 
+/// Tensors of some megabytes come and go all the time. By default glibc gives them back to the
+/// system at once, and every new one then costs a page fault each 4 KB: up to a third of a step.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 256 << 20);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
+}
+
 int parse(CLI::App& app, int argc, char** argv) {
   const std::string unknown = unknown_command(app, argc, argv);
   if (!unknown.empty()) throw UsageError(unknown);
@@ -62,6 +74,7 @@ int parse(CLI::App& app, int argc, char** argv) {
 }
 
 int run(int argc, char** argv) {
+  keep_freed_memory();
   CLI::App app("Serpentine: state-space models, from a YAML file to a result.", "serpentine");
   app.footer(kExamples);
   app.set_version_flag("--version", std::string("serpentine ") + build_info().version);

@@ -49,5 +49,7 @@ fi
 
 cmake -S "$source" -B "$build" -DSERPENTINE_BENCH=ON -DSERPENTINE_PYTHON="$python" >/dev/null
 cmake --build "$build" --target scan_cpu limits
+# freed blocks stay with the process, for every implementation alike: page faults are not theirs
+export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=268435456:glibc.malloc.trim_threshold=1073741824
 PYTHONPATH=$peers${PYTHONPATH:+:$PYTHONPATH} exec "$python" "$source/bench/main.py" \
   --workers "$build/bench" --ggml "$ggml/build/ggml_scan" "$@"

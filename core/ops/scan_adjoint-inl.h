@@ -54,9 +54,9 @@ struct AdjointRows {
                call.delta_bias == nullptr ? -1 : branch * call.channels + channel, count, bias);
     for (int64_t p = 0; p < tile.count; ++p) {
       const int64_t at = p * kBlock;
-      const int64_t u_at = tile.place(call.u, p, channel);
-      const int64_t delta_at = tile.place(call.delta, p, channel);
-      const int64_t dy_at = tile.place(call.dy, p, channel);
+      const int64_t u_at = tile.place(kTileU, p, channel);
+      const int64_t delta_at = tile.place(kTileDelta, p, channel);
+      const int64_t dy_at = tile.place(kTileY, p, channel);
       read_block(call.u, u_at, count, u.get() + at);
       read_block(call.delta, delta_at, count, dt.get() + at);
       read_block(call.dy, dy_at, count, dy.get() + at);
@@ -98,8 +98,8 @@ struct AdjointRows {
         hn::Store(dx, d, ddtu.get() + at);
         hn::Store(dstep, d, ddt.get() + at);
       }
-      write_block(call.du, tile.place(call.du, p, channel), count, ddtu.get() + p * kBlock);
-      write_block(call.ddelta, tile.place(call.ddelta, p, channel), count, ddt.get() + p * kBlock);
+      write_block(call.du, tile.place(kTileDu, p, channel), count, ddtu.get() + p * kBlock);
+      write_block(call.ddelta, tile.place(kTileDdelta, p, channel), count, ddt.get() + p * kBlock);
     }
     for (int64_t i = 0; i < kBlock; ++i) {
       dD[i] += sum_D[i];

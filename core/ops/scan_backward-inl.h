@@ -10,6 +10,7 @@
 #endif
 
 #include "core/ops/scan_adjoint-inl.h"
+#include "core/ops/scan_few-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serpentine::cpu::HWY_NAMESPACE {
@@ -26,7 +27,7 @@ class BackwardUnit {
         tile_(call, call.chunk),
         rows_(call.chunk),
         history_(call.chunk),
-        start_(block_size()),
+        start_(2 * block_size()),
         carry_((last - first) * block_size()),
         dA_((last - first) * block_size()),
         dD_((last - first) * kBlock),
@@ -75,7 +76,9 @@ class BackwardUnit {
       tile_.read(batch_, branch_, at, std::min(call_.chunk, end - at));
       std::fill_n(dB_.get(), tile_.count * block_size(), T{0});
       std::fill_n(dC_.get(), tile_.count * block_size(), T{0});
-      for (int64_t block = first_; block < last_; ++block) run_block(s, chunk, block);
+      for (int64_t block = few_states(s, chunk); block < last_; ++block) {
+        run_block(s, chunk, block);
+      }
       sum_channels(dB_.get(), static_cast<T*>(call_.dB));
       sum_channels(dC_.get(), static_cast<T*>(call_.dC));
     }
@@ -98,16 +101,42 @@ class BackwardUnit {
                  dbias_.get() + local * kBlock);
   }
 
-  /// The states [N, 16] before a chunk's first position.
-  const T* start_of(int64_t s, int64_t chunk, int64_t block) {
+  /// Whole blocks of one or two states; returns the first block that is left.
+  int64_t few_states(int64_t s, int64_t chunk) {
+    if (call_.steps == nullptr) return first_;
+    const int64_t whole = std::min(last_, call_.channels / kBlock);
+    const bool one = call_.states == 1;
+    each_width<T>(first_, whole, [&](auto vectors, int64_t channel) {
+      constexpr int kVectors = decltype(vectors)::value;
+      const int64_t place = few_place(channel, call_.states);
+      const int64_t unit = place - first_ * block_size(), local = channel - first_ * kBlock;
+      const T* A =
+          static_cast<const T*>(call_.A) + branch_ * call_.num_blocks() * block_size() + place;
+      const FewSums<T> sums{dA_.get() + unit, dD_.get() + local, dbias_.get() + local};
+      // the start of two blocks lies together in the saved states; an initial state is gathered
+      const T* start = start_of(s, chunk, channel / kBlock, kVectors) + channel % kBlock;
+      const FewHistory<T> history{history_.decay.get(), history_.h.get()};
+      (one ? few_replay<1, kVectors, T> : few_replay<2, kVectors, T>)(call_, tile_, channel, A,
+                                                                      start, history);
+      (one ? few_retreat<1, kVectors, T>
+           : few_retreat<2, kVectors, T>)(call_, tile_, branch_, channel, A, carry_.get() + unit,
+                                          sums, history, dB_.get(), dC_.get());
+    });
+    return std::max(first_, whole);
+  }
+
+  /// The states [N, 16] of neighbouring blocks before a chunk's first position.
+  const T* start_of(int64_t s, int64_t chunk, int64_t block, int64_t count = 1) {
     if (chunk > 0) {
       const int64_t index = batch_ * call_.num_saved + call_.saved_before[s] + chunk - 1;
       return static_cast<const T*>(call_.saved) +
              (index * call_.num_blocks() + block) * block_size();
     }
     const T* from = static_cast<const T*>(call_.initial_state);
-    read_state(from == nullptr ? nullptr : from + state_place(s, block), call_.states,
-               channels_of(block), start_.get());
+    for (int64_t i = 0; i < count && block + i < last_; ++i) {
+      read_state(from == nullptr ? nullptr : from + state_place(s, block + i), call_.states,
+                 channels_of(block + i), start_.get() + i * block_size());
+    }
     return start_.get();
   }
 

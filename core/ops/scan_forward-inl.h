@@ -1,5 +1,5 @@
 // The forward scan: time inside tiles, tiles inside channel blocks, a vector of channels a state.
-#include "core/ops/scan_tile-inl.h"
+#include "core/ops/scan_few-inl.h"
 
 #if defined(SERPENTINE_CORE_OPS_SCAN_FORWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SERPENTINE_CORE_OPS_SCAN_FORWARD_INL_H_
@@ -82,11 +82,11 @@ class ForwardUnit {
         save(next_saved++);
       }
       tile_.read(batch_, branch_, at, std::min(kForwardTile, end - at));
-      for (int64_t block = first_; block < last_; ++block) {
+      for (int64_t block = few_states(); block < last_; ++block) {
         prepare(block);
         scan(block);
         for (int64_t p = 0; p < tile_.count; ++p) {
-          write_block(call_.y, tile_.place(call_.y, p, block * kBlock), channels_of(block),
+          write_block(call_.y, tile_.place(kTileY, p, block * kBlock), channels_of(block),
                       inputs_.y.get() + p * kBlock);
         }
       }
@@ -114,6 +114,22 @@ class ForwardUnit {
     std::copy_n(h_.get(), (last_ - first_) * block_size(), to);
   }
 
+  /// Whole blocks of one or two states; returns the first block that is left.
+  int64_t few_states() {
+    if (call_.states > kStatesWithSteps) return first_;
+    const int64_t whole = std::min(last_, call_.channels / kBlock);
+    const bool one = call_.states == 1;
+    each_width<T>(first_, whole, [&](auto vectors, int64_t channel) {
+      constexpr int kVectors = decltype(vectors)::value;
+      const T* A = static_cast<const T*>(call_.A) + branch_ * call_.num_blocks() * block_size() +
+                   few_place(channel, call_.states);
+      T* h = h_.get() + few_place(channel, call_.states) - first_ * block_size();
+      (one ? few_forward<1, kVectors, T> : few_forward<2, kVectors, T>)(call_, tile_, branch_,
+                                                                        channel, A, h);
+    });
+    return std::max(first_, whole);
+  }
+
   /// dt, dt u and D u of the tile's rows.
   void prepare(int64_t block) {
     const Lanes<T> d;
@@ -124,13 +140,13 @@ class ForwardUnit {
     read_row(call_.D, row, channel, count, skip);
     read_row(call_.delta_bias, row, channel, count, bias);
     for (int64_t p = 0; p < tile_.count; ++p) {
-      const int64_t u_at = tile_.place(call_.u, p, channel);
-      const int64_t delta_at = tile_.place(call_.delta, p, channel);
+      const int64_t u_at = tile_.place(kTileU, p, channel);
+      const int64_t delta_at = tile_.place(kTileDelta, p, channel);
       read_block(call_.u, u_at, count, u);
       read_block(call_.delta, delta_at, count, delta);
       prefetch_next(call_.u, u_at);
       prefetch_next(call_.delta, delta_at);
-      prefetch_next(call_.y, tile_.place(call_.y, p, channel));
+      prefetch_next(call_.y, tile_.place(kTileY, p, channel));
       for (int64_t i = 0; i < kBlock; i += static_cast<int64_t>(hn::Lanes(d))) {
         const auto x = hn::Load(d, u + i);
         auto step = hn::Add(hn::Load(d, delta + i), hn::Load(d, bias + i));

@@ -10,7 +10,8 @@
 
 namespace serpentine::cpu {
 
-inline constexpr int64_t kBlock = 16;  // channels
+inline constexpr int64_t kBlock = 16;           // channels
+inline constexpr int64_t kStatesWithSteps = 2;  // up to so many, dt is kept for the backward pass
 
 enum class Element : uint8_t { kFloat, kDouble, kBFloat16, kHalf };
 
@@ -48,6 +49,7 @@ struct ScanCall {
   const void* initial_state = nullptr;  // T [B, S, channels, N] or null
   void* final_state = nullptr;          // T [B, S, channels, N] or null
   void* saved = nullptr;  // T [B, num_saved, blocks]: states at the chunks' starts, or null
+  void* steps = nullptr;  // T [B, P, channels]: dt, kept where there are few states, or null
 
   // the backward pass alone
   int64_t groups = 1;  // of channel blocks; each owns a part of dB and dC

@@ -10,8 +10,10 @@
 namespace serpentine::cpu {
 namespace {
 
-constexpr int64_t kSlabPositions = 256;  // short sequences share a slab until it is this long
-constexpr int64_t kGroupBlocks = 4;      // channel blocks that share one part of dB and dC
+constexpr int64_t kSlabPositions = 256;   // short sequences share a slab until it is this long
+constexpr int64_t kGroupBlocks = 4;       // channel blocks that share one part of dB and dC
+constexpr int64_t kWideGroupBlocks = 16;  // the same at few states, where a row's page costs most
+constexpr int64_t kLeastItems = 4;        // of work, so that there is some for each thread
 
 Element element_of(at::ScalarType type) {
   switch (type) {
@@ -116,7 +118,13 @@ void ScanPlan::cut(const ScanOrder& order) {
 
   // all parts of dB and dC together are no larger than u's gradient
   const int64_t most = std::max<int64_t>(1, call.channels / (2 * call.states));
-  call.groups = std::clamp<int64_t>(call.num_blocks() / kGroupBlocks, 1, most);
+  int64_t groups = call.num_blocks() / kGroupBlocks;
+  if (call.states <= kStatesWithSteps) {
+    const int64_t units = std::max<int64_t>(1, call.batch * call.num_slabs);
+    groups = std::min(
+        groups, std::max(call.num_blocks() / kWideGroupBlocks, (kLeastItems + units - 1) / units));
+  }
+  call.groups = std::clamp<int64_t>(groups, 1, most);
 }
 
 void ScanPlan::run(int64_t items, bool backward) const {

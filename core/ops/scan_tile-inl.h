@@ -82,11 +82,18 @@ HWY_INLINE void write_block(const RowsView& view, int64_t index, int64_t count,
   }
 }
 
+enum TileRow { kTileU, kTileDelta, kTileY, kTileDu, kTileDdelta, kTileRows };  // y: or dy
+
 template <class T>
 class Tile {
  public:
   Tile(const ScanCall& call, int64_t capacity)
-      : B(capacity * call.states), C(capacity * call.states), call_(call), tokens_(capacity) {}
+      : B(capacity * call.states),
+        C(capacity * call.states),
+        call_(call),
+        capacity_(capacity),
+        tokens_(capacity),
+        rows_(capacity * kTileRows) {}
 
   /// Reads the rows' places, B and C of positions [first, first + size).
   void read(int64_t batch, int64_t branch, int64_t first, int64_t size) {
@@ -101,22 +108,41 @@ class Tile {
     }
     read_states(call_.B, B.get());
     read_states(call_.C, C.get());
+    const bool backward = call_.dy.data != nullptr;
+    find_rows(kTileU, call_.u);
+    find_rows(kTileDelta, call_.delta);
+    find_rows(kTileY, backward ? call_.dy : call_.y);
+    if (!backward) return;
+    find_rows(kTileDu, call_.du);
+    find_rows(kTileDdelta, call_.ddelta);
   }
 
-  /// The place of channel 0 of the tile's row p, or -1 for a pad.
-  HWY_INLINE int64_t row(const RowsView& view, int64_t p) const {
-    const int64_t row = view.by_token ? tokens_.get()[p] : begin + p;
-    return row < 0 ? -1 : batch_ * view.batch + row * view.row + branch_ * view.branch;
-  }
-  HWY_INLINE int64_t place(const RowsView& view, int64_t p, int64_t channel) const {
-    const int64_t at = row(view, p);
+  /// The places of channel 0 of the tile's rows, -1 for pads.
+  HWY_INLINE const int64_t* rows(TileRow which) const { return rows_.get() + which * capacity_; }
+  HWY_INLINE int64_t place(TileRow which, int64_t p, int64_t channel) const {
+    const int64_t at = rows(which)[p];
     return at < 0 ? -1 : at + channel;
+  }
+  /// The kept steps dt of the tile's first position; positions are `channels` apart.
+  HWY_INLINE T* steps(int64_t channel) const {
+    return static_cast<T*>(call_.steps) + (batch_ * call_.positions + begin) * call_.channels +
+           channel;
   }
 
   Buffer<T> B, C;  // [count, N]
   int64_t begin = 0, count = 0;
 
  private:
+  int64_t row(const RowsView& view, int64_t p) const {
+    const int64_t row = view.by_token ? tokens_.get()[p] : begin + p;
+    return row < 0 ? -1 : batch_ * view.batch + row * view.row + branch_ * view.branch;
+  }
+
+  void find_rows(TileRow which, const RowsView& view) {
+    int64_t* out = rows_.get() + which * capacity_;
+    for (int64_t p = 0; p < count; ++p) out[p] = row(view, p);
+  }
+
   void read_states(const RowsView& view, T* out) const {
     const hn::CappedTag<T, 1> one;
     const int64_t states = call_.states;
@@ -135,7 +161,8 @@ class Tile {
   }
 
   const ScanCall& call_;
-  Buffer<int64_t> tokens_;
+  int64_t capacity_;
+  Buffer<int64_t> tokens_, rows_;
   int64_t batch_ = 0, branch_ = 0;
 };
 

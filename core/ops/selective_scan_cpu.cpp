@@ -46,6 +46,10 @@ ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& optio
     result.states =
         at::empty({call.batch, call.num_saved, call.num_blocks(), call.states, kBlock}, wide);
     call.saved = result.states.mutable_data_ptr();
+    if (call.states <= kStatesWithSteps) {
+      result.steps = at::empty({call.batch, call.positions, call.channels}, wide);
+      call.steps = result.steps.mutable_data_ptr();
+    }
   }
   plan.run_forward();
   result.y = options.output == ScanOutput::kMerged
@@ -64,6 +68,7 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
   const at::Tensor dy = output_gradient(grad_y, options);
   const at::Tensor dfinal = grad_state.defined() ? grad_state.contiguous() : at::Tensor();
   call.saved = kept.states.mutable_data_ptr();
+  if (kept.steps.defined()) call.steps = kept.steps.mutable_data_ptr();
   call.dy = view_rows(dy, options.output != ScanOutput::kPositions);
   call.dfinal = dfinal.defined() ? dfinal.const_data_ptr() : nullptr;
 

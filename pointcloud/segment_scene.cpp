@@ -14,21 +14,25 @@ namespace serpentine {
 namespace {
 
 constexpr const char* kWho = "segment";
+constexpr int64_t kFewest = 1024;    // points that a model is given
 constexpr double kMostBlocks = 1e6;  // along an axis
 
 // [n, classes] of all rows: the model sees some, the others are between them
 torch::Tensor scores_of(Model& model, const torch::Tensor& points, torch::Device device,
                         const SegmentOptions& options) {
   const auto local = (points - std::get<0>(points.min(0))).to(torch::kFloat);
+  const int64_t count = points.size(0);
+
+  // a sparse block's points are repeated, as models need some neighbours
   const auto chosen =
-      choose_rows(points.size(0), std::min(options.points, points.size(0)), options.seed);
+      choose_rows(count, std::min(options.points, std::max(count, kFewest)), options.seed);
   Batch batch;
   batch.input = local.index_select(0, chosen).unsqueeze(0).to(device);
   const auto scores = model.forward(batch).to(torch::kCPU, torch::kFloat);
   SERPENTINE_CHECK(scores.dim() == 3 && scores.size(1) == chosen.size(0), kWho,
                    "the model must give [1, points, classes] for ", chosen.size(0), " points, got ",
                    scores.sizes(), "; it is not one that labels points");
-  if (chosen.size(0) == points.size(0)) return scores[0];
+  if (chosen.size(0) >= count) return scores[0].narrow(0, 0, count);
   return interpolate_features(local.unsqueeze(0), local.index_select(0, chosen).unsqueeze(0),
                               scores)[0];
 }

@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kPiece = 1 << 18;  // points in memory at a time
+constexpr int64_t kPiece = 262144;  // points in memory at a time
 
 template <class Number>
 Number at(const std::string& bytes, size_t byte) {
@@ -173,6 +173,7 @@ std::string LasFile::rows(int64_t first, int64_t n) const {
 at::Tensor LasFile::points(int64_t first, int64_t n) const {
   const std::string bytes = rows(first, n);
   std::vector<at::Tensor> axes;
+  axes.reserve(3);
   for (size_t axis = 0; axis < 3; ++axis) {
     axes.push_back(
         read_column(bytes.data() + 4 * axis, record_, n, NumberType::kI32, false).to(at::kDouble) *
@@ -187,7 +188,8 @@ at::Tensor LasFile::values(const LasField& field, int64_t first, int64_t n) cons
   at::Tensor stored = read_column(bytes.data() + field.at, record_, n, field.type, false);
   if (field.bits > 0) {
     const at::Tensor wide = stored.to(at::kLong);
-    return at::bitwise_and(at::bitwise_right_shift(wide, field.first_bit), (1 << field.bits) - 1)
+    return at::bitwise_and(at::bitwise_right_shift(wide, field.first_bit),
+                           static_cast<int64_t>((1U << static_cast<unsigned>(field.bits)) - 1U))
         .to(at::kByte);
   }
   if (field.scale == 1 && field.offset == 0) return stored;

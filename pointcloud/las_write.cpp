@@ -12,8 +12,8 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kPiece = 1 << 18;   // points in memory at a time
-constexpr uint64_t kBlock = 1 << 24;  // bytes that are copied at a time
+constexpr int64_t kPiece = 262144;               // points in memory at a time
+constexpr uint64_t kBlock = uint64_t{1} << 24U;  // bytes that are copied at a time
 
 template <class Number>
 void put(std::string& bytes, size_t byte, Number value) {
@@ -79,7 +79,7 @@ void LasFile::write_classes(const std::string& path,
     const int64_t n = std::min(kPiece, count_ - first);
     const at::Tensor labels = checked(of, first, n, most_classes(), path);
     std::string bytes = rows(first, n);
-    const auto mask = static_cast<unsigned>(field.bits > 0 ? (1 << field.bits) - 1 : 255);
+    const auto mask = field.bits > 0 ? (1U << static_cast<unsigned>(field.bits)) - 1U : 255U;
     for (int64_t i = 0; i < n; ++i) {
       char& byte = bytes[static_cast<size_t>(i) * record_ + field.at];
       const auto kept = static_cast<unsigned char>(byte) & ~mask;
@@ -205,12 +205,13 @@ void put_column(const CloudField& field, const LasField& to, std::string& rows, 
     write_column(stored, begin, record, to.type, false);
     return;
   }
-  const int64_t most = (1 << to.bits) - 1;
+  const auto most = static_cast<int64_t>((1U << static_cast<unsigned>(to.bits)) - 1U);
   const at::Tensor whole = field.values.to(at::kLong).clamp(0, most).contiguous();
   for (int64_t i = 0; i < whole.numel(); ++i)
-    begin[static_cast<size_t>(i) * record] = static_cast<char>(
-        static_cast<unsigned char>(begin[static_cast<size_t>(i) * record]) |
-        static_cast<unsigned>(whole.const_data_ptr<int64_t>()[i] << to.first_bit));
+    begin[static_cast<size_t>(i) * record] =
+        static_cast<char>(static_cast<unsigned char>(begin[static_cast<size_t>(i) * record]) |
+                          static_cast<unsigned>(whole.const_data_ptr<int64_t>()[i])
+                              << static_cast<unsigned>(to.first_bit));
 }
 
 }  // namespace

@@ -191,8 +191,8 @@ std::string read_rows(const Header& header, TextScanner& text, std::string_view 
     text.fail("DATA is ascii, binary or binary_compressed, got '" + header.data.substr(0, 40) +
               "'");
   SERPENTINE_CHECK(body.size() >= 8, place, "the file ends where the compressed size was expected");
-  const auto packed = static_cast<size_t>(read_number(body.data(), NumberType::kU32, false));
-  const auto unpacked = static_cast<size_t>(read_number(body.data() + 4, NumberType::kU32, false));
+  const auto packed = static_cast<size_t>(read_number(&body[0], NumberType::kU32, false));
+  const auto unpacked = static_cast<size_t>(read_number(&body[4], NumberType::kU32, false));
   SERPENTINE_CHECK(unpacked == size, place, "the compressed data unpack to ", unpacked,
                    " bytes, but ", header.points, " points have ", size);
   SERPENTINE_CHECK(packed <= body.size() - 8, place, packed,

@@ -1,6 +1,7 @@
 #include "pointcloud/augment.h"
 
 #include <numbers>
+#include <utility>
 
 #include <torch/torch.h>
 
@@ -122,7 +123,7 @@ Batch augmented(const Batch& batch, const AugmentOptions& options) {
     points = torch::where(lost, points.narrow(1, 0, 1), points);
     if (features.defined()) features = torch::where(lost, features.narrow(1, 0, 1), features);
   }
-  out.input = points;
+  out.input = std::move(points);
   if (features.defined()) out.named["features"] = features;
   return out;
 }

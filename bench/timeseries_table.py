@@ -4,7 +4,7 @@
 Usage: timeseries_table.py --serpentine build/release/apps/serpentine --data DIR --out runs/table
                            [--seeds 2023 2024 2025] [--jobs 2] [--device cpu] [--only etth1_96]
 
-DIR holds ETTh1.csv.gz, ETTh2.csv.gz and exchange_rate.txt.gz. Finished runs are kept, so a second
+DIR holds the files of FILES below. Finished runs are kept, so a second
 call goes on where the first stopped.
 """
 import argparse
@@ -23,10 +23,17 @@ PAPER = {
     "etth1_336": (0.489, 0.468), "etth1_720": (0.502, 0.489),
     "etth2_96": (0.296, 0.348), "etth2_192": (0.376, 0.396),
     "etth2_336": (0.424, 0.431), "etth2_720": (0.426, 0.444),
+    "ettm1_96": (0.333, 0.368), "ettm1_192": (0.376, 0.390),
+    "ettm1_336": (0.408, 0.413), "ettm1_720": (0.475, 0.448),
+    "ettm2_96": (0.179, 0.263), "ettm2_192": (0.250, 0.309),
+    "ettm2_336": (0.312, 0.349), "ettm2_720": (0.411, 0.406),
+    "weather_96": (0.165, 0.210), "weather_192": (0.214, 0.252),
+    "weather_336": (0.274, 0.297), "weather_720": (0.350, 0.345),
     "exchange_96": (0.086, 0.207), "exchange_192": (0.182, 0.304),
     "exchange_336": (0.332, 0.418), "exchange_720": (0.867, 0.703),
 }
-FILES = {"etth1": "ETTh1.csv.gz", "etth2": "ETTh2.csv.gz", "exchange": "exchange_rate.txt.gz"}
+FILES = {"etth1": "ETTh1.csv.gz", "etth2": "ETTh2.csv.gz", "ettm1": "ETTm1.csv.gz",
+         "ettm2": "ETTm2.csv.gz", "weather": "weather.csv.gz", "exchange": "exchange_rate.txt.gz"}
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 

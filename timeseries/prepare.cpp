@@ -46,7 +46,7 @@ torch::Tensor indicators(const Series& series, const std::string& name,
   return out;
 }
 
-// log of each step in median steps: 0 for a regular row
+// log of each step in median steps: 0 for a regular row, that of a thousandth for a kept duplicate
 torch::Tensor elapsed_steps(const Series& series, const SeriesSchema& schema) {
   if (series.times.empty()) {
     throw std::runtime_error(
@@ -58,8 +58,8 @@ torch::Tensor elapsed_steps(const Series& series, const SeriesSchema& schema) {
   for (size_t i = 1; i < series.times.size(); ++i) {
     const auto usual =
         static_cast<double>(step.after(series.times[i - 1], 1) - series.times[i - 1]);
-    cells[i] = static_cast<float>(
-        std::log(static_cast<double>(series.times[i] - series.times[i - 1]) / usual));
+    const double steps = static_cast<double>(series.times[i] - series.times[i - 1]) / usual;
+    cells[i] = static_cast<float>(std::log(std::max(steps, 1e-3)));
   }
   return out;
 }

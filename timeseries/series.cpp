@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <optional>
 #include <stdexcept>
 
@@ -43,8 +44,8 @@ int64_t date_column(const CsvTable& table, const FileOptions& options) {
   return dated && table.columns() > 1 && options.start.empty() ? 0 : -1;
 }
 
-std::vector<Time> read_times(const CsvTable& table, int64_t column, const std::string& format) {
-  DateParser parser(format);
+std::vector<Time> read_times(const CsvTable& table, int64_t column, const FileOptions& options) {
+  DateParser parser(options.date_format);
   std::vector<Time> times;
   for (int64_t row = 0; row < table.rows(); ++row) {
     const std::string_view text = table.cell(row, column);
@@ -57,12 +58,13 @@ std::vector<Time> read_times(const CsvTable& table, int64_t column, const std::s
     if (!time)
       table.fail(row, column,
                  "the date " + quoted(text) + " does not have the form " + parser.format());
-    if (!times.empty() && *time <= times.back()) {
+    const bool repeats = !times.empty() && *time == times.back();
+    if (!times.empty() && (repeats ? options.duplicates == "error" : *time < times.back())) {
       const std::string above =
           " the row above it (" + format_time(times.back()) + "); rows must be in time order";
       table.fail(row, column,
-                 "the timestamp " + quoted(text) +
-                     (*time == times.back() ? " repeats" : " is before") + above);
+                 "the timestamp " + quoted(text) + (repeats ? " repeats" : " is before") + above +
+                     (repeats ? ", or set data.duplicates to keep, first, last or mean" : ""));
     }
     times.push_back(*time);
   }
@@ -97,6 +99,31 @@ void read_columns(const CsvTable& table, int64_t date, const FileOptions& option
         *out = table.number(row, used[i]);
     }
   }
+}
+
+// one row for each run of rows with one timestamp
+void merge_duplicates(Series& series, const std::string& how) {
+  std::vector<int64_t> starts;
+  for (size_t i = 0; i < series.times.size(); ++i) {
+    if (i == 0 || series.times[i] != series.times[i - 1]) starts.push_back(static_cast<int64_t>(i));
+  }
+  const auto rows = static_cast<int64_t>(series.times.size());
+  if (static_cast<int64_t>(starts.size()) == rows) return;
+  std::vector<Time> times;
+  std::vector<torch::Tensor> values;
+  std::map<std::string, std::vector<std::string>> texts;
+  for (size_t i = 0; i < starts.size(); ++i) {
+    const int64_t first = starts[i], end = i + 1 < starts.size() ? starts[i + 1] : rows;
+    const int64_t chosen = how == "last" ? end - 1 : first;
+    times.push_back(series.times[static_cast<size_t>(first)]);
+    values.push_back(how == "mean" ? series.values.slice(0, first, end).nanmean(0)
+                                   : series.values[chosen]);
+    for (const auto& [name, of] : series.texts)
+      texts[name].push_back(of[static_cast<size_t>(chosen)]);
+  }
+  series.values = torch::stack(values);
+  series.times = std::move(times);
+  for (auto& [name, of] : texts) series.texts[name] = std::move(of);
 }
 
 // rows for the timestamps that are absent from an otherwise regular grid
@@ -148,6 +175,8 @@ void set_frequency(Series& series, const FileOptions& options) {
       series.times.push_back(series.frequency.after(*start, row));
   }
   if (!series.frequency.known()) series.frequency = infer_frequency(series.times);
+  if (options.fill_gaps && options.duplicates == "keep")
+    throw std::runtime_error("data.fill_gaps does not go with data.duplicates: keep");
   if (options.fill_gaps && !series.times.empty()) fill_gaps(series);
   for (size_t i = 1; i < series.times.size() && series.regular; ++i) {
     series.regular =
@@ -170,6 +199,9 @@ void FileOptions::fields(Fields& f) {
   f("frequency", frequency,
     "step between rows, as in 15min, 1h, 1d, 1M; empty: found from the dates");
   f("fill_gaps", fill_gaps, "insert rows of missing values where a timestamp is absent");
+  f("duplicates", duplicates,
+    "rows of one timestamp: refuse the file, keep them all, or make them one row",
+    {.choices = {"error", "keep", "first", "last", "mean"}});
   f("array", array, "name of the array in an npz file");
   f("channel", channel, "which channel of an npz array [T, N, channels]", {.least = 0});
   f("categorical", categorical, "columns of categories: one indicator token a level");
@@ -201,8 +233,9 @@ Series read_series(const std::string& path, const FileOptions& options) {
   } else {
     const CsvTable table = read_csv(path, {options.delimiter, options.decimal, options.header});
     const int64_t date = date_column(table, options);
-    if (date >= 0) series.times = read_times(table, date, options.date_format);
+    if (date >= 0) series.times = read_times(table, date, options);
     read_columns(table, date, options, series);
+    if (options.duplicates != "keep") merge_duplicates(series, options.duplicates);
   }
   set_frequency(series, options);
   return series;

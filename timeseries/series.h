@@ -19,6 +19,7 @@ struct FileOptions {
   std::string delimiter = ",", decimal = ".", header = "auto";  // of csv
   std::string date = "auto", date_format;
   std::string start, frequency;
+  std::string duplicates = "error";  // keep, first, last or mean: rows of one timestamp
   bool fill_gaps = false;
   std::string array = "data";  // of npz, with the channel of [T, N, channels]
   int64_t channel = 0;
@@ -33,7 +34,7 @@ struct Series {
   torch::Tensor values;              // float64 [T, C]; NaN: missing, or a category
   std::map<std::string, std::vector<std::string>>
       texts;                // the categorical columns, "" where missing
-  std::vector<Time> times;  // T, strictly increasing; empty without dates
+  std::vector<Time> times;  // T, increasing, repeats only if kept; empty without dates
   Frequency frequency;      // the step, for labels beyond the data
   bool regular = true;      // every step is the frequency
 

@@ -55,10 +55,29 @@ TEST_F(SeriesFile, FindsDatesAndTheirStep) {
   EXPECT_EQ(european.label(2), "2021-01-01 01:00:00");
 }
 
+TEST_F(SeriesFile, MakesDuplicatesOneRow) {
+  const std::string text =
+      "date,a,b\n2020-01-01,1,x\n2020-01-02,2,x\n2020-01-02,4,y\n2020-01-03,5,z\n";
+  const auto rows = [&](const std::string& how) {
+    const Series series =
+        read_series(write(text), {.duplicates = how, .categorical = std::vector<std::string>{"b"}});
+    std::string all;
+    for (int64_t i = 0; i < series.rows(); ++i) {
+      all += series.label(i).substr(8, 2) + ":" + std::to_string(series.values[i][0].item<int>()) +
+             series.texts.at("b")[i] + " ";
+    }
+    return all + (series.regular ? "regular" : "irregular");
+  };
+  EXPECT_EQ(rows("first"), "01:1x 02:2x 03:5z regular");
+  EXPECT_EQ(rows("last"), "01:1x 02:4y 03:5z regular");
+  EXPECT_EQ(rows("mean"), "01:1x 02:3x 03:5z regular");
+  EXPECT_EQ(rows("keep"), "01:1x 02:2x 02:4y 03:5z irregular");
+}
+
 TEST_F(SeriesFile, NamesThePlaceOfBadDates) {
   EXPECT_EQ(error_of("date,a\n2020-01-01,1\n2020-01-01,2\n"),
             ":3:1: the timestamp '2020-01-01' repeats the row above it (2020-01-01 00:00:00); rows "
-            "must be in time order");
+            "must be in time order, or set data.duplicates to keep, first, last or mean");
   EXPECT_EQ(error_of("date,a\n2020-01-02,1\n2020-01-01,2\n"),
             ":3:1: the timestamp '2020-01-01' is before the row above it (2020-01-02 00:00:00); "
             "rows must be in time order");

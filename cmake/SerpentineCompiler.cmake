@@ -31,10 +31,10 @@ endif()
 find_program(SERPENTINE_CCACHE ccache)
 if(SERPENTINE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
-      CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_NOHASHDIR=1
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime CCACHE_NOHASHDIR=1
       CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} ${SERPENTINE_CCACHE})
 endif()
 find_program(SERPENTINE_LLD ld.lld)
-if(SERPENTINE_LLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+if(SERPENTINE_LLD)
   add_link_options(-fuse-ld=lld)
 endif()

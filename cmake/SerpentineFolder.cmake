@@ -5,7 +5,8 @@ include(SerpentineIncludes)
 add_library(serpentine_pch OBJECT ${CMAKE_SOURCE_DIR}/cmake/pch.cpp)
 target_link_libraries(serpentine_pch PUBLIC serpentine_torch serpentine_options)
 target_precompile_headers(serpentine_pch PRIVATE <torch/torch.h> <nlohmann/json_fwd.hpp>)
-target_compile_options(serpentine_pch PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+target_compile_options(serpentine_pch PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>
+  "$<$<CXX_COMPILER_ID:Clang>:SHELL:-Xclang -fno-pch-timestamp>")
 
 function(serpentine_folder name)
   cmake_parse_arguments(arg "NO_PCH" "" "SOURCES;LINK" ${ARGN})

@@ -32,7 +32,8 @@ endfunction()
 # serpentine_use_pch(TARGET): the shared precompiled header, for those sources that gain by it.
 function(serpentine_use_pch target)
   target_precompile_headers(${target} REUSE_FROM serpentine_pch)
-  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>) # for ccache
+  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>
+    "$<$<CXX_COMPILER_ID:Clang>:SHELL:-Xclang -fno-pch-timestamp>") # for ccache
   get_target_property(type ${target} TYPE)
   if(type STREQUAL EXECUTABLE)
     # a program would be compiled with -fPIE, which refuses a header precompiled with -fPIC

@@ -1,7 +1,10 @@
 #include "apps/packages.h"
 
+#include "pathology/pathology.h"
 #include "pointcloud/pointcloud.h"
+#include "segmentation/segmentation.h"
 #include "timeseries/timeseries.h"
+#include "vision/vision.h"
 
 namespace serpentine {
 
@@ -13,6 +16,15 @@ Packages all_packages() {
   add_point_models(all.models);
   add_point_sources(all.sources);
   add_point_tasks(all.tasks);
+  add_vision_models(all.models);
+  add_vision_sources(all.sources);
+  add_vision_tasks(all.tasks);
+  add_segmentation_models(all.models);
+  add_segmentation_sources(all.sources);
+  add_segmentation_tasks(all.tasks);
+  add_pathology_models(all.models);
+  add_pathology_sources(all.sources);
+  add_pathology_tasks(all.tasks);
   return all;
 }
 

@@ -11,6 +11,6 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/SerpentineConfigVersion.cma
 install(FILES ${CMAKE_BINARY_DIR}/SerpentineConfig.cmake
   ${CMAKE_BINARY_DIR}/SerpentineConfigVersion.cmake cmake/SerpentineTorch.cmake
   DESTINATION ${package_dir} COMPONENT development)
-install(DIRECTORY core scans timeseries DESTINATION include/serpentine COMPONENT development
+install(DIRECTORY core scans timeseries pointcloud vision segmentation pathology DESTINATION include/serpentine COMPONENT development
   FILES_MATCHING PATTERN "*.h" PATTERN "gloo_declared" EXCLUDE)
 install(FILES LICENSE NOTICE DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -77,5 +77,9 @@ void add_timeseries_checkers(Checkers& all);
 void add_order_checkers(Checkers& all);
 void add_shuffle_checkers(Checkers& all);
 void add_pointcloud_checkers(Checkers& all);
+void add_vision_checkers(Checkers& all);
+void add_segmentation_checkers(Checkers& all);
+void add_pathology_checkers(Checkers& all);
+void add_ssm_checkers(Checkers& all);
 
 }  // namespace serpentine::golden

@@ -49,6 +49,10 @@ const Checkers& checkers() {
     add_order_checkers(made);
     add_shuffle_checkers(made);
     add_pointcloud_checkers(made);
+    add_vision_checkers(made);
+    add_segmentation_checkers(made);
+    add_pathology_checkers(made);
+    add_ssm_checkers(made);
     return made;
   }();
   return all;

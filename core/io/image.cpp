@@ -42,9 +42,9 @@ torch::Tensor tensor_of(const cv::Mat& mat) {
 
 /// OpenCV keeps blue first; every picture of ours keeps red first. The swap is its own inverse.
 cv::Mat swapped(const cv::Mat& mat) {
-  cv::Mat out = mat;
-  if (mat.channels() == 3) cv::cvtColor(mat, out, cv::COLOR_BGR2RGB);
-  if (mat.channels() == 4) cv::cvtColor(mat, out, cv::COLOR_BGRA2RGBA);
+  if (mat.channels() < 3) return mat;
+  cv::Mat out;  // never the source: cvtColor would write into it
+  cv::cvtColor(mat, out, mat.channels() == 3 ? cv::COLOR_BGR2RGB : cv::COLOR_BGRA2RGBA);
   return out;
 }
 

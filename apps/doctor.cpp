@@ -72,6 +72,13 @@ void print_features() {
   feature("CUDA kernels", info.cuda, "yes",
           gpus().empty() ? "no GPU here; SERPENTINE_CUDA=ON ./serpent build on a machine with one"
                          : "SERPENTINE_CUDA=ON ./serpent build");
+  const std::string rebuild = "; configure with -DSERPENTINE_";
+  feature("pictures", info.opencv, "OpenCV",
+          "apt-get install libopencv-imgcodecs-dev" + rebuild + "OPENCV=ON");
+  feature("tiled TIFF", info.tiff, "libtiff", "apt-get install libtiff-dev" + rebuild + "TIFF=ON");
+  feature("HDF5", info.hdf5, "yes", "apt-get install libhdf5-dev" + rebuild + "HDF5=ON");
+  feature("viewer", info.http, "cpp-httplib",
+          "apt-get install libcpp-httplib-dev" + rebuild + "HTTP=ON");
   const std::string gnuplot = find_program("gnuplot");
   feature("plots", !gnuplot.empty(), gnuplot.empty() ? "" : version_of(gnuplot) + " in " + gnuplot,
           "apt-get install gnuplot-nox");

@@ -46,7 +46,8 @@ std::vector<int64_t> shape_of(hid_t space, const std::string& who) {
   H5Sget_simple_extent_dims(space, extents.data(), nullptr);
   uint64_t bytes = 8;
   for (const hsize_t extent : extents) {
-    SERPENTINE_CHECK(extent == 0 || bytes <= kMostBytes / extent, who, "it claims too many numbers");
+    SERPENTINE_CHECK(extent == 0 || bytes <= kMostBytes / extent, who,
+                     "it claims too many numbers");
     bytes *= std::max<hsize_t>(extent, 1);
   }
   return {extents.begin(), extents.end()};
@@ -89,15 +90,24 @@ std::unique_lock<std::mutex> hdf5_lock() {
 hid_t hdf5_type(c10::ScalarType type, bool& made) {
   made = false;
   switch (type) {
-    case torch::kFloat: return H5T_NATIVE_FLOAT;
-    case torch::kDouble: return H5T_NATIVE_DOUBLE;
-    case torch::kByte: return H5T_NATIVE_UINT8;
-    case torch::kChar: return H5T_NATIVE_INT8;
-    case torch::kShort: return H5T_NATIVE_INT16;
-    case torch::kInt: return H5T_NATIVE_INT32;
-    case torch::kLong: return H5T_NATIVE_INT64;
-    case torch::kHalf: break;
-    default: return -1;
+    case torch::kFloat:
+      return H5T_NATIVE_FLOAT;
+    case torch::kDouble:
+      return H5T_NATIVE_DOUBLE;
+    case torch::kByte:
+      return H5T_NATIVE_UINT8;
+    case torch::kChar:
+      return H5T_NATIVE_INT8;
+    case torch::kShort:
+      return H5T_NATIVE_INT16;
+    case torch::kInt:
+      return H5T_NATIVE_INT32;
+    case torch::kLong:
+      return H5T_NATIVE_INT64;
+    case torch::kHalf:
+      break;
+    default:
+      return -1;
   }
   // IEEE half: sign at bit 15, five bits of exponent, ten of mantissa
   const hid_t half = H5Tcopy(H5T_IEEE_F32LE);
@@ -129,8 +139,8 @@ struct Hdf5Reader::File {
     const torch::ScalarType type = wanted && !boolean ? *wanted : own;
     Hdf5Handle memory(H5Scopy(space.id()), H5Sclose);
     if (count >= 0) {
-      SERPENTINE_CHECK(!shape.empty() && first >= 0 && first + count <= shape[0], who(name), "rows ",
-                       first, " to ", first + count, " are asked for, there are ",
+      SERPENTINE_CHECK(!shape.empty() && first >= 0 && first + count <= shape[0], who(name),
+                       "rows ", first, " to ", first + count, " are asked for, there are ",
                        shape.empty() ? 0 : shape[0]);
       shape[0] = count;
       std::vector<hsize_t> begin(shape.size(), 0), extent(shape.begin(), shape.end());
@@ -143,8 +153,8 @@ struct Hdf5Reader::File {
     if (values.numel() == 0) return values;
     bool made = false;
     const hid_t native = boolean ? stored.id() : hdf5_type(type, made);
-    const herr_t done = H5Dread(set.id(), native, memory.id(), space.id(), H5P_DEFAULT,
-                                values.mutable_data_ptr());
+    const herr_t done =
+        H5Dread(set.id(), native, memory.id(), space.id(), H5P_DEFAULT, values.mutable_data_ptr());
     if (made) H5Tclose(native);
     SERPENTINE_CHECK(done >= 0, who(name), "it cannot be read: it is damaged or cut short");
     return wanted ? values.to(*wanted) : values;
@@ -172,8 +182,8 @@ std::vector<std::string> Hdf5Reader::arrays() const {
   const auto lock = hdf5_lock();
   std::vector<std::string> names;
 #if H5_VERSION_GE(1, 12, 0)
-  H5Ovisit1(file_->id, H5_INDEX_NAME, H5_ITER_INC,
-            reinterpret_cast<H5O_iterate1_t>(add_array), &names);
+  H5Ovisit1(file_->id, H5_INDEX_NAME, H5_ITER_INC, reinterpret_cast<H5O_iterate1_t>(add_array),
+            &names);
 #else
   H5Ovisit(file_->id, H5_INDEX_NAME, H5_ITER_INC, add_array, &names);
 #endif
@@ -215,8 +225,8 @@ std::vector<std::string> Hdf5Reader::read_texts(const std::string& name) const {
   std::vector<std::string> texts;
   if (H5Tis_variable_str(type.id()) > 0) {
     std::vector<char*> raw(static_cast<size_t>(count));
-    const herr_t done = H5Dread(set.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT,
-                                static_cast<void*>(raw.data()));
+    const herr_t done =
+        H5Dread(set.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, static_cast<void*>(raw.data()));
     SERPENTINE_CHECK(done >= 0, file_->who(name), "it cannot be read");
     for (const char* text : raw) texts.emplace_back(text == nullptr ? "" : text);
     H5Dvlen_reclaim(type.id(), space.id(), H5P_DEFAULT, static_cast<void*>(raw.data()));

@@ -105,10 +105,10 @@ void Hdf5Writer::write(const std::string& name, const torch::Tensor& values) {
   const torch::Tensor flat = values.detach().to(torch::kCPU).contiguous();
   const Hdf5Handle type = element_type(flat, file_->who(name)), groups = with_groups();
   const auto shape = extents(flat);
-  const Hdf5Handle space(shape.empty() ? H5Screate(H5S_SCALAR)
-                                       : H5Screate_simple(static_cast<int>(shape.size()),
-                                                          shape.data(), nullptr),
-                         H5Sclose);
+  const Hdf5Handle space(
+      shape.empty() ? H5Screate(H5S_SCALAR)
+                    : H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr),
+      H5Sclose);
   const Hdf5Handle set(H5Dcreate2(file_->id, name.c_str(), type.id(), space.id(), groups.id(),
                                   H5P_DEFAULT, H5P_DEFAULT),
                        H5Dclose);
@@ -138,9 +138,8 @@ void Hdf5Writer::append(const std::string& name, const torch::Tensor& rows, int6
       part[static_cast<size_t>(axis)] = std::max<hsize_t>(part[static_cast<size_t>(axis)], 1);
       row_bytes *= static_cast<int64_t>(part[static_cast<size_t>(axis)]);
     }
-    part[0] = static_cast<hsize_t>(
-        std::clamp<int64_t>(kMostChunkBytes / std::max<int64_t>(row_bytes, 1), 1,
-                            std::max<int64_t>(chunk, 1)));
+    part[0] = static_cast<hsize_t>(std::clamp<int64_t>(
+        kMostChunkBytes / std::max<int64_t>(row_bytes, 1), 1, std::max<int64_t>(chunk, 1)));
     const Hdf5Handle space(H5Screate_simple(axes, none.data(), most.data()), H5Sclose);
     const Hdf5Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose), groups = with_groups();
     H5Pset_chunk(layout.id(), axes, part.data());
@@ -168,8 +167,8 @@ void Hdf5Writer::append(const std::string& name, const torch::Tensor& rows, int6
   const Hdf5Handle memory(H5Screate_simple(axes, shape.data(), nullptr), H5Sclose);
   H5Sselect_hyperslab(after.id(), H5S_SELECT_SET, begin.data(), nullptr, shape.data(), nullptr);
   if (done >= 0)
-    done = H5Dwrite(set.id(), type.id(), memory.id(), after.id(), H5P_DEFAULT,
-                    flat.const_data_ptr());
+    done =
+        H5Dwrite(set.id(), type.id(), memory.id(), after.id(), H5P_DEFAULT, flat.const_data_ptr());
   SERPENTINE_CHECK(done >= 0, file_->who(name), "rows cannot be added: is the disk full?");
 }
 

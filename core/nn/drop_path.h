@@ -1,4 +1,4 @@
-// Stochastic depth: drops a residual branch for whole samples.
+// Dropout of whole parts: a residual branch for some samples, a channel for all tokens.
 #pragma once
 
 #include <torch/types.h>
@@ -9,5 +9,9 @@ namespace serpentine {
 /// probability), in training only. Huang et al., arXiv 1603.09382. Throws for a probability outside
 /// [0, 1).
 torch::Tensor drop_path(const torch::Tensor& x, double probability, bool training);
+
+/// Zeroes channels of x [B, T, D] with `probability`, each for all tokens of a sample, and scales
+/// the others up, in training only.
+torch::Tensor drop_channels(const torch::Tensor& x, double probability, bool training);
 
 }  // namespace serpentine

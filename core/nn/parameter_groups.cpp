@@ -10,7 +10,8 @@ namespace {
 bool spared(const std::string& name, const torch::Tensor& parameter) {
   const auto last = name.substr(name.rfind('.') + 1);  // npos + 1 is 0: the whole name
   return parameter.dim() <= 1 || last == "A_log" || last == "A_b_log" || last == "D" ||
-         last == "bias";
+         last == "bias" || last == "log_A_real" || last == "A_real" || last == "A_imag" ||
+         last == "inv_dt";
 }
 
 }  // namespace

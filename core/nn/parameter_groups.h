@@ -15,9 +15,9 @@ struct ParameterGroups {
   std::vector<std::string> not_decayed;
 };
 
-/// Not decayed: A_log, D and the step-size bias of every mixer, all biases, and the weights of
-/// norms (every parameter of one dimension). The published models mark A_log and D so; the rest is
-/// customary.
+/// Not decayed: A_log, D and the step-size bias of every mixer, A and dt of S4, all biases, and the
+/// weights of norms (every parameter of one dimension). The published models mark A_log and D so;
+/// the rest is customary.
 ParameterGroups parameter_groups(const torch::nn::Module& module);
 
 }  // namespace serpentine

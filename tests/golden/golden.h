@@ -81,5 +81,6 @@ void add_vision_checkers(Checkers& all);
 void add_segmentation_checkers(Checkers& all);
 void add_pathology_checkers(Checkers& all);
 void add_ssm_checkers(Checkers& all);
+void add_s4_checkers(Checkers& all);
 
 }  // namespace serpentine::golden

@@ -53,18 +53,19 @@ const Checkers& checkers() {
     add_segmentation_checkers(made);
     add_pathology_checkers(made);
     add_ssm_checkers(made);
+    add_s4_checkers(made);
     return made;
   }();
   return all;
 }
 
 std::string kind(const nlohmann::json& config) {
-  for (const char* key : {"op", "model"}) {
+  for (const char* key : {"op", "model", "reference"}) {
     if (!config.contains(key)) continue;
     const auto& value = config.at(key);
     return value.is_string() ? value.get<std::string>() : value.value("NAME", std::string("?"));
   }
-  return "(neither op nor model)";
+  return "(neither op, model nor reference)";
 }
 
 class Golden : public ::testing::TestWithParam<fs::path> {};

@@ -1,6 +1,7 @@
 #include "apps/packages.h"
 
 #include "pathology/pathology.h"
+#include "core/train/classification.h"
 #include "pointcloud/pointcloud.h"
 #include "segmentation/segmentation.h"
 #include "timeseries/timeseries.h"
@@ -16,6 +17,7 @@ Packages all_packages() {
   add_point_models(all.models);
   add_point_sources(all.sources);
   add_point_tasks(all.tasks);
+  add_classification_task(all.tasks);
   add_vision_models(all.models);
   add_vision_sources(all.sources);
   add_vision_tasks(all.tasks);

@@ -4,8 +4,6 @@ namespace serpentine {
 
 void add_vision_models(Registry<Model>& all) { (void)all; }
 
-void add_vision_sources(Registry<DataSource>& all) { (void)all; }
-
 void add_vision_tasks(Registry<Task>& all) { (void)all; }
 
 }  // namespace serpentine

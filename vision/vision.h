@@ -3,6 +3,8 @@
 // Fields of a Batch (B images of one size, C channels; float32 after normalisation):
 //   input   [B, C, H, W]
 //   target  int64 [B] the class, or float32 [B, K] shares of each class (mixup, soft labels)
+//   named: index   int64 [B]  which examples of the part these are
+//          weight  [B]        of each example in the training loss; absent: all alike
 #pragma once
 
 #include "core/data/source.h"
@@ -12,7 +14,15 @@
 namespace serpentine {
 
 void add_vision_models(Registry<Model>& all);
+// image_folder image_list idx cifar medmnist shards
 void add_vision_sources(Registry<DataSource>& all);
 void add_vision_tasks(Registry<Task>& all);
+
+void add_image_folder(Registry<DataSource>& all);
+void add_image_list(Registry<DataSource>& all);
+void add_idx(Registry<DataSource>& all);
+void add_cifar(Registry<DataSource>& all);
+void add_medmnist(Registry<DataSource>& all);
+void add_shards(Registry<DataSource>& all);
 
 }  // namespace serpentine

@@ -35,6 +35,12 @@ struct Batch {
   torch::Tensor get(const std::string& name) const;
 };
 
+/// What a training batch is drawn with: all that its chance may depend on.
+struct Draw {
+  int64_t seed = 0, epoch = 0;
+  at::ArrayRef<int64_t> copies;  // of each index: how often it came before in a row
+};
+
 class Dataset {
  public:
   virtual ~Dataset() = default;
@@ -42,7 +48,14 @@ class Dataset {
   /// One example without a batch axis. Thread-safe. Throws std::out_of_range.
   virtual Batch get(int64_t index) const = 0;
   /// Several examples as one batch; stacks `get` unless a dataset knows a faster way. Thread-safe.
+  /// It may hold fewer examples than asked for: what cannot be read is left out.
   virtual Batch get_batch(at::ArrayRef<int64_t> indices) const;
+  /// The same for training: a dataset that varies its examples overrides it. A function of its
+  /// arguments only, whatever thread calls it.
+  virtual Batch draw(at::ArrayRef<int64_t> indices, const Draw& how) const {
+    (void)how;
+    return get_batch(indices);
+  }
 };
 
 }  // namespace serpentine

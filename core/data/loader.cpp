@@ -7,6 +7,7 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/data/random.h"
 
 namespace serpentine {
 
@@ -16,47 +17,31 @@ void LoaderOptions::fields(Fields& f) {
   f("drop_last", drop_last, "leave out the last batch of a training epoch when it is not full");
   f("threads", threads, "threads that make batches ahead; 0 makes them when asked for",
     {.least = 0, .most = 256});
+  f("repeats", repeats,
+    "repeated augmentation: how often an example comes in a row, drawn anew each time; an epoch "
+    "then holds fewer examples, not more batches",
+    {.least = 1, .most = 64});
   f("prefetch", prefetch, "batches that may wait", {.least = 1});
 }
-
-namespace {
-
-/// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the standard library's distributions differ by
-/// vendor.
-class Random {
- public:
-  Random(int64_t seed, int64_t epoch)
-      : state_(static_cast<uint64_t>(seed) * 0x9E3779B97F4A7C15ULL + static_cast<uint64_t>(epoch)) {
-    state_ = next();
-  }
-  /// Uniform in [0, bound), without bias.
-  uint64_t below(uint64_t bound) {
-    const uint64_t reject = (0 - bound) % bound;
-    for (;;) {
-      const uint64_t value = next();
-      if (value >= reject) return value % bound;
-    }
-  }
-
- private:
-  uint64_t next() {
-    uint64_t z = (state_ += 0x9E3779B97F4A7C15ULL);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
-    return z ^ (z >> 31);
-  }
-  uint64_t state_;
-};
-
-}  // namespace
 
 std::vector<int64_t> permutation(int64_t size, int64_t seed, int64_t epoch) {
   std::vector<int64_t> order(static_cast<size_t>(size));
   std::iota(order.begin(), order.end(), int64_t{0});
   Random random(seed, epoch);
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+  for (size_t i = order.size(); i > 1; --i)
+    std::swap(order[i - 1], order[random.below(static_cast<uint64_t>(i))]);
   return order;
 }
+
+namespace {
+
+/// Each of the first examples `repeats` times in a row, as many as there were.
+void repeat(std::vector<int64_t>& order, int64_t repeats) {
+  for (size_t i = order.size(); i > 0; --i)
+    order[i - 1] = order[(i - 1) / static_cast<size_t>(repeats)];
+}
+
+}  // namespace
 
 Loader::Loader(const Dataset& dataset, LoaderOptions options, int64_t seed, Shard shard, bool pin)
     : dataset_(dataset), options_(options), seed_(seed), shard_(shard), pin_(pin) {
@@ -65,6 +50,8 @@ Loader::Loader(const Dataset& dataset, LoaderOptions options, int64_t seed, Shar
   SERPENTINE_CHECK(options_.threads >= 0 && options_.prefetch >= 1, "loader",
                    "threads must be at least 0 and prefetch at least 1, got ", options_.threads,
                    " and ", options_.prefetch);
+  SERPENTINE_CHECK(options_.repeats >= 1, "loader", "repeats must be at least 1, got ",
+                   options_.repeats);
   SERPENTINE_CHECK(shard_.rank >= 0 && shard_.rank < shard_.size, "loader",
                    "the rank must lie in [0, ", shard_.size, "), got ", shard_.rank);
 }
@@ -83,12 +70,14 @@ void Loader::start(int64_t epoch, int64_t first_batch) {
                    num_batches(), " batches, cannot start at batch ", first_batch);
   if (options_.shuffle) {
     order_ = permutation(dataset_.size(), seed_, epoch);
+    repeat(order_, options_.repeats);
   } else {
     order_.resize(static_cast<size_t>(dataset_.size()));
     std::iota(order_.begin(), order_.end(), int64_t{0});
   }
   taken_ = claimed_ = first_batch;
   stopping_ = false;
+  epoch_ = epoch;
   const int64_t wanted = std::min(options_.threads, num_batches() - first_batch);
   for (int64_t i = 0; i < wanted; ++i) threads_.emplace_back([this] { work(); });
 }
@@ -99,8 +88,16 @@ Batch Loader::make(int64_t batch) const {
   const int64_t from = begin + size * shard_.rank / shard_.size;
   const int64_t to = begin + size * (shard_.rank + 1) / shard_.size;
   if (from == to) return {};
-  Batch made = dataset_.get_batch(
-      at::ArrayRef<int64_t>(order_.data() + from, static_cast<size_t>(to - from)));
+  const at::ArrayRef<int64_t> indices(order_.data() + from, static_cast<size_t>(to - from));
+  Batch made;
+  if (options_.draw) {
+    std::vector<int64_t> copies(indices.size());
+    for (size_t i = 0; i < copies.size(); ++i)
+      copies[i] = (from + static_cast<int64_t>(i)) % options_.repeats;
+    made = dataset_.draw(indices, {seed_, epoch_, copies});
+  } else {
+    made = dataset_.get_batch(indices);
+  }
   return pin_ ? made.pinned() : made;
 }
 

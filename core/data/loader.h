@@ -19,8 +19,10 @@ struct LoaderOptions {
   int64_t batch_size = 32;  // examples of a batch, over all ranks together
   bool shuffle = true;
   bool drop_last = false;  // leave out the last batch of an epoch when it is not full
+  int64_t repeats = 1;     // times an example comes in a row (Hoffer et al., arXiv 1901.09335)
   int64_t threads = 1;     // that make batches; 0: made when asked for
   int64_t prefetch = 4;    // batches that may wait
+  bool draw = false;       // for training: by Dataset::draw; not a key, the trainer sets it
   void fields(Fields& f);
 };
 
@@ -62,7 +64,8 @@ class Loader {
   bool pin_;
 
   std::vector<int64_t> order_;  // of this epoch
-  int64_t taken_ = 0;           // batches handed out
+  int64_t epoch_ = 0;
+  int64_t taken_ = 0;  // batches handed out
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable changed_;

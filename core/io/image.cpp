@@ -11,6 +11,7 @@
 
 #include "core/check.h"
 #include "core/io/atomic_file.h"
+#include "core/io/picture_header.h"
 
 namespace serpentine {
 namespace {
@@ -77,7 +78,6 @@ cv::Mat over_white(const cv::Mat& rgba) {
 }
 
 cv::Mat decode(std::string_view bytes, int flags, const std::string& name) {
-  if (bytes.empty()) throw std::runtime_error(name + ": the file is empty");
   cv::Mat mat;
   try {
     const cv::Mat buffer(1, static_cast<int>(bytes.size()), CV_8U, const_cast<char*>(bytes.data()));
@@ -93,20 +93,49 @@ cv::Mat decode(std::string_view bytes, int flags, const std::string& name) {
   return mat;
 }
 
+/// Throws for what a decoder would get wrong without a word, or only after taking all memory.
+PictureHeader checked_header(std::string_view bytes, const std::string& name) {
+  if (bytes.empty()) throw std::runtime_error(name + ": the file is empty");
+  PictureHeader header = picture_header(bytes);
+  if (header.kind.empty())
+    throw std::runtime_error(name + ": is no JPEG, PNG, TIFF, BMP, WebP or PNM picture");
+  if (header.width > 0 && header.height > kMostPixels / header.width) {
+    throw std::runtime_error(name + ": has " + std::to_string(header.width) + " x " +
+                             std::to_string(header.height) + " pixels, more than " +
+                             std::to_string(kMostPixels));
+  }
+  if (header.kind == "JPEG" && !jpeg_is_whole(bytes))
+    throw std::runtime_error(name + ": the JPEG data end early; the file is cut off");
+  return header;
+}
+
+int jpeg_flags(const PictureHeader& header, int64_t least_side) {
+  const int64_t side = std::min(header.width, header.height);
+  if (least_side <= 0 || side < 2 * least_side) return cv::IMREAD_COLOR;
+  return side >= 8 * least_side   ? cv::IMREAD_REDUCED_COLOR_8
+         : side >= 4 * least_side ? cv::IMREAD_REDUCED_COLOR_4
+                                  : cv::IMREAD_REDUCED_COLOR_2;
+}
+
 }  // namespace
 
 bool images_available() { return true; }
 
-torch::Tensor decode_image(std::string_view bytes, const std::string& name, Pixels pixels) {
+torch::Tensor decode_image(std::string_view bytes, const std::string& name, Pixels pixels,
+                           int64_t least_side) {
+  const PictureHeader header = checked_header(bytes, name);
   if (pixels == Pixels::kKeep) {
     return tensor_of(swapped(decode(bytes, cv::IMREAD_UNCHANGED, name)));
   }
-  // IMREAD_UNCHANGED ignores EXIF, the flags below honour it; alpha exists only without EXIF files
-  cv::Mat mat = decode(bytes, cv::IMREAD_UNCHANGED, name);
-  if (mat.channels() == 4) {
-    mat = over_white(eight_bits(mat));
+  cv::Mat mat;
+  if (header.kind == "JPEG") {  // never has alpha
+    mat = eight_bits(decode(bytes, jpeg_flags(header, least_side), name));
   } else {
-    mat = eight_bits(decode(bytes, cv::IMREAD_ANYDEPTH | cv::IMREAD_COLOR, name));
+    // IMREAD_UNCHANGED ignores EXIF, the flags below honour it; alpha exists only without EXIF
+    mat = decode(bytes, cv::IMREAD_UNCHANGED, name);
+    mat = mat.channels() == 4
+              ? over_white(eight_bits(mat))
+              : eight_bits(decode(bytes, cv::IMREAD_ANYDEPTH | cv::IMREAD_COLOR, name));
   }
   if (pixels == Pixels::kGrey) {
     cv::Mat grey;
@@ -116,11 +145,11 @@ torch::Tensor decode_image(std::string_view bytes, const std::string& name, Pixe
   return tensor_of(swapped(mat));
 }
 
-torch::Tensor read_image(const std::filesystem::path& file, Pixels pixels) {
+torch::Tensor read_image(const std::filesystem::path& file, Pixels pixels, int64_t least_side) {
   std::ifstream in(file, std::ios::binary);
   if (!in) throw std::runtime_error(file.string() + ": cannot be opened");
   const std::string bytes((std::istreambuf_iterator<char>(in)), {});
-  return decode_image(bytes, file.string(), pixels);
+  return decode_image(bytes, file.string(), pixels, least_side);
 }
 
 std::string encode_image(const torch::Tensor& picture, const std::string& format, int quality) {

@@ -25,12 +25,19 @@ enum class Pixels {
   kKeep,  // as the file has them: 1, 3 or 4 channels, uint8 or uint16
 };
 
+/// More pixels than this are refused before they are decoded: 16,384 x 16,384.
+inline constexpr int64_t kMostPixels = int64_t{1} << 28;
+
 /// Decodes JPEG, PNG, TIFF, BMP, WebP or PNM by their content, never by a name; EXIF orientation
-/// is applied (not with kKeep). Throws std::runtime_error "FILE: why" for anything else.
-torch::Tensor read_image(const std::filesystem::path& file, Pixels pixels = Pixels::kRgb);
+/// is applied (not with kKeep). Throws std::runtime_error "FILE: why" for anything else, for more
+/// than kMostPixels and for files that end early. `least_side`: a JPEG may come at a half, a
+/// quarter or an eighth of its size as long as its shorter side keeps so many pixels, which is
+/// several times faster; 0: as it is.
+torch::Tensor read_image(const std::filesystem::path& file, Pixels pixels = Pixels::kRgb,
+                         int64_t least_side = 0);
 /// The same of bytes in memory; `name` begins the error text.
 torch::Tensor decode_image(std::string_view bytes, const std::string& name,
-                           Pixels pixels = Pixels::kRgb);
+                           Pixels pixels = Pixels::kRgb, int64_t least_side = 0);
 
 /// Writes atomically; the format follows the extension (png, jpg, tif). uint8 or uint16.
 void write_image(const std::filesystem::path& file, const torch::Tensor& picture);

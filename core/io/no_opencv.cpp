@@ -15,8 +15,8 @@ namespace {
 }  // namespace
 
 bool images_available() { return false; }
-torch::Tensor read_image(const std::filesystem::path&, Pixels) { missing(); }
-torch::Tensor decode_image(std::string_view, const std::string&, Pixels) { missing(); }
+torch::Tensor read_image(const std::filesystem::path&, Pixels, int64_t) { missing(); }
+torch::Tensor decode_image(std::string_view, const std::string&, Pixels, int64_t) { missing(); }
 void write_image(const std::filesystem::path&, const torch::Tensor&) { missing(); }
 std::string encode_image(const torch::Tensor&, const std::string&, int) { missing(); }
 torch::Tensor resize_image(const torch::Tensor&, int64_t, int64_t, Resampling) { missing(); }

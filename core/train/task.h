@@ -47,6 +47,10 @@ class Task {
   /// The sums behind `metrics`, float64 [M], so that ranks can add theirs before reading.
   virtual torch::Tensor sums() const = 0;
   virtual void set_sums(const torch::Tensor& sums) = 0;
+  /// What a metric needs of every example beside sums (ranks of scores), float64 [n, M], or
+  /// undefined; ranks put theirs one below the other before reading.
+  virtual torch::Tensor rows() const { return {}; }
+  virtual void set_rows(const torch::Tensor& rows) { (void)rows; }
   /// The metric that picks the best checkpoint; smaller is better unless it begins with '+'.
   virtual std::string monitored() const = 0;
 };

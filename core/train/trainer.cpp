@@ -50,7 +50,9 @@ bool Trainer::asked_to_end() const {
 
 TrainState Trainer::fit(const Dataset& train, const Dataset& validation) {
   const StopSignal signals;
-  Loader loader(train, options_.loader, options_.trainer.seed, shard(), device_.is_cuda());
+  LoaderOptions how = options_.loader;
+  how.draw = true;
+  Loader loader(train, how, options_.trainer.seed, shard(), device_.is_cuda());
   plan(loader, train.size());
   model_->train();
   state_.stop = false;
@@ -181,6 +183,34 @@ void Trainer::record(const std::map<std::string, double>& metrics) {
     tensor = tensor.detach().to(torch::kCPU, false, /*copy=*/true);
 }
 
+namespace {
+
+/// The rows of rank 0, then those of rank 1 and so on; undefined when no rank has any.
+torch::Tensor rows_of_all_ranks(ProcessGroup& group, const torch::Tensor& mine) {
+  torch::Tensor sizes = torch::zeros({group.size(), 2}, torch::kFloat64);
+  torch::Tensor bytes = torch::zeros({0}, torch::kUInt8);
+  if (mine.defined() && mine.numel() > 0) {
+    const torch::Tensor rows = mine.to(torch::kCPU, torch::kFloat64).contiguous();
+    sizes[group.rank()] = torch::tensor({static_cast<double>(rows.size(0)),
+                                         static_cast<double>(rows.size(1))},
+                                        torch::kFloat64);
+    bytes = rows.view(torch::kUInt8).flatten();
+  }
+  sizes = group.host_sum(sizes);
+  const auto width = static_cast<int64_t>(sizes.select(1, 1).max().item<double>());
+  if (width == 0) return {};
+  const torch::Tensor all = group.host_gather(bytes);  // [ranks, most bytes]
+  std::vector<torch::Tensor> parts;
+  for (int64_t rank = 0; rank < group.size(); ++rank) {
+    const auto count = static_cast<int64_t>(sizes[rank][0].item<double>());
+    const torch::Tensor part = all[rank].slice(0, 0, count * width * 8).contiguous();
+    parts.push_back(part.view(torch::kFloat64).view({count, width}));
+  }
+  return torch::cat(parts);
+}
+
+}  // namespace
+
 std::map<std::string, double> Trainer::evaluate(const Dataset& dataset) {
   std::map<std::string, double> metrics;
   evaluate_into(dataset, metrics);
@@ -192,6 +222,7 @@ bool Trainer::evaluate_into(const Dataset& dataset, std::map<std::string, double
   const EmaScope averaged(restored_ ? nullptr : ema_.get());
   LoaderOptions how = options_.loader;
   how.shuffle = how.drop_last = false;
+  how.repeats = 1;
   if (options_.trainer.evaluation_batch > 0) how.batch_size = options_.trainer.evaluation_batch;
   Loader loader(dataset, how, 0, shard(), device_.is_cuda());
   loader.start(0);
@@ -210,6 +241,7 @@ bool Trainer::evaluate_into(const Dataset& dataset, std::map<std::string, double
     const torch::Tensor all = group_->host_sum(torch::cat({sums, broken}));
     task_->set_sums(all.slice(0, 0, -1));
     whole = all[-1].item<double>() == 0;
+    if (whole) task_->set_rows(rows_of_all_ranks(*group_, task_->rows()));
   }
   metrics = task_->metrics();
   return whole;

@@ -1,7 +1,7 @@
 #include "apps/packages.h"
 
-#include "pathology/pathology.h"
 #include "core/train/classification.h"
+#include "pathology/pathology.h"
 #include "pointcloud/pointcloud.h"
 #include "segmentation/segmentation.h"
 #include "timeseries/timeseries.h"

@@ -113,15 +113,17 @@ void AugmentOptions::check() const {
 
 torch::Tensor augmented(const torch::Tensor& picture, const ImageView& view,
                         const AugmentOptions& o, Random& random) {
-  torch::Tensor image = o.crop == "random_resized"
-                            ? random_resized_crop(planes_of(picture, view.channels), view, o, random)
-                            : centre_view(picture, view);
+  torch::Tensor image =
+      o.crop == "random_resized"
+          ? random_resized_crop(planes_of(picture, view.channels), view, o, random)
+          : centre_view(picture, view);
   if (o.crop == "padded") image = padded_crop(image, o.pad, random);
   if (random.chance(o.flip)) image = image.flip({2});
   if (random.chance(o.flip_vertical)) image = image.flip({1});
   image = to_unit(image);
   if (o.randaugment > 0)
-    image = rand_augment(image, o.randaugment, o.magnitude, o.magnitude_deviation, view.mean, random);
+    image =
+        rand_augment(image, o.randaugment, o.magnitude, o.magnitude_deviation, view.mean, random);
   if (!o.jitter.empty()) image = colour_jitter(image, o.jitter, random);
   image = normalised(image, view);
   if (random.chance(o.erase)) erase(image, random);

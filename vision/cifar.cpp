@@ -47,8 +47,9 @@ LabelledImages read_cifar(const CifarOptions& options) {
     if (name.ends_with(".bin") || name.ends_with(".bin.gz")) files.push_back(name);
   }
   std::sort(files.begin(), files.end());
-  const bool hundred = std::any_of(files.begin(), files.end(),
-                                   [](const std::string& name) { return starts(name, "train.bin"); });
+  const bool hundred = std::any_of(files.begin(), files.end(), [](const std::string& name) {
+    return starts(name, "train.bin");
+  });
   LabelledImages all;
   std::vector<torch::Tensor> images;
   for (const auto& name : files) {

@@ -71,8 +71,8 @@ LabelledImages read_idx(const IdxOptions& options) {
   all.classes = options.classes;
   SERPENTINE_CHECK(!all.labels.empty(), options.path, "there are no pictures");
   const auto most = static_cast<size_t>(*std::max_element(all.labels.begin(), all.labels.end()));
-  SERPENTINE_CHECK(all.classes.empty() || most < all.classes.size(), options.path,
-                   "a label is ", most, ", but `classes` names only ", all.classes.size());
+  SERPENTINE_CHECK(all.classes.empty() || most < all.classes.size(), options.path, "a label is ",
+                   most, ", but `classes` names only ", all.classes.size());
   for (size_t k = all.classes.size(); k <= most; ++k) all.classes.push_back(std::to_string(k));
   return all;
 }

@@ -49,7 +49,8 @@ Batch ImageDataset::collect(at::ArrayRef<int64_t> indices, int64_t least_side,
     targets.push_back(label(indices[i]));
     kept.push_back(indices[i]);
     if (!parts_.class_weights.empty() && targets.back() >= 0)
-      weights.push_back(static_cast<float>(parts_.class_weights[static_cast<size_t>(targets.back())]));
+      weights.push_back(
+          static_cast<float>(parts_.class_weights[static_cast<size_t>(targets.back())]));
   }
   Batch batch;
   if (inputs.empty()) return batch;
@@ -78,7 +79,8 @@ Batch ImageDataset::get_batch(at::ArrayRef<int64_t> indices) const {
   }
   Batch batch;
   if (rows.empty()) return batch;
-  batch.input = normalised(to_unit(parts_.store->pictures(rows).permute({0, 3, 1, 2}).contiguous()), view);
+  batch.input =
+      normalised(to_unit(parts_.store->pictures(rows).permute({0, 3, 1, 2}).contiguous()), view);
   batch.target = torch::tensor(targets, torch::kLong);
   batch.named["index"] = torch::tensor(indices, torch::kLong);
   return batch;
@@ -89,7 +91,8 @@ Batch ImageDataset::draw(at::ArrayRef<int64_t> indices, const Draw& how) const {
   const AugmentOptions& options = *parts_.augment;
   const auto& view = parts_.view;
   // a part of a picture is enlarged to the view: twice its size keeps the detail of most parts
-  const int64_t side = std::max(view.height, view.width) * (options.crop == "random_resized" ? 2 : 1);
+  const int64_t side =
+      std::max(view.height, view.width) * (options.crop == "random_resized" ? 2 : 1);
   Batch batch = collect(indices, side, [&](size_t i, const torch::Tensor& picture) {
     const int64_t copy = how.copies.empty() ? 0 : how.copies[i];
     Random random(how.seed, how.epoch, {indices[i], copy});

@@ -98,7 +98,8 @@ LabelledImages read_folder(const FolderOptions& options) {
   }
   if (const std::string note = faults.note(); !note.empty()) all.notes.push_back(note);
   if (others > 0)
-    all.notes.push_back(std::to_string(others) + " files do not end as pictures do and are ignored");
+    all.notes.push_back(std::to_string(others) +
+                        " files do not end as pictures do and are ignored");
   all.store = std::make_shared<FileImages>(std::move(paths), options.channels == 1 ? 1 : 3);
   return all;
 }

@@ -20,7 +20,8 @@ struct ListOptions : ImageDataOptions {
   void fields(Fields& f) {
     ImageDataOptions::fields(f);
     f("root", root, "folder that the paths are relative to; empty: the list's own");
-    f("classes", classes, "names of the classes, in this sequence; empty: those of the list, sorted");
+    f("classes", classes,
+      "names of the classes, in this sequence; empty: those of the list, sorted");
   }
 };
 
@@ -80,7 +81,8 @@ std::vector<Row> read_rows(const std::string& path) {
     if (cells.size() == 1 && cells[0].empty()) continue;
     SERPENTINE_CHECK(cells.size() == header.size(), place, "has ", cells.size(),
                      " cells, the first line has ", header.size());
-    rows.push_back({cells[paths], cells[labels], splits < cells.size() ? cells[splits] : "", place});
+    rows.push_back(
+        {cells[paths], cells[labels], splits < cells.size() ? cells[splits] : "", place});
   }
   return rows;
 }
@@ -95,7 +97,8 @@ LabelledImages read_list(const ListOptions& options) {
     names.erase("");
     all.classes.assign(names.begin(), names.end());
   }
-  const fs::path root = options.root.empty() ? fs::path(options.path).parent_path() : fs::path(options.root);
+  const fs::path root =
+      options.root.empty() ? fs::path(options.path).parent_path() : fs::path(options.root);
   ImageFaults faults;
   std::set<std::string> unknown;
   int64_t strangers = 0;
@@ -122,7 +125,9 @@ LabelledImages read_list(const ListOptions& options) {
   if (strangers > 0) {
     std::string names;
     for (const auto& name : unknown) names += (names.empty() ? "'" : ", '") + name + "'";
-    all.notes.push_back(std::to_string(strangers) + " rows have a label that is not among `classes` and are left out: " + names);
+    all.notes.push_back(
+        std::to_string(strangers) +
+        " rows have a label that is not among `classes` and are left out: " + names);
   }
   if (const std::string note = faults.note(); !note.empty()) all.notes.push_back(note);
   all.store = std::make_shared<FileImages>(std::move(paths), options.channels == 1 ? 1 : 3);

@@ -39,7 +39,8 @@ void ImageDataOptions::fields(Fields& f) {
   f("crop_ratio", crop_ratio,
     "side of the evaluation crop over the shorter side of the picture; 0: packed 1, files 0.875",
     {.least = 0, .most = 1});
-  f("interpolation", interpolation, "how pictures are scaled", {.choices = {"bilinear", "bicubic"}});
+  f("interpolation", interpolation, "how pictures are scaled",
+    {.choices = {"bilinear", "bicubic"}});
   f("validation", validation, "share of the training pictures for validation, where no part is",
     {.least = 0, .most = 0.9});
   f("test", test, "share of all pictures for the test, where the data know no parts",
@@ -67,7 +68,8 @@ std::vector<int64_t> take_stratified(std::vector<int64_t>& rows, const std::vect
   std::sort(taken.begin(), taken.end());
   std::vector<int64_t> rest;
   std::sort(rows.begin(), rows.end());
-  std::set_difference(rows.begin(), rows.end(), taken.begin(), taken.end(), std::back_inserter(rest));
+  std::set_difference(rows.begin(), rows.end(), taken.begin(), taken.end(),
+                      std::back_inserter(rest));
   rows = std::move(rest);
   return taken;
 }
@@ -110,9 +112,11 @@ void ImageSource::divide() {
   const bool says = !train_.empty();
   if (!says) {
     train_ = unsaid;
-    if (test_.empty()) test_ = take_stratified(train_, images_.labels, options_.test, options_.seed);
+    if (test_.empty())
+      test_ = take_stratified(train_, images_.labels, options_.test, options_.seed);
   } else if (!unsaid.empty()) {
-    images_.notes.push_back(std::to_string(unsaid.size()) + " pictures belong to no part and are left out");
+    images_.notes.push_back(std::to_string(unsaid.size()) +
+                            " pictures belong to no part and are left out");
   }
   if (validation_.empty()) {
     // of all pictures the share is wanted, the test part has gone already
@@ -121,8 +125,7 @@ void ImageSource::divide() {
     validation_ = take_stratified(train_, images_.labels, std::min(share, 1.0), options_.seed + 1);
   }
   if (options_.limit > 0 && static_cast<int64_t>(train_.size()) > options_.limit) {
-    const double share =
-        static_cast<double>(options_.limit) / static_cast<double>(train_.size());
+    const double share = static_cast<double>(options_.limit) / static_cast<double>(train_.size());
     train_ = take_stratified(train_, images_.labels, share, options_.seed + 2);
   }
   std::vector<double> counts(images_.classes.size(), 0);
@@ -134,11 +137,14 @@ void ImageSource::divide() {
   for (size_t k = 0; k < counts.size(); ++k) {
     if (counts[k] == 0)
       images_.notes.push_back("class '" + images_.classes[k] + "' has no training picture");
-    const double weight = counts[k] == 0 ? 0 : options_.balance == "sqrt" ? 1 / std::sqrt(counts[k]) : 1 / counts[k];
+    const double weight = counts[k] == 0               ? 0
+                          : options_.balance == "sqrt" ? 1 / std::sqrt(counts[k])
+                                                       : 1 / counts[k];
     class_weights_.push_back(weight);
     sum += weight * counts[k];
   }
-  for (double& weight : class_weights_) weight *= static_cast<double>(train_.size()) / std::max(sum, 1e-12);
+  for (double& weight : class_weights_)
+    weight *= static_cast<double>(train_.size()) / std::max(sum, 1e-12);
   if (options_.balance == "none") class_weights_.clear();
 }
 
@@ -166,7 +172,8 @@ void ImageSource::choose_numbers() {
     const auto deviation = (sum[1] / count - mean.square()).clamp_min(1e-6).sqrt();
     for (int64_t c = 0; c < view_.channels; ++c) {
       view_.mean.push_back(std::round(mean[c].item<double>() * 1e4) / 1e4);
-      view_.deviation.push_back(std::max(1e-3, std::round(deviation[c].item<double>() * 1e4) / 1e4));
+      view_.deviation.push_back(
+          std::max(1e-3, std::round(deviation[c].item<double>() * 1e4) / 1e4));
     }
   } else if (how == "imagenet") {
     view_.mean = channels == 3 ? kImageNetMean : std::vector<double>{0.449};
@@ -237,7 +244,8 @@ nlohmann::json ImageSchema::to_json() const {
 ImageSchema ImageSchema::from_json(const nlohmann::json& json) {
   ImageSchema schema;
   TORCH_CHECK(json.value("kind", "") == "images",
-              "data.json: the run was not trained on images (kind is '", json.value("kind", ""), "')");
+              "data.json: the run was not trained on images (kind is '", json.value("kind", ""),
+              "')");
   json.at("classes").get_to(schema.classes);
   schema.view.height = json.at("image_size").at(0);
   schema.view.width = json.at("image_size").at(1);

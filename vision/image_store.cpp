@@ -75,7 +75,8 @@ std::string ImageFaults::note() const {
 std::string split_name(const std::string& word) {
   const std::string name = lower(word);
   if (name == "train" || name == "training") return "train";
-  if (name == "val" || name == "valid" || name == "validation" || name == "dev") return "validation";
+  if (name == "val" || name == "valid" || name == "validation" || name == "dev")
+    return "validation";
   if (name == "test" || name == "testing") return "test";
   return "";
 }

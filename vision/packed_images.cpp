@@ -13,7 +13,8 @@ torch::Tensor parse_idx(std::string_view bytes, const std::string& who) {
   const auto fail = [&](const std::string& why) { throw std::runtime_error(who + ": " + why); };
   const auto byte = [&](size_t at) { return static_cast<unsigned char>(bytes[at]); };
   if (bytes.size() < 4 || byte(0) != 0 || byte(1) != 0) fail("is not an IDX file");
-  if (byte(2) != 8) fail("holds values of IDX type " + std::to_string(byte(2)) + "; only bytes (8) are read");
+  if (byte(2) != 8)
+    fail("holds values of IDX type " + std::to_string(byte(2)) + "; only bytes (8) are read");
   const size_t axes = byte(3);
   if (axes < 1 || axes > 8) fail("has " + std::to_string(axes) + " axes; 1 to 8 are read");
   const size_t start = 4 + 4 * axes;
@@ -48,19 +49,22 @@ CifarRecords parse_cifar(std::string_view bytes, int64_t label_bytes, bool coars
   std::memcpy(rows.data_ptr(), bytes.data(), bytes.size());
   const auto label = rows.select(1, coarse ? 0 : label_bytes - 1).to(torch::kLong).contiguous();
   CifarRecords out;
-  out.labels.assign(label.const_data_ptr<int64_t>(), label.const_data_ptr<int64_t>() + label.numel());
+  out.labels.assign(label.const_data_ptr<int64_t>(),
+                    label.const_data_ptr<int64_t>() + label.numel());
   out.images = rows.slice(1, label_bytes).view({-1, 3, 32, 32}).permute({0, 2, 3, 1}).contiguous();
   return out;
 }
 
 torch::Tensor medmnist_images(const torch::Tensor& array, const std::string& who) {
   if (array.scalar_type() != torch::kUInt8)
-    throw std::runtime_error(who + ": pictures must be uint8, got " + c10::toString(array.scalar_type()));
+    throw std::runtime_error(who + ": pictures must be uint8, got " +
+                             c10::toString(array.scalar_type()));
   if (array.dim() == 3) return array.unsqueeze(3);
   const bool colours = array.dim() == 4 && (array.size(3) == 3 || array.size(3) == 1);
   if (!colours) {
     std::string shape;
-    for (const int64_t extent : array.sizes()) shape += (shape.empty() ? "" : ", ") + std::to_string(extent);
+    for (const int64_t extent : array.sizes())
+      shape += (shape.empty() ? "" : ", ") + std::to_string(extent);
     throw std::runtime_error(who + ": pictures must be [M, H, W] or [M, H, W, 3], got [" + shape +
                              "] (volumes are not images)");
   }

@@ -55,10 +55,12 @@ torch::Tensor equalized(const torch::Tensor& image) {
 /// so `matrix` holds for pixels of equal height and width.
 torch::Tensor warped(const torch::Tensor& image, std::array<double, 6> matrix,
                      const std::vector<double>& fill) {
-  const double height = static_cast<double>(image.size(1)), width = static_cast<double>(image.size(2));
+  const double height = static_cast<double>(image.size(1)),
+               width = static_cast<double>(image.size(2));
   matrix[1] *= height / width;
   matrix[3] *= width / height;
-  const auto theta = torch::tensor(at::ArrayRef<double>(matrix.data(), 6), torch::kFloat32).view({1, 2, 3});
+  const auto theta =
+      torch::tensor(at::ArrayRef<double>(matrix.data(), 6), torch::kFloat32).view({1, 2, 3});
   const auto grid = at::affine_grid_generator(theta, {1, 1, image.size(1), image.size(2)}, false);
   const auto colour = torch::tensor(fill, torch::kFloat32).view({-1, 1, 1});
   const auto moved = at::grid_sampler((image - colour).unsqueeze(0), grid, /*bilinear=*/0,
@@ -79,7 +81,8 @@ constexpr std::array<Named, 15> kOperations = {{
      [](const torch::Tensor& x, double, const std::vector<double>&) { return auto_contrasted(x); }},
     {"equalize", false,
      [](const torch::Tensor& x, double, const std::vector<double>&) { return equalized(x); }},
-    {"invert", false, [](const torch::Tensor& x, double, const std::vector<double>&) { return 1 - x; }},
+    {"invert", false,
+     [](const torch::Tensor& x, double, const std::vector<double>&) { return 1 - x; }},
     {"rotate", true,
      [](const torch::Tensor& x, double level, const std::vector<double>& fill) {
        const double angle = level * 30 * 3.141592653589793 / 180;

@@ -35,13 +35,15 @@ struct Place {
 
 class ShardImages : public ImageStore {
  public:
-  ShardImages(std::vector<std::shared_ptr<InputFile>> files, std::vector<Place> places, int64_t channels)
+  ShardImages(std::vector<std::shared_ptr<InputFile>> files, std::vector<Place> places,
+              int64_t channels)
       : files_(std::move(files)), places_(std::move(places)), channels_(channels) {}
   int64_t size() const override { return static_cast<int64_t>(places_.size()); }
   torch::Tensor picture(int64_t index, int64_t least_side) const override {
     const Place& place = places_[static_cast<size_t>(index)];
     const std::string bytes = files_[place.file]->read_text(place.member.size, place.member.offset);
-    return decode_image(bytes, name(index), channels_ == 1 ? Pixels::kGrey : Pixels::kRgb, least_side);
+    return decode_image(bytes, name(index), channels_ == 1 ? Pixels::kGrey : Pixels::kRgb,
+                        least_side);
   }
   std::string name(int64_t index) const override {
     const Place& place = places_[static_cast<size_t>(index)];
@@ -57,7 +59,8 @@ class ShardImages : public ImageStore {
 /// The class that a `cls` or `json` member states, as text; "" when it states none.
 std::string stated_class(const std::string& bytes, bool json) {
   if (!json) {
-    const size_t begin = bytes.find_first_not_of(" \t\r\n"), end = bytes.find_last_not_of(" \t\r\n");
+    const size_t begin = bytes.find_first_not_of(" \t\r\n"),
+                 end = bytes.find_last_not_of(" \t\r\n");
     return begin == std::string::npos ? "" : bytes.substr(begin, end - begin + 1);
   }
   const auto object = nlohmann::json::parse(bytes, nullptr, false);
@@ -137,7 +140,8 @@ LabelledImages read_shards(const ShardOptions& options) {
       const std::string extension = member.name.substr(dot);
       if (extension == ".cls" || extension == ".json") {
         const std::string category = stated_class(
-            files.back()->read_text(std::min<uint64_t>(member.size, 1 << 20), member.offset), extension == ".json");
+            files.back()->read_text(std::min<uint64_t>(member.size, 1 << 20), member.offset),
+            extension == ".json");
         if (!category.empty()) sample.category = category;
       } else if (has_picture_extension(member.name)) {
         sample.place = {files.size() - 1, member};
@@ -172,10 +176,13 @@ LabelledImages read_shards(const ShardOptions& options) {
     all.splits.push_back(splits[i]);
   }
   if (incomplete > 0)
-    all.notes.push_back(std::to_string(incomplete) + " samples lack a picture or a class and are left out");
+    all.notes.push_back(std::to_string(incomplete) +
+                        " samples lack a picture or a class and are left out");
   if (strangers > 0)
-    all.notes.push_back(std::to_string(strangers) + " samples are of classes that `classes` does not name and are left out");
-  all.store = std::make_shared<ShardImages>(std::move(files), std::move(places), options.channels == 1 ? 1 : 3);
+    all.notes.push_back(std::to_string(strangers) +
+                        " samples are of classes that `classes` does not name and are left out");
+  all.store = std::make_shared<ShardImages>(std::move(files), std::move(places),
+                                            options.channels == 1 ? 1 : 3);
   return all;
 }
 

@@ -44,7 +44,8 @@ torch::Tensor normalised(const torch::Tensor& image, const ImageView& view) {
 torch::Tensor centre_view(const torch::Tensor& picture, const ImageView& view) {
   const auto planes = planes_of(picture, view.channels);
   const auto of = [](int64_t n) { return static_cast<double>(n); };
-  const double factor = std::max(of(view.height) / of(planes.size(1)), of(view.width) / of(planes.size(2)));
+  const double factor =
+      std::max(of(view.height) / of(planes.size(1)), of(view.width) / of(planes.size(2)));
   // the crop of the picture that becomes the view: cutting before scaling costs less than after
   const double side = view.crop_ratio / factor;
   const int64_t height = std::min(planes.size(1), rounded(of(view.height) * side));
@@ -55,7 +56,8 @@ torch::Tensor centre_view(const torch::Tensor& picture, const ImageView& view) {
 }
 
 torch::Tensor to_picture(const torch::Tensor& image, const ImageView& view) {
-  const auto unit = image.to(torch::kCPU, torch::kFloat32) * column(view.deviation) + column(view.mean);
+  const auto unit =
+      image.to(torch::kCPU, torch::kFloat32) * column(view.deviation) + column(view.mean);
   const auto bytes = (unit.clamp(0, 1) * 255).round().to(torch::kUInt8).permute({1, 2, 0});
   return bytes.expand({-1, -1, 3}).contiguous();
 }

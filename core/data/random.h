@@ -38,9 +38,7 @@ class Random {
       if (value >= reject) return value % bound;
     }
   }
-  int64_t below(int64_t bound) {
-    return static_cast<int64_t>(below(static_cast<uint64_t>(bound)));
-  }
+  int64_t below(int64_t bound) { return static_cast<int64_t>(below(static_cast<uint64_t>(bound))); }
   /// Uniform in [0, 1), of 53 bits.
   double uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
   double uniform(double low, double high) { return low + (high - low) * uniform(); }

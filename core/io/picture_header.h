@@ -8,7 +8,7 @@
 namespace serpentine {
 
 struct PictureHeader {
-  std::string kind;               // "JPEG", "PNG", "TIFF", "BMP", "WebP", "PNM", or "": none of them
+  std::string kind;  // "JPEG", "PNG", "TIFF", "BMP", "WebP", "PNM", or "": none of them
   int64_t width = 0, height = 0;  // 0 where these bytes do not tell
 };
 

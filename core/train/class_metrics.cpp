@@ -13,10 +13,10 @@ namespace {
 constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 
 void check(const torch::Tensor& probabilities, const torch::Tensor& targets, const char* who) {
-  SERPENTINE_CHECK(probabilities.dim() == 2 && targets.dim() == 1 &&
-                       probabilities.size(0) == targets.size(0),
-                   who, "expected probabilities [N, K] and targets [N], got ",
-                   probabilities.sizes(), " and ", targets.sizes());
+  SERPENTINE_CHECK(
+      probabilities.dim() == 2 && targets.dim() == 1 && probabilities.size(0) == targets.size(0),
+      who, "expected probabilities [N, K] and targets [N], got ", probabilities.sizes(), " and ",
+      targets.sizes());
 }
 
 }  // namespace
@@ -62,7 +62,7 @@ ClassReport class_report(const torch::Tensor& confusion) {
   const auto right = confusion.diagonal();
   ClassReport report;
   report.support = confusion.sum(1);
-  report.recall = right / report.support;            // 0 / 0 is NaN: nothing to recall
+  report.recall = right / report.support;  // 0 / 0 is NaN: nothing to recall
   report.precision = right / confusion.sum(0);
   report.f1 = 2 * right / (confusion.sum(1) + confusion.sum(0));
   return report;
@@ -76,8 +76,10 @@ torch::Tensor calibration_bins(const torch::Tensor& probabilities, const torch::
                                int64_t bins) {
   check(probabilities, targets, "calibration_bins");
   const auto [top, guess] = probabilities.to(torch::kFloat64).max(1);
-  const auto bin = ((top * static_cast<double>(bins)).ceil() - 1).clamp(0, bins - 1).to(torch::kLong);
-  const auto rows = torch::stack({torch::ones_like(top), top, guess.eq(targets).to(torch::kFloat64)}, 1);
+  const auto bin =
+      ((top * static_cast<double>(bins)).ceil() - 1).clamp(0, bins - 1).to(torch::kLong);
+  const auto rows =
+      torch::stack({torch::ones_like(top), top, guess.eq(targets).to(torch::kFloat64)}, 1);
   // one-hot product instead of index_add: the same bits on a GPU, too
   const auto member = bin.unsqueeze(0).eq(torch::arange(bins, bin.options()).unsqueeze(1));
   return member.to(torch::kFloat64).mm(rows);

@@ -35,8 +35,7 @@ ClassificationTask::ClassificationTask(ClassificationOptions options)
   SERPENTINE_CHECK(weights == 0 || options_.classes == 0 || weights == options_.classes, kWho,
                    "class_weights must hold one number a class, ", options_.classes, ", got ",
                    weights);
-  SERPENTINE_CHECK(options_.auc || options_.monitor != "auc", kWho,
-                   "monitor: auc needs auc: true");
+  SERPENTINE_CHECK(options_.auc || options_.monitor != "auc", kWho, "monitor: auc needs auc: true");
   reset(options_.classes);
 }
 
@@ -51,17 +50,18 @@ Loss ClassificationTask::loss(Model& model, const Batch& batch) {
 }
 
 Loss ClassificationTask::loss_of(const torch::Tensor& logits, const Batch& batch) const {
-  SERPENTINE_CHECK(logits.dim() == 2 && (options_.classes == 0 || logits.size(1) == options_.classes),
-                   kWho, "the model's output must be [B, ",
-                   options_.classes > 0 ? std::to_string(options_.classes) : "classes", "], got ",
-                   logits.sizes());
+  SERPENTINE_CHECK(
+      logits.dim() == 2 && (options_.classes == 0 || logits.size(1) == options_.classes), kWho,
+      "the model's output must be [B, ",
+      options_.classes > 0 ? std::to_string(options_.classes) : "classes", "], got ",
+      logits.sizes());
   const int64_t classes = logits.size(1);
   const auto log_chance = torch::log_softmax(logits.to(torch::kFloat32), 1);
   torch::Tensor share, known;
   if (batch.target.dim() == 1) {
     known = batch.target.ge(0);
-    share = torch::one_hot(batch.target.clamp_min(0), classes).to(torch::kFloat32) *
-            known.unsqueeze(1);
+    share =
+        torch::one_hot(batch.target.clamp_min(0), classes).to(torch::kFloat32) * known.unsqueeze(1);
   } else {
     SERPENTINE_CHECK(batch.target.size(1) == classes, kWho, "shares of ", classes,
                      " classes are needed as targets, got ", batch.target.sizes());
@@ -106,9 +106,9 @@ void ClassificationTask::add(const torch::Tensor& probabilities, const torch::Te
   const auto own = chance.gather(1, target.unsqueeze(1));
   const auto top5 = chance.gt(own).sum(1).lt(5).sum().to(torch::kFloat64).reshape({1});
   const auto loss = -own.clamp_min(1e-30).to(torch::kFloat64).log().sum().reshape({1});
-  sums_ = sums_.to(chance.device()) + torch::cat({confusion_matrix(chance, target).flatten(),
-                                                  calibration_bins(chance, target, kBins).flatten(),
-                                                  top5, loss});
+  sums_ = sums_.to(chance.device()) +
+          torch::cat({confusion_matrix(chance, target).flatten(),
+                      calibration_bins(chance, target, kBins).flatten(), top5, loss});
   if (options_.auc) {
     scores_.push_back(
         torch::cat({chance, target.unsqueeze(1).to(chance.scalar_type())}, 1).to(torch::kCPU));
@@ -124,18 +124,16 @@ std::map<std::string, double> ClassificationTask::metrics() {
   const auto table = confusion();
   const double total = table.sum().item<double>();
   const auto bins = all.narrow(0, classes_ * classes_, kBins * 3).view({kBins, 3});
-  std::map<std::string, double> out = {
-      {"accuracy", table.diagonal().sum().item<double>() / total},
-      {"balanced_accuracy", balanced_accuracy(table)},
-      {"ece", calibration_error(bins)},
-      {"loss", all[-1].item<double>() / total}};
+  std::map<std::string, double> out = {{"accuracy", table.diagonal().sum().item<double>() / total},
+                                       {"balanced_accuracy", balanced_accuracy(table)},
+                                       {"ece", calibration_error(bins)},
+                                       {"loss", all[-1].item<double>() / total}};
   if (classes_ > 5) out["top5"] = all[-2].item<double>() / total;
   if (options_.auc) {
     const auto scores = rows();
     out["auc"] = scores.defined()
-                     ? torch::nanmean(roc_auc_of_classes(
-                                          scores.slice(1, 0, -1),
-                                          scores.select(1, -1).to(torch::kLong)))
+                     ? torch::nanmean(roc_auc_of_classes(scores.slice(1, 0, -1),
+                                                         scores.select(1, -1).to(torch::kLong)))
                            .item<double>()
                      : std::nan("");
   }

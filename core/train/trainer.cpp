@@ -191,9 +191,8 @@ torch::Tensor rows_of_all_ranks(ProcessGroup& group, const torch::Tensor& mine) 
   torch::Tensor bytes = torch::zeros({0}, torch::kUInt8);
   if (mine.defined() && mine.numel() > 0) {
     const torch::Tensor rows = mine.to(torch::kCPU, torch::kFloat64).contiguous();
-    sizes[group.rank()] = torch::tensor({static_cast<double>(rows.size(0)),
-                                         static_cast<double>(rows.size(1))},
-                                        torch::kFloat64);
+    sizes[group.rank()] = torch::tensor(
+        {static_cast<double>(rows.size(0)), static_cast<double>(rows.size(1))}, torch::kFloat64);
     bytes = rows.view(torch::kUInt8).flatten();
   }
   sizes = group.host_sum(sizes);

@@ -37,7 +37,8 @@ AugmentOptions everything() {
 std::shared_ptr<ImageDataset> dataset(const AugmentOptions& options, int64_t count) {
   torch::manual_seed(5);
   ImageDataset::Parts parts;
-  parts.store = std::make_shared<PackedImages>(torch::randint(256, {count, 20, 16, 3}, torch::kUInt8), "memory");
+  parts.store = std::make_shared<PackedImages>(
+      torch::randint(256, {count, 20, 16, 3}, torch::kUInt8), "memory");
   parts.faults = std::make_shared<ImageFaults>();
   for (int64_t i = 0; i < count; ++i) {
     parts.rows.push_back(i);
@@ -140,8 +141,7 @@ TEST(Augment, OperationsAreHarmlessAtMagnitudeZeroAndFiniteAtTen) {
   const std::set<std::string> always = {"auto_contrast", "equalize", "invert", "posterize"};
   for (const auto& name : rand_augment_operations()) {
     const auto same = apply_operation(name, image, 0, false, fill);
-    if (always.count(name) == 0)
-      EXPECT_LT((same - image).abs().max().item<double>(), 1e-4) << name;
+    if (always.count(name) == 0) EXPECT_LT((same - image).abs().max().item<double>(), 1e-4) << name;
     for (const bool negative : {false, true}) {
       const auto changed = apply_operation(name, image, 10, negative, fill);
       EXPECT_EQ(changed.sizes(), image.sizes()) << name;
@@ -155,7 +155,8 @@ TEST(Augment, OperationsAreHarmlessAtMagnitudeZeroAndFiniteAtTen) {
 TEST(Augment, TranslationsAndRotationsGoWhereTheySay) {
   auto image = torch::zeros({1, 20, 10});
   image[0][10][4] = 1;
-  const auto moved = apply_operation("translate_x", image, 10.0 / 0.45 * 0.2, false, {0});  // a fifth of the width
+  const auto moved =
+      apply_operation("translate_x", image, 10.0 / 0.45 * 0.2, false, {0});  // a fifth of the width
   EXPECT_NEAR(moved[0][10][2].item<double>(), 1, 1e-3);
   // 30 degrees turn about the centre keep distances in pixels though the sides differ
   auto cross = torch::zeros({1, 21, 11});
@@ -180,16 +181,19 @@ TEST(Augment, MixingKeepsSharesAndPixelsInStep) {
     AugmentOptions o;
     (cut ? o.cutmix : o.mixup) = 1;
     Batch batch;
-    batch.input = torch::arange(4).to(torch::kFloat32).view({4, 1, 1, 1}).expand({4, 1, 16, 16}).contiguous();
+    batch.input =
+        torch::arange(4).to(torch::kFloat32).view({4, 1, 1, 1}).expand({4, 1, 16, 16}).contiguous();
     batch.target = torch::arange(4);
     batch.named["weight"] = torch::tensor({1.0f, 2.0f, 3.0f, 4.0f});
     Random random(3, 1);
     mix_batch(batch, 4, o, random);
     for (int64_t i = 0; i < 4; ++i) {
-      const double own = batch.target[i][i].item<double>(), other = batch.target[i][3 - i].item<double>();
+      const double own = batch.target[i][i].item<double>(),
+                   other = batch.target[i][3 - i].item<double>();
       EXPECT_NEAR(own + other, 1, 1e-6);
       // the mean pixel value tells the share
-      EXPECT_NEAR(batch.input[i].mean().item<double>(), static_cast<double>(i) * own + static_cast<double>(3 - i) * other, 1e-4);
+      EXPECT_NEAR(batch.input[i].mean().item<double>(),
+                  static_cast<double>(i) * own + static_cast<double>(3 - i) * other, 1e-4);
     }
     const double own = batch.target[0][0].item<double>();
     EXPECT_NEAR(batch.get("weight")[0].item<double>(), own + 4 * (1 - own), 1e-5);

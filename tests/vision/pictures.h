@@ -41,7 +41,10 @@ inline std::string tar_member(const std::string& name, const std::string& data) 
   header.replace(124, 11, size);
   header.replace(148, 8, "        ");
   header[156] = '0';
-  header.replace(257, 8, std::string("ustar\0" "00", 8));
+  header.replace(257, 8,
+                 std::string("ustar\0"
+                             "00",
+                             8));
   unsigned sum = 0;
   for (const char c : header) sum += static_cast<unsigned char>(c);
   char text[8];

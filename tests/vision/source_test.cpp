@@ -2,8 +2,8 @@
 #include <set>
 
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "core/data/loader.h"
 #include "core/io/files.h"
@@ -61,7 +61,11 @@ class PictureSources : public ImageSources {
 };
 
 nlohmann::json plain(const std::string& type, const std::string& path) {
-  return {{"type", type}, {"path", path}, {"image_size", {8}}, {"normalize", "none"}, {"crop_ratio", 1}};
+  return {{"type", type},
+          {"path", path},
+          {"image_size", {8}},
+          {"normalize", "none"},
+          {"crop_ratio", 1}};
 }
 
 TEST_F(PictureSources, AFolderIsDividedInEqualSharesOfItsClasses) {
@@ -76,7 +80,8 @@ TEST_F(PictureSources, AFolderIsDividedInEqualSharesOfItsClasses) {
   EXPECT_EQ(batch.target.sum().item<int64_t>(), 2);
   EXPECT_EQ(batch.input.sizes(), (std::vector<int64_t>{4, 3, 8, 8}));
   // class 1 is "red": by name
-  EXPECT_TRUE(batch.input.select(1, 0).mean({1, 2}).gt(0.5).eq(batch.target.eq(1)).all().item<bool>());
+  EXPECT_TRUE(
+      batch.input.select(1, 0).mean({1, 2}).gt(0.5).eq(batch.target.eq(1)).all().item<bool>());
   std::set<std::string> names;
   for (const auto& part : {train, validation, test}) {
     const auto* images = dynamic_cast<const ImageDataset*>(part.get());
@@ -106,7 +111,8 @@ TEST_F(PictureSources, WhatIsNoPictureIsLeftOutAndSaid) {
   write_bytes(folder_ / "blue" / "cut.png", cut.substr(0, cut.size() / 2));
   const auto jpeg = encode_image(flat_picture(64, 3, 90, 200), "jpg");
   write_bytes(folder_ / "blue" / "cut.jpg", jpeg.substr(0, jpeg.size() * 3 / 4));
-  write_bytes(folder_ / "blue" / "really_a_png.jpg", encode_image(flat_picture(9, 0, 0, 250), "png"));
+  write_bytes(folder_ / "blue" / "really_a_png.jpg",
+              encode_image(flat_picture(9, 0, 0, 250), "png"));
   auto yaml = plain("image_folder", folder_.string());
   yaml["validation"] = yaml["test"] = 0;
   testing::internal::CaptureStderr();
@@ -115,7 +121,7 @@ TEST_F(PictureSources, WhatIsNoPictureIsLeftOutAndSaid) {
   EXPECT_TRUE(said(*source, "class folder 'green' holds no picture"));
   EXPECT_TRUE(said(*source, "1 files do not end as pictures do"));
   const auto train = source->part(Part::kTrain);
-  EXPECT_EQ(train->size(), 15);                            // two of them break when they are decoded
+  EXPECT_EQ(train->size(), 15);  // two of them break when they are decoded
   EXPECT_EQ(all_of(*train).size(), 13);
   EXPECT_EQ(all_of(*train).size(), 13);
   EXPECT_TRUE(said(*source, "2 pictures cannot be read"));  // beside the two of before
@@ -131,7 +137,8 @@ TEST_F(PictureSources, OddPicturesBecomeTheRightSize) {
   write_two_classes(3);
   write_picture(folder_ / "red" / "one_pixel.png", torch::full({1, 1, 3}, 255, torch::kUInt8));
   write_picture(folder_ / "red" / "wide.png", torch::full({2, 900, 3}, 255, torch::kUInt8));
-  write_picture(folder_ / "red" / "deep.png", torch::full({9, 9, 3}, 65535, torch::kInt).to(torch::kUInt16));
+  write_picture(folder_ / "red" / "deep.png",
+                torch::full({9, 9, 3}, 65535, torch::kInt).to(torch::kUInt16));
   write_picture(folder_ / "red" / "alpha.png", torch::full({9, 9, 4}, 255, torch::kUInt8));
   write_picture(folder_ / "red" / "grey.png", torch::full({9, 9, 1}, 255, torch::kUInt8));
   auto yaml = plain("image_folder", folder_.string());
@@ -160,7 +167,8 @@ TEST_F(PictureSources, AHugePictureIsRefusedBeforeItIsDecoded) {
 
 TEST_F(PictureSources, FoldersWithoutClassesAreExplained) {
   EXPECT_NE(error(plain("image_folder", at("nowhere"))).find("is not a folder"), std::string::npos);
-  EXPECT_NE(error(plain("image_folder", folder_.string())).find("no class folders"), std::string::npos);
+  EXPECT_NE(error(plain("image_folder", folder_.string())).find("no class folders"),
+            std::string::npos);
   write_picture(folder_ / "only" / "a.png", flat_picture(8, 1, 2, 3));
   EXPECT_NE(error(plain("image_folder", folder_.string())).find("only 'only'"), std::string::npos);
   auto yaml = plain("image_folder", folder_.string());
@@ -174,7 +182,8 @@ TEST_F(PictureSources, AListNamesPathsLabelsAndParts) {
   for (int i = 0; i < 4; ++i) {
     const std::string file = std::to_string(i) + ".png";
     const char* part = i < 2 ? "train" : i == 2 ? "val" : "test";
-    text += "\"the \"\"blue\"\"\",blue/" + file + "," + part + "\r\nred,red/" + file + "," + part + "\r\n";
+    text += "\"the \"\"blue\"\"\",blue/" + file + "," + part + "\r\nred,red/" + file + "," + part +
+            "\r\n";
   }
   text += "red,red/missing.png,train\r\npurple,red/0.png,train\r\n";
   auto yaml = plain("image_list", write("list.csv", text));
@@ -185,9 +194,13 @@ TEST_F(PictureSources, AListNamesPathsLabelsAndParts) {
   EXPECT_EQ(source->part(Part::kTrain)->size(), 4);
   EXPECT_EQ(source->part(Part::kValidation)->size(), 2);
   EXPECT_EQ(source->part(Part::kTest)->size(), 2);
-  EXPECT_TRUE(said(*source, "1 rows have a label that is not among `classes` and are left out: 'purple'"));
-  EXPECT_NE(error(plain("image_list", write("bad.csv", "a,b\n1,2\n"))).find("must name the columns"), std::string::npos);
-  EXPECT_NE(error(plain("image_list", write("rag.csv", "path,label\nx\n"))).find("rag.csv:2"), std::string::npos);
+  EXPECT_TRUE(
+      said(*source, "1 rows have a label that is not among `classes` and are left out: 'purple'"));
+  EXPECT_NE(
+      error(plain("image_list", write("bad.csv", "a,b\n1,2\n"))).find("must name the columns"),
+      std::string::npos);
+  EXPECT_NE(error(plain("image_list", write("rag.csv", "path,label\nx\n"))).find("rag.csv:2"),
+            std::string::npos);
 }
 
 TEST_F(PictureSources, ShardsGiveTheirSamples) {
@@ -208,7 +221,8 @@ TEST_F(PictureSources, ShardsGiveTheirSamples) {
   const auto test = source->part(Part::kTest);
   ASSERT_GE(test->size(), 5);
   const auto batch = all_of(*test);
-  EXPECT_TRUE(batch.input.select(1, 0).mean({1, 2}).gt(0.5).eq(batch.target.eq(1)).all().item<bool>());
+  EXPECT_TRUE(
+      batch.input.select(1, 0).mean({1, 2}).gt(0.5).eq(batch.target.eq(1)).all().item<bool>());
   write_bytes(folder_ / "bad.tar", std::string(2000, 'x'));
   EXPECT_NE(error(plain("shards", at("bad.tar"))).find("is not a tar file"), std::string::npos);
 }
@@ -220,11 +234,13 @@ TEST_F(ImageSources, IdxFilesOfTheMnistFamily) {
   write("train-labels-idx1-ubyte", idx_bytes(labels));
   write("t10k-images-idx3-ubyte", idx_bytes(pictures.slice(0, 0, 6)));
   write("t10k-labels-idx1-ubyte", idx_bytes(labels.slice(0, 0, 6)));
-  const auto source = build({{"type", "idx"}, {"path", folder_.string()}, {"normalize", "none"}, {"validation", 0.2}});
+  const auto source = build(
+      {{"type", "idx"}, {"path", folder_.string()}, {"normalize", "none"}, {"validation", 0.2}});
   EXPECT_EQ(source->part(Part::kTrain)->size(), 24);
   EXPECT_EQ(source->part(Part::kValidation)->size(), 6);
   const auto test = all_of(*source->part(Part::kTest));
-  EXPECT_TRUE(torch::allclose(test.input.squeeze(1) * 255, pictures.slice(0, 0, 6).to(torch::kFloat32)));
+  EXPECT_TRUE(
+      torch::allclose(test.input.squeeze(1) * 255, pictures.slice(0, 0, 6).to(torch::kFloat32)));
   EXPECT_TRUE(test.target.equal(labels.slice(0, 0, 6).to(torch::kLong)));
   // one by one is the same as together
   const auto one = source->part(Part::kTest)->get(4);
@@ -234,18 +250,21 @@ TEST_F(ImageSources, IdxFilesOfTheMnistFamily) {
   write("train-labels-idx1-ubyte", idx_bytes(labels.slice(0, 0, 29)));
   EXPECT_NE(error(yaml).find("there must be 30 labels"), std::string::npos);
   write("train-images-idx3-ubyte", idx_bytes(pictures).substr(0, 500));
-  EXPECT_NE(error(yaml).find("promises 30 x 7 x 5 values, but 484 bytes follow"), std::string::npos);
+  EXPECT_NE(error(yaml).find("promises 30 x 7 x 5 values, but 484 bytes follow"),
+            std::string::npos);
   write("train-images-idx3-ubyte", "");
   EXPECT_NE(error(yaml).find("is not an IDX file"), std::string::npos);
 }
 
 TEST_F(ImageSources, CifarRecords) {
   std::string records;
-  for (int i = 0; i < 20; ++i) records += static_cast<char>(i % 10) + std::string(3072, static_cast<char>(i));
+  for (int i = 0; i < 20; ++i)
+    records += static_cast<char>(i % 10) + std::string(3072, static_cast<char>(i));
   write("data_batch_1.bin", records);
   write("test_batch.bin", records);
   write("batches.meta.txt", "airplane\nautomobile\n\n");
-  const nlohmann::json yaml = {{"type", "cifar"}, {"path", folder_.string()}, {"normalize", "none"}, {"validation", 0}};
+  const nlohmann::json yaml = {
+      {"type", "cifar"}, {"path", folder_.string()}, {"normalize", "none"}, {"validation", 0}};
   const auto source = build(yaml);
   const auto train = all_of(*source->part(Part::kTrain));
   EXPECT_EQ(train.input.sizes(), (std::vector<int64_t>{20, 3, 32, 32}));

@@ -50,8 +50,7 @@ TEST(Classification, WeightsAreMeansOverExamples) {
   ClassificationTask task(options);
   Echo model;
   const auto each = -torch::log_softmax(logits, 1);
-  const double expected =
-      (2 * each[0][0] + 0.5 * each[1][1] + 0.5 * each[2][1]).item<double>() / 3;
+  const double expected = (2 * each[0][0] + 0.5 * each[1][1] + 0.5 * each[2][1]).item<double>() / 3;
   const auto loss = task.loss(model, batch_of(logits, target));
   EXPECT_NEAR(loss.value.item<double>(), expected, 1e-6);
   EXPECT_EQ(loss.count, 3);  // the example without a class is left out
@@ -70,7 +69,8 @@ TEST(Classification, MetricsDoNotDependOnTheBatchSize) {
     ClassificationTask task({});
     Echo model;
     for (int64_t at = 0; at < 37; at += size)
-      task.evaluate(model, batch_of(logits.slice(0, at, at + size), target.slice(0, at, at + size)));
+      task.evaluate(model,
+                    batch_of(logits.slice(0, at, at + size), target.slice(0, at, at + size)));
     const auto metrics = task.metrics();
     if (first.empty()) first = metrics;
     for (const auto& [name, value] : metrics) EXPECT_NEAR(value, first.at(name), 1e-12) << name;
@@ -122,7 +122,8 @@ TEST(ClassMetrics, AreaIsTheShareOfOrderedPairs) {
 
 TEST(ClassMetrics, ReportAndCalibrationByHand) {
   // truth 0 0 0 1 1; guesses 0 0 1 1 0
-  const auto chance = torch::tensor({{0.9, 0.1}, {0.58, 0.42}, {0.3, 0.7}, {0.21, 0.79}, {0.55, 0.45}});
+  const auto chance =
+      torch::tensor({{0.9, 0.1}, {0.58, 0.42}, {0.3, 0.7}, {0.21, 0.79}, {0.55, 0.45}});
   const auto target = torch::tensor({0, 0, 0, 1, 1});
   const auto table = confusion_matrix(chance, target);
   EXPECT_TRUE(table.equal(torch::tensor({{2.0, 1.0}, {1.0, 1.0}}, torch::kFloat64)));
@@ -132,7 +133,8 @@ TEST(ClassMetrics, ReportAndCalibrationByHand) {
   EXPECT_NEAR(report.f1[1].item<double>(), 0.5, 1e-12);
   EXPECT_NEAR(balanced_accuracy(table), (2.0 / 3 + 0.5) / 2, 1e-12);
 
-  // bins of a fifth: (0.4, 0.6]: 0.58 right, 0.55 wrong; (0.6, 0.8]: 0.7 wrong, 0.79 right; then 0.9
+  // bins of a fifth: (0.4, 0.6]: 0.58 right, 0.55 wrong; (0.6, 0.8]: 0.7 wrong, 0.79 right; then
+  // 0.9
   const auto bins = calibration_bins(chance.to(torch::kFloat64), target, 5);
   EXPECT_NEAR(calibration_error(bins), (0.13 + 0.49 + 0.1) / 5, 1e-6);
 }

@@ -11,6 +11,8 @@ void add_serializations(Registry<Serialization>& all) {
   add_continuous(all);
   add_hilbert(all);
   add_morton(all);
+  add_inter_slice(all);
+  add_tri_orientated(all);
   add_atrous(all);
   add_window(all);
   add_lattice(all);

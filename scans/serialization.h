@@ -56,6 +56,10 @@ void add_continuous(Registry<Serialization>& all);
 void add_hilbert(Registry<Serialization>& all);
 void add_morton(Registry<Serialization>& all);
 
+// of volumes
+void add_inter_slice(Registry<Serialization>& all);
+void add_tri_orientated(Registry<Serialization>& all);
+
 // of images only; of tiles only; of points only
 void add_atrous(Registry<Serialization>& all);
 void add_window(Registry<Serialization>& all);

@@ -12,6 +12,12 @@
 namespace serpentine {
 
 void add_segmentation_models(Registry<Model>& all);
+
+// the models
+void add_unet(Registry<Model>& all);
+void add_umamba(Registry<Model>& all);
+void add_segmamba(Registry<Model>& all);
+
 void add_segmentation_sources(Registry<DataSource>& all);
 void add_segmentation_tasks(Registry<Task>& all);
 

@@ -42,7 +42,41 @@ void list(std::ostringstream& out, const char* title, const std::vector<std::str
   if (names.size() > kMost) out << "  and " << names.size() - kMost << " more\n";
 }
 
+/// `name` with `from` (anchored by '^') replaced by `to` everywhere; unchanged where it is absent.
+std::string renamed(std::string name, std::string from, const std::string& to) {
+  const bool anchored = from.rfind('^', 0) == 0;
+  if (anchored) from.erase(0, 1);
+  if (anchored) return name.rfind(from, 0) == 0 ? to + name.substr(from.size()) : name;
+  for (size_t at = name.find(from); at != std::string::npos; at = name.find(from, at + to.size()))
+    name.replace(at, from.size(), to);
+  return name;
+}
+
 }  // namespace
+
+std::string own_key(const torch::nn::Module& module, const std::string& key) {
+  const auto* aliased = dynamic_cast<const AliasedKeys*>(&module);
+  std::string own = key;
+  if (aliased != nullptr) {
+    for (const auto& [second, first] : aliased->aliases()) own = renamed(own, second, first);
+  }
+  return own;
+}
+
+std::vector<std::string> published_keys(const torch::nn::Module& module, const std::string& key) {
+  std::vector<std::string> names = {key};
+  const auto* aliased = dynamic_cast<const AliasedKeys*>(&module);
+  if (aliased == nullptr) return names;
+  for (const auto& [second, first] : aliased->aliases()) {
+    const bool anchored = second.rfind('^', 0) == 0;
+    for (size_t i = 0, count = names.size(); i < count; ++i) {
+      const auto other = anchored ? renamed(names[i], "^" + first, second.substr(1))
+                                  : renamed(names[i], first, second);
+      if (other != names[i] && own_key(module, other) == key) names.push_back(other);
+    }
+  }
+  return names;
+}
 
 StateDict state_dict(const torch::nn::Module& module) {
   StateDict all;
@@ -55,7 +89,8 @@ LoadReport load_state_dict(torch::nn::Module& module, const StateDict& weights,
                            const std::vector<std::string>& tolerated) {
   const torch::NoGradGuard no_grad;
   LoadReport report;
-  std::map<std::string, torch::Tensor> given(weights.begin(), weights.end());
+  std::map<std::string, torch::Tensor> given;
+  for (const auto& [name, tensor] : weights) given[own_key(module, name)] = tensor;
   for (auto& [name, target] : state_dict(module)) {
     const auto source = given.find(name);
     if (source == given.end()) {
@@ -73,7 +108,7 @@ LoadReport load_state_dict(torch::nn::Module& module, const StateDict& weights,
 
   // what is left, in file order
   for (const auto& [name, tensor] : weights) {
-    if (given.count(name) == 0) continue;
+    if (given.count(own_key(module, name)) == 0) continue;
     const bool known = std::any_of(tolerated.begin(), tolerated.end(),
                                    [&, key = name](const auto& p) { return matches(key, p); });
     (known ? report.tolerated : report.unexpected).push_back(name);

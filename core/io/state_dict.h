@@ -29,6 +29,20 @@ void write_weights(const std::string& path, const StateDict& weights,
 /// All parameters and buffers of a module under the reference's names.
 StateDict state_dict(const torch::nn::Module& module);
 
+/// A module whose published checkpoints hold tensors under a second name, because one part is owned
+/// twice. Files may hold either name or both; our own files hold the first.
+class AliasedKeys {
+ public:
+  virtual ~AliasedKeys() = default;
+  /// {second, first}: where the name of a file has the text `second` (at its begin, if that starts
+  /// with '^'), the module's own name has `first`.
+  virtual std::vector<std::pair<std::string, std::string>> aliases() const = 0;
+};
+
+/// The module's own name of a tensor, and every name that a published checkpoint has it under.
+std::string own_key(const torch::nn::Module& module, const std::string& key);
+std::vector<std::string> published_keys(const torch::nn::Module& module, const std::string& key);
+
 /// What did not fit when a state dict was laid into a module.
 struct LoadReport {
   std::vector<std::string> missing;     // the module has it, the file does not

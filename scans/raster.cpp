@@ -25,9 +25,8 @@ class Raster : public CellStrategy {
  protected:
   std::vector<at::Tensor> keys(const Cells& cells) const override {
     if (axes_.empty()) return {raster_key(cells, cells.axes(columns_))};
-    SERPENTINE_CHECK(axes_.size() == static_cast<size_t>(cells.index.size(-1)), "raster",
-                     "axes '", axes_, "' does not fit tokens with ", cells.index.size(-1),
-                     " coordinates");
+    SERPENTINE_CHECK(axes_.size() == static_cast<size_t>(cells.index.size(-1)), "raster", "axes '",
+                     axes_, "' does not fit tokens with ", cells.index.size(-1), " coordinates");
     return {raster_key(cells, axes_)};
   }
 

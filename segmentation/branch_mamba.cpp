@@ -63,8 +63,8 @@ void BranchMambaImpl::reset() {
                         .exp()
                         .clamp_min(options.dt_init_floor);
     set.dt_proj->bias.copy_(dt + torch::log(-torch::expm1(-dt)));
-    set.a_log.copy_(torch::arange(1, options.d_state + 1, torch::kFloat).log().expand_as(
-        set.a_log));
+    set.a_log.copy_(
+        torch::arange(1, options.d_state + 1, torch::kFloat).log().expand_as(set.a_log));
     set.D.fill_(1);
   }
 }
@@ -91,8 +91,9 @@ torch::Tensor BranchMambaImpl::scan(const torch::Tensor& x, const ScanOrder& ord
   const auto branches = static_cast<int64_t>(sets_.size());
   const auto ways = u.chunk(branches, 1);
   for (size_t k = 0; k < sets_.size(); ++k) {
-    const auto parts = torch::linear(ways[k], sets_[k].x_proj->weight)
-                           .split_with_sizes({options.rank(), options.d_state, options.d_state}, -1);
+    const auto parts =
+        torch::linear(ways[k], sets_[k].x_proj->weight)
+            .split_with_sizes({options.rank(), options.d_state, options.d_state}, -1);
     delta.push_back(torch::linear(parts[0], sets_[k].dt_proj->weight).to(u.scalar_type()));
     B.push_back(parts[1].to(u.scalar_type()));
     C.push_back(parts[2].to(u.scalar_type()));

@@ -60,15 +60,14 @@ std::shared_ptr<Serialization> map_serialization(const Config& config, const Con
 MapMambaImpl::MapMambaImpl(int64_t d_model, const MapMambaOptions& options,
                            std::shared_ptr<Serialization> strategy, bool channel_tokens)
     : strategy_(std::move(strategy)), channel_tokens_(channel_tokens) {
-  norm = register_module("norm",
-                         torch::nn::LayerNorm(torch::nn::LayerNormOptions({d_model})));
+  norm = register_module("norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({d_model})));
   MambaOptions mixer;
   mixer.d_model = d_model;
   mixer.d_state = options.d_state;
   mixer.d_conv = options.d_conv;
   mixer.expand = options.expand;
-  mamba = register_module(
-      "mamba", BranchMamba(mixer, channel_tokens ? 1 : strategy_->num_branches()));
+  mamba =
+      register_module("mamba", BranchMamba(mixer, channel_tokens ? 1 : strategy_->num_branches()));
 }
 
 torch::Tensor MapMambaImpl::mix(const torch::Tensor& tokens, const TokenLayout& layout) {
@@ -83,9 +82,9 @@ torch::Tensor MapMambaImpl::forward(const torch::Tensor& map) {
   const auto flat = x.flatten(2);  // [B, C, T]
   if (channel_tokens_) {
     SERPENTINE_CHECK(flat.size(2) == mamba->options.d_model, "MapMamba",
-                     "channels are tokens here, so the map must have the ",
-                     mamba->options.d_model, " pixels that the network was built for, got ",
-                     flat.size(2), "; feed patches of the size in `input_size`");
+                     "channels are tokens here, so the map must have the ", mamba->options.d_model,
+                     " pixels that the network was built for, got ", flat.size(2),
+                     "; feed patches of the size in `input_size`");
     return mamba(norm(flat), identity_order(flat.size(1), map.device())).view(map.sizes());
   }
   const auto mixed = mix(norm(flat.transpose(1, 2)), map_layout(map));

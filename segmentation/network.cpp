@@ -60,8 +60,8 @@ UPlan plan_of(const std::string& who, const UOptions& options, int64_t default_c
       SERPENTINE_CHECK(side % 2 == 1, who, "kernels must be odd, got ", extent_text(kernel));
   }
   plan.convs = counts(who, options.convs, "convs", plan.stages, default_convs);
-  plan.decoder_convs = counts(who, options.decoder_convs, "decoder_convs", plan.stages - 1,
-                              default_decoder_convs);
+  plan.decoder_convs =
+      counts(who, options.decoder_convs, "decoder_convs", plan.stages - 1, default_decoder_convs);
   return plan;
 }
 
@@ -115,7 +115,8 @@ torch::Tensor BasicBlockImpl::forward(const torch::Tensor& x) {
 }
 
 std::vector<std::pair<std::string, std::string>> unit_aliases() {
-  return {{"^decoder.encoder.", "encoder."}, {".all_modules.0.", ".conv."},
+  return {{"^decoder.encoder.", "encoder."},
+          {".all_modules.0.", ".conv."},
           {".all_modules.1.", ".norm."}};
 }
 

@@ -216,7 +216,8 @@ class SegMamba : public Model {
                      "the input must be [B, ", options_.in_channels, ", D, H, W], got ", x.sizes());
     for (int64_t axis = 2; axis < 5; ++axis) {
       SERPENTINE_CHECK(x.size(axis) % 16 == 0, "segmamba",
-                       "every axis of the input must be a multiple of 16, got ", x.sizes().slice(2));
+                       "every axis of the input must be a multiple of 16, got ",
+                       x.sizes().slice(2));
     }
     const auto outs = vit_->forward(x, trace);
     std::vector<Tensor> skips = {encoders_[0](x)};
@@ -250,8 +251,9 @@ class SegMamba : public Model {
 }  // namespace
 
 void add_segmamba(Registry<Model>& all) {
-  all.add<SegMambaOptions>(
-      "segmamba", [](const SegMambaOptions& options) { return std::make_shared<SegMamba>(options); });
+  all.add<SegMambaOptions>("segmamba", [](const SegMambaOptions& options) {
+    return std::make_shared<SegMamba>(options);
+  });
 }
 
 }  // namespace serpentine

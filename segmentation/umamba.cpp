@@ -27,7 +27,8 @@ struct UMambaOptions : UOptions {
   }
 };
 
-/// conv-norm-act-conv-norm beside a strided 1x1 convolution. Keys conv1, norm1, conv2, norm2, conv3.
+/// conv-norm-act-conv-norm beside a strided 1x1 convolution. Keys conv1, norm1, conv2, norm2,
+/// conv3.
 class ProjectedBlockImpl : public torch::nn::Module {
  public:
   ProjectedBlockImpl(int64_t in, int64_t out, const Extent& kernel, const Extent& stride) {
@@ -84,9 +85,8 @@ class UpsampleImpl : public torch::nn::Module {
   // a 1x1 convolution commutes with repeating pixels, and costs less before it
   Tensor forward(const Tensor& x) {
     namespace F = torch::nn::functional;
-    return F::interpolate(
-        conv_(x),
-        F::InterpolateFuncOptions().scale_factor(scale_).mode(torch::kNearest));
+    return F::interpolate(conv_(x),
+                          F::InterpolateFuncOptions().scale_factor(scale_).mode(torch::kNearest));
   }
 
  private:
@@ -113,8 +113,8 @@ class UMambaEncoderImpl : public torch::nn::Module {
       const auto at = static_cast<size_t>(s);
       const int64_t out = plan.features[at];
       stages_.push_back(stages->register_module(
-          std::to_string(s), Stage(plan.convs[at], in, out, plan.kernels[at], plan.strides[at],
-                                   options.conv_bias)));
+          std::to_string(s),
+          Stage(plan.convs[at], in, out, plan.kernels[at], plan.strides[at], options.conv_bias)));
       in = out;
       mixers_.emplace_back(nullptr);
       if (!mixing) continue;
@@ -177,9 +177,9 @@ class UMambaDecoderImpl : public torch::nn::Module {
       upsamples_.push_back(upsamples->register_module(
           name, Upsample(plan.features[below], width, plan.strides[below])));
       stages_.push_back(stages->register_module(
-          name, Stage(plan.decoder_convs[static_cast<size_t>(s - 1)],
-                      joins_.back() ? 2 * width : width, width, plan.kernels[here], one,
-                      options.conv_bias)));
+          name,
+          Stage(plan.decoder_convs[static_cast<size_t>(s - 1)], joins_.back() ? 2 * width : width,
+                width, plan.kernels[here], one, options.conv_bias)));
       heads_.push_back(
           heads->register_module(name, ConvNd(width, options.classes, one, one, true)));
     }

@@ -63,8 +63,8 @@ class UEncoderImpl : public torch::nn::Module {
     int64_t in = options.in_channels;
     if (residual) {
       const Extent one(static_cast<size_t>(plan.dims), 1);
-      stem_ = register_module("stem", UnitStack(1, in, plan.features[0], plan.kernels[0], one,
-                                                options.conv_bias));
+      stem_ = register_module(
+          "stem", UnitStack(1, in, plan.features[0], plan.kernels[0], one, options.conv_bias));
       in = plan.features[0];
     }
     const auto stages = std::make_shared<torch::nn::Module>();
@@ -72,9 +72,9 @@ class UEncoderImpl : public torch::nn::Module {
       const auto name = std::to_string(s);
       const int64_t out = plan.features[s];
       if (residual) {
-        blocks_.push_back(stages->register_module(
-            name, BlockStack(plan.convs[s], in, out, plan.kernels[s], plan.strides[s],
-                             options.conv_bias)));
+        blocks_.push_back(
+            stages->register_module(name, BlockStack(plan.convs[s], in, out, plan.kernels[s],
+                                                     plan.strides[s], options.conv_bias)));
       } else {
         units_.emplace_back(plan.convs[s], in, out, plan.kernels[s], plan.strides[s],
                             options.conv_bias);
@@ -183,8 +183,8 @@ class UNet : public ScaledModel, public AliasedKeys {
 }  // namespace
 
 void add_unet(Registry<Model>& all) {
-  all.add<UNetOptions>(
-      "unet", [](const UNetOptions& options) { return std::make_shared<UNet>(options); });
+  all.add<UNetOptions>("unet",
+                       [](const UNetOptions& options) { return std::make_shared<UNet>(options); });
 }
 
 }  // namespace serpentine

@@ -75,7 +75,8 @@ Json umamba_options(const Fixture& fixture, const std::string& type) {
                   {"decoder_convs", per_stage(args.at("n_conv_per_stage_decoder"), stages - 1)},
                   {"conv_bias", args.value("conv_bias", false)},
                   {"deep_supervision", args.value("deep_supervision", false)}};
-  for (const auto& [ours, theirs] : {std::pair{"kernels", "kernel_sizes"}, {"strides", "strides"}}) {
+  for (const auto& [ours, theirs] :
+       {std::pair{"kernels", "kernel_sizes"}, {"strides", "strides"}}) {
     for (const auto& sides : per_stage(args.at(theirs), stages))
       options[ours].push_back(sides.is_array() ? extent(sides) : std::to_string(sides.get<int>()));
   }
@@ -90,9 +91,11 @@ void check_umamba(Fixture& fixture, const std::string& type) {
 void check_segmamba(Fixture& fixture) {
   const Json& args = fixture.config.at("args");
   Json options = {{"type", "segmamba"}, {"slices", {64, 32, 16, 8}}};
-  for (const auto& [ours, theirs] :
-       {std::pair{"in_channels", "in_chans"}, {"classes", "out_chans"}, {"depths", "depths"},
-        {"features", "feat_size"}, {"hidden", "hidden_size"}}) {
+  for (const auto& [ours, theirs] : {std::pair{"in_channels", "in_chans"},
+                                     {"classes", "out_chans"},
+                                     {"depths", "depths"},
+                                     {"features", "feat_size"},
+                                     {"hidden", "hidden_size"}}) {
     if (args.contains(theirs)) options[ours] = args.at(theirs);
   }
   // the rows that the mixer reads are inside the layer; its output is compared

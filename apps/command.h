@@ -32,6 +32,7 @@ void add_parity_command(CLI::App& app, Action& action);
 void add_weights_command(CLI::App& app, Action& action);
 void add_schema_command(CLI::App& app, Action& action);
 void add_doctor_command(CLI::App& app, Action& action);
+void add_selftest_command(CLI::App& app, Action& action);
 void add_demo_command(CLI::App& app, Action& action);
 void add_cloud_command(CLI::App& app, Action& action);
 

@@ -96,6 +96,7 @@ int run(int argc, char** argv) {
   add_weights_command(app, action);
   add_schema_command(app, action);
   add_doctor_command(app, action);
+  add_selftest_command(app, action);
 
   if (argc < 2) {
     std::cout << app.help();

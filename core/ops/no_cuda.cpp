@@ -1,6 +1,7 @@
 // Stands in for the CUDA kernels in a build without them: the operators' definitions serve instead.
 #include "core/check.h"
 #include "core/ops/causal_conv1d_device.h"
+#include "core/ops/exp_rate.h"
 #include "core/ops/scan_device.h"
 
 namespace serpentine::cuda {
@@ -23,6 +24,10 @@ CausalConv1dResult conv_forward_pass(const CausalConv1dArgs&, const ScanOrder&, 
 ConvGradients conv_backward_pass(const CausalConv1dArgs&, const ScanOrder&, const at::Tensor&,
                                  const at::Tensor&, bool) {
   SERPENTINE_CHECK(false, "causal_conv1d", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+double exp_rate(c10::Device) {
+  SERPENTINE_CHECK(false, "exp_rate", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
 }
 
 }  // namespace serpentine::cuda

@@ -4,11 +4,12 @@
 source "$(dirname "$0")/support.sh" "$@"
 
 expect 0 'Usage' "$serpentine" --help
-for command in train evaluate forecast backtest parity weights schema doctor demo; do
+for command in train evaluate forecast backtest parity weights schema doctor selftest demo; do
   expect 0 'Example' "$serpentine" $command --help
 done
 expect 0 'LibTorch' "$serpentine" doctor
 expect 0 's_mamba' "$serpentine" schema
+expect 0 'All checks passed' "$serpentine" selftest --device cpu --no-speed
 
 expect 0 'test +[a-z]' "$serpentine" train tiny.yaml --out run
 expect_file run/config.yaml run/data.json run/metrics.csv run/metrics.jsonl run/checkpoints/best.safetensors

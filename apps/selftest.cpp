@@ -69,14 +69,14 @@ std::string number(double value, double allowed) {
 
 bool print(const CheckResult& result, const char* device) {
   const bool has_gradient = result.gradient_allowed > 0, has_output = result.output_allowed > 0;
-  const std::string errors = has_output || has_gradient
-                                 ? number(result.output, 1) + " / " +
-                                       number(result.gradient, result.gradient_allowed)
-                                 : "-";
-  const std::string allowed =
-      has_output || has_gradient ? number(result.output_allowed, result.output_allowed) + " / " +
-                                       number(result.gradient_allowed, result.gradient_allowed)
-                                 : "-";
+  const std::string errors =
+      has_output || has_gradient
+          ? number(result.output, 1) + " / " + number(result.gradient, result.gradient_allowed)
+          : "-";
+  const std::string allowed = has_output || has_gradient
+                                  ? number(result.output_allowed, result.output_allowed) + " / " +
+                                        number(result.gradient_allowed, result.gradient_allowed)
+                                  : "-";
   std::printf("%-5s %-26s %-30s %5d  %-17s %-17s %s\n", device, result.name.c_str(),
               result.against.c_str(), result.cases, errors.c_str(), allowed.c_str(),
               result.ok()              ? "ok"
@@ -153,7 +153,8 @@ int run_selftest(const SelftestArguments& arguments) {
 }  // namespace
 
 void add_selftest_command(CLI::App& app, Action& action) {
-  auto* command = app.add_subcommand("selftest", "Check the operators on this machine, and time the scan");
+  auto* command =
+      app.add_subcommand("selftest", "Check the operators on this machine, and time the scan");
   command->footer(kFooter);
   auto arguments = std::make_shared<SelftestArguments>();
   command->add_option("--device", arguments->device, "auto, cpu or cuda")

@@ -45,8 +45,8 @@ std::string wrong_with(const ScanOrder& order, const Serialization& strategy, in
     return "its sequences do not cover its positions";
   }
   std::vector<std::vector<int64_t>> seen(static_cast<size_t>(tokens));  // positions of each token
-  std::vector<std::vector<int64_t>> by_branch(
-      static_cast<size_t>(order.num_branches), std::vector<int64_t>(static_cast<size_t>(tokens)));
+  std::vector<std::vector<int64_t>> by_branch(static_cast<size_t>(order.num_branches),
+                                              std::vector<int64_t>(static_cast<size_t>(tokens)));
   for (size_t s = 0; s < branch.size(); ++s) {
     if (offsets[s + 1] < offsets[s] || branch[s] < 0 || branch[s] >= order.num_branches ||
         (s > 0 && branch[s] < branch[s - 1])) {
@@ -124,8 +124,7 @@ CheckResult check_orders() {
 
 CheckResult check_rows(c10::Device device) {
   torch::manual_seed(3);
-  CheckResult result{
-      "gather and merge", "index_select, index_add", 0, 0, 0, 1e-6, 1e-6, ""};
+  CheckResult result{"gather and merge", "index_select, index_add", 0, 0, 0, 1e-6, 1e-6, ""};
   Registry<Serialization> all("serialization");
   add_serializations(all);
   for (const char* name : {"cross", "random", "bidirectional", "hilbert"}) {
@@ -162,7 +161,8 @@ CheckResult check_norms(c10::Device device) {
                                        torch::randn({4, 9, kChannels}), torch::randn({kChannels})};
     const auto leaves_on = [&](c10::Device where, torch::ScalarType type) {
       std::vector<Tensor> leaves;
-      for (const auto& tensor : drawn) leaves.push_back(tensor.to(where, type).requires_grad_(true));
+      for (const auto& tensor : drawn)
+        leaves.push_back(tensor.to(where, type).requires_grad_(true));
       return leaves;
     };
     const auto ours = leaves_on(device, torch::kFloat);

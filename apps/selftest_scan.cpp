@@ -37,8 +37,8 @@ std::vector<Named> orders_of(int64_t tokens) {
           {"cross", cross(tokens)},
           {"random", single(walk, tokens)},
           {"twice", single(torch::cat({walk, walk.flip(0)}), tokens)},
-          {"ragged", ragged_order(torch::tensor({int64_t{0}, tokens / 3, tokens / 3, tokens},
-                                                torch::kInt))}};
+          {"ragged",
+           ragged_order(torch::tensor({int64_t{0}, tokens / 3, tokens / 3, tokens}, torch::kInt))}};
 }
 
 SelectiveScanArgs draw(const ScanOrder& order, int64_t batch, int64_t channels, int64_t states,
@@ -114,9 +114,10 @@ std::vector<CheckResult> check_scan(c10::Device device) {
   const char* against = "the definition in float64";
   for (const Type& type :
        {Type{"float64", torch::kDouble, 1e-11, 1e-11}, Type{"float32", torch::kFloat, 1e-5, 2e-5},
-        Type{"bfloat16", torch::kBFloat16, 8e-3, 8e-3}, Type{"float16", torch::kHalf, 1e-3, 1e-3}}) {
-    CheckResult result{std::string("scan, ") + type.name, against,     0, 0, 0,
-                       type.output,                       type.gradient, ""};
+        Type{"bfloat16", torch::kBFloat16, 8e-3, 8e-3},
+        Type{"float16", torch::kHalf, 1e-3, 1e-3}}) {
+    CheckResult result{
+        std::string("scan, ") + type.name, against, 0, 0, 0, type.output, type.gradient, ""};
     for (const auto& named : orders_of(48)) {
       for (const int64_t states : {1, 3, 16, 64}) {
         check_case(result, draw(named.order, 2, 37, states, type.type), named, device);
@@ -127,8 +128,8 @@ std::vector<CheckResult> check_scan(c10::Device device) {
   // one long sequence of few channels: the regime that cuts it into pieces
   CheckResult cut{"scan, long, float32", against, 0, 0, 0, 1e-5, 2e-5, ""};
   for (const int64_t states : {1, 16}) {
-    for (const Named& named :
-         {Named{"identity", identity_order(1500)}, Named{"random", single(torch::randperm(1500), 1500)}}) {
+    for (const Named& named : {Named{"identity", identity_order(1500)},
+                               Named{"random", single(torch::randperm(1500), 1500)}}) {
       check_case(cut, draw(named.order, 1, 9, states, torch::kFloat), named, device);
     }
   }

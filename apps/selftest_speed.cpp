@@ -76,8 +76,8 @@ SpeedResult time_scan(c10::Device device, const Speed& rates, int64_t batch, int
   const auto elements = static_cast<double>(batch * channels * length);
   const double rows = 4.0 * static_cast<double>(batch * length);
   const auto bound = [&](double planes, double state_rows, double exponentials) {
-    const double bytes = rows * (planes * static_cast<double>(channels) +
-                                 state_rows * static_cast<double>(states));
+    const double bytes =
+        rows * (planes * static_cast<double>(channels) + state_rows * static_cast<double>(states));
     return std::max(bytes / rates.bandwidth,
                     elements * (static_cast<double>(states) + exponentials) / rates.exponentials);
   };

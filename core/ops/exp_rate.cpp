@@ -72,7 +72,9 @@ double rate() {
 }  // namespace
 }  // namespace cpu
 
-double exp_rate(c10::Device device) { return device.is_cuda() ? cuda::exp_rate(device) : cpu::rate(); }
+double exp_rate(c10::Device device) {
+  return device.is_cuda() ? cuda::exp_rate(device) : cpu::rate();
+}
 
 }  // namespace serpentine
 #endif

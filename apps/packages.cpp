@@ -3,6 +3,7 @@
 #include "core/train/classification.h"
 #include "pathology/pathology.h"
 #include "pointcloud/pointcloud.h"
+#include "scans/serialization.h"
 #include "segmentation/segmentation.h"
 #include "timeseries/timeseries.h"
 #include "vision/vision.h"
@@ -35,6 +36,9 @@ Catalog Packages::catalog() const {
   catalog.add(models);
   catalog.add(sources);
   catalog.add(tasks);
+  Registry<Serialization> scans("serialization");
+  add_serializations(scans);
+  catalog.add(scans);
   return catalog;
 }
 

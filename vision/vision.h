@@ -13,6 +13,7 @@
 
 namespace serpentine {
 
+// vmamba resnet
 void add_vision_models(Registry<Model>& all);
 // image_folder image_list idx cifar medmnist shards
 void add_vision_sources(Registry<DataSource>& all);
@@ -24,5 +25,8 @@ void add_idx(Registry<DataSource>& all);
 void add_cifar(Registry<DataSource>& all);
 void add_medmnist(Registry<DataSource>& all);
 void add_shards(Registry<DataSource>& all);
+// what the lists above call
+void add_vmamba(Registry<Model>& all);
+void add_resnet(Registry<Model>& all);
 
 }  // namespace serpentine

@@ -1,0 +1,184 @@
+// What every image classifier promises, from its file in configs/test.
+#include <ATen/autocast_mode.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+#include <nlohmann/json.hpp>
+
+#include "core/io/state_dict.h"
+#include "support/close.h"
+#include "vision/image_model.h"
+#include "vision/vision.h"
+
+namespace serpentine {
+namespace {
+
+constexpr int64_t kClasses = 3, kSide = 32;
+
+std::shared_ptr<ImageModel> build(const std::string& type,
+                                  const std::vector<std::string>& overrides = {}) {
+  const std::string root = SERPENTINE_SOURCE_DIR;
+  auto all = overrides;
+  all.push_back("model.classes=" + std::to_string(kClasses));
+  all.push_back("model.image_size=[" + std::to_string(kSide) + "]");
+  const Config config = Config::load(root + "/configs/test/vision_" + type + ".yaml", all);
+  Registry<Model> models("model");
+  add_vision_models(models);
+  torch::manual_seed(0);
+  auto model = std::dynamic_pointer_cast<ImageModel>(models.build(config.child("model")));
+  EXPECT_TRUE(model) << type;
+  return model;
+}
+
+Batch images(int64_t height = kSide, int64_t width = kSide) {
+  torch::manual_seed(7);
+  Batch batch;
+  batch.input = torch::randn({4, 3, height, width});
+  batch.target = torch::tensor({0, 1, 2, 1}, torch::kLong);
+  return batch;
+}
+
+class VisionModel : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(VisionModel, EvaluatesAlikeTwiceAndAfterSaving) {
+  const auto one = build(GetParam()), other = build(GetParam());
+  for (auto& parameter : other->parameters()) torch::nn::init::normal_(parameter.detach());
+  one->eval();
+  other->eval();
+  const Batch batch = images();
+  const torch::Tensor output = one->forward(batch);
+  EXPECT_EQ(output.sizes(), (at::IntArrayRef{4, kClasses}));
+  EXPECT_TRUE(output.isfinite().all().item<bool>());
+  EXPECT_TRUE(output.equal(one->forward(batch)));
+  EXPECT_TRUE(load_state_dict(*other, state_dict(*one)).ok());
+  EXPECT_TRUE(output.equal(other->forward(batch)));
+}
+
+TEST_P(VisionModel, LearnsWithEveryParameter) {
+  const auto model = build(GetParam());
+  const Batch batch = images();
+  const auto loss = [&] {
+    torch::manual_seed(3);  // the same drop path and shuffles each time
+    return torch::cross_entropy_loss(model->forward(batch), batch.target);
+  };
+  model->train();
+  const torch::Tensor before = loss();
+  before.backward();
+  for (const auto& parameter : model->named_parameters()) {
+    const auto grad = parameter.value().grad();
+    ASSERT_TRUE(grad.defined()) << parameter.key();
+    EXPECT_TRUE(grad.isfinite().all().item<bool>()) << parameter.key();
+  }
+  torch::optim::SGD(model->parameters(), 1e-3).step();
+  EXPECT_LT(loss().item<double>(), before.item<double>());
+}
+
+TEST_P(VisionModel, TakesOddSizesAndSingleImages) {
+  const auto model = build(GetParam());
+  model->eval();
+  const Batch whole = images(45, 53);
+  const torch::Tensor together = model->forward(whole);
+  EXPECT_EQ(together.sizes(), (at::IntArrayRef{4, kClasses}));
+  EXPECT_TRUE(together.isfinite().all().item<bool>());
+  Batch alone = whole;
+  alone.input = whole.input.narrow(0, 2, 1);
+  EXPECT_TRUE(testing::is_close_max(model->forward(alone), together.narrow(0, 2, 1), 1e-4));
+}
+
+TEST_P(VisionModel, GivesFeaturesAndMaps) {
+  const auto model = build(GetParam());
+  model->eval();
+  const Batch batch = images();
+  std::map<std::string, torch::Tensor> trace;
+  model->trace = &trace;
+  const torch::Tensor output = model->forward(batch);
+  model->trace = nullptr;
+  const torch::Tensor features = model->forward_features(batch.input);
+  EXPECT_EQ(features.sizes(), (at::IntArrayRef{4, model->num_features()}));
+  EXPECT_TRUE(trace.at("features").equal(features));
+  EXPECT_TRUE(model->forward_head(features).equal(output));
+  const auto maps = model->forward_maps(batch.input);
+  const auto channels = model->map_channels();
+  ASSERT_EQ(maps.size(), channels.size());
+  ASSERT_FALSE(maps.empty());
+  for (size_t i = 0; i < maps.size(); ++i) {
+    ASSERT_EQ(maps[i].dim(), 4);
+    EXPECT_EQ(maps[i].size(1), channels[i]);
+    if (i > 0) EXPECT_LE(maps[i].size(2), maps[i - 1].size(2));
+  }
+}
+
+TEST_P(VisionModel, RunsInBfloat16) {
+  const auto model = build(GetParam());
+  model->train();
+  const Batch batch = images();
+  at::autocast::set_autocast_enabled(at::kCPU, true);
+  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  const torch::Tensor output = model->forward(batch);
+  at::autocast::clear_cache();
+  at::autocast::set_autocast_enabled(at::kCPU, false);
+  EXPECT_TRUE(output.isfinite().all().item<bool>());
+  output.to(torch::kFloat).sum().backward();
+  for (const auto& parameter : model->named_parameters())
+    EXPECT_TRUE(parameter.value().grad().isfinite().all().item<bool>()) << parameter.key();
+}
+
+TEST_P(VisionModel, GivesTheSameOnAGpu) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "no CUDA device";
+  const auto model = build(GetParam());
+  model->eval();
+  const Batch batch = images();
+  const torch::Tensor here = model->forward(batch);
+  model->to(torch::kCUDA);
+  EXPECT_TRUE(
+      testing::is_close_max(model->forward(batch.to(torch::kCUDA)).cpu(), here, 1e-3));
+}
+
+INSTANTIATE_TEST_SUITE_P(, VisionModel, ::testing::Values("vmamba", "resnet"),
+                         [](const auto& of) { return std::string(of.param); });
+
+TEST(VisionModels, HaveThePublishedNumberOfParameters) {
+  struct Case {
+    const char* model;
+    int64_t parameters;
+  };
+  for (const Case& one : {Case{"{type: vmamba, size: tiny}", 30249064},
+                          Case{"{type: vmamba, size: tiny_s2l5}", 30705832},
+                          Case{"{type: vmamba, size: small}", 50147752},
+                          Case{"{type: vmamba, size: small_s1l20}", 49012840},
+                          Case{"{type: vmamba, size: base}", 88557800},
+                          Case{"{type: vmamba, size: base_s1l20}", 86614504},
+                          Case{"{type: vmamba, size: tiny_v0}", 22893448},
+                          Case{"{type: vmamba, size: small_v0}", 44417416},
+                          Case{"{type: vmamba, size: base_v0}", 76254056},
+                          Case{"{type: resnet, size: '18'}", 11689512},
+                          Case{"{type: resnet, size: '34'}", 21797672},
+                          Case{"{type: resnet, size: '50'}", 25557032}}) {
+    Registry<Model> models("model");
+    add_vision_models(models);
+    int64_t count = 0;
+    for (const auto& parameter : models.build(Config::parse(one.model))->parameters())
+      count += parameter.numel();
+    EXPECT_EQ(count, one.parameters) << one.model;
+  }
+}
+
+TEST(Vmamba, TakesAnySerialization) {
+  Registry<Model> models("model");
+  add_vision_models(models);
+  for (const char* scan :
+       {"{type: hilbert}", "{type: zigzag}", "{type: atrous}", "{type: bidirectional, inner: "
+        "{type: raster}}", "{type: shuffle, inner: {type: cross}}",
+        "{type: stack, parts: [{type: window, size: 3}, {type: raster}]}"}) {
+    const auto model = models.build(Config::parse(
+        "{type: vmamba, classes: 3, depths: [1, 2], dims: [8], scan: " + std::string(scan) + "}"));
+    Batch batch;
+    batch.input = torch::randn({2, 3, 36, 28});
+    const auto output = model->forward(batch);
+    output.sum().backward();
+    for (const auto& parameter : model->named_parameters())
+      ASSERT_TRUE(parameter.value().grad().defined()) << scan << " " << parameter.key();
+  }
+}
+
+}  // namespace
+}  // namespace serpentine

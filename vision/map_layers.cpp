@@ -75,8 +75,8 @@ torch::Tensor PatchMergingImpl::forward(const torch::Tensor& map) {
   const auto part = [&](int64_t row, int64_t column) {
     return x.slice(1, row, std::nullopt, 2).slice(2, column, std::nullopt, 2);
   };
-  return reduction_(norm_.forward(
-      torch::cat({part(0, 0), part(1, 0), part(0, 1), part(1, 1)}, -1)));
+  return reduction_(
+      norm_.forward(torch::cat({part(0, 0), part(1, 0), part(0, 1), part(1, 1)}, -1)));
 }
 
 void init_swin_style(torch::nn::Module& model) {

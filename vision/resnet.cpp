@@ -1,7 +1,7 @@
 // ResNet-18, -34 and -50: the common convolutional baseline and a usual encoder of slide tiles.
 //
-// He et al., "Deep Residual Learning", arXiv 1512.03385, Table 1; stride on the 3 x 3 convolution of
-// a bottleneck. Keys and init as torchvision's models.
+// He et al., "Deep Residual Learning", arXiv 1512.03385, Table 1; stride on the 3 x 3 convolution
+// of a bottleneck. Keys and init as torchvision's models.
 #include <torch/torch.h>
 
 #include "core/check.h"
@@ -19,17 +19,17 @@ struct ResNetOptions : ImageModelOptions {
   void fields(Fields& f) {
     f("size", size, "layers", {.choices = {"18", "34", "50"}});
     ImageModelOptions::fields(f);
-    f("stem", stem, "imagenet: 7 x 7 convolution and pooling, to a quarter; small: 3 x 3, for "
-      "images of 28 to 64 pixels", {.choices = {"imagenet", "small"}});
+    f("stem", stem,
+      "imagenet: 7 x 7 convolution and pooling, to a quarter; small: 3 x 3, for "
+      "images of 28 to 64 pixels",
+      {.choices = {"imagenet", "small"}});
     f("head", head, "false: no classifier, the output is the features (an encoder)");
   }
 };
 
 torch::nn::Conv2d conv(int64_t in, int64_t out, int64_t kernel, int64_t stride) {
-  return torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, kernel)
-                               .stride(stride)
-                               .padding(kernel / 2)
-                               .bias(false));
+  return torch::nn::Conv2d(
+      torch::nn::Conv2dOptions(in, out, kernel).stride(stride).padding(kernel / 2).bias(false));
 }
 
 /// Convolutions with norms, the input (projected, where shapes change) added before the last ReLU.
@@ -75,11 +75,11 @@ class ResNet : public ImageModel {
  public:
   explicit ResNet(const ResNetOptions& options) : options_(options) {
     const bool bottleneck = options.size == "50", small = options.stem == "small";
-    const std::vector<int64_t> depths = options.size == "18" ? std::vector<int64_t>{2, 2, 2, 2}
-                                                             : std::vector<int64_t>{3, 4, 6, 3};
+    const std::vector<int64_t> depths =
+        options.size == "18" ? std::vector<int64_t>{2, 2, 2, 2} : std::vector<int64_t>{3, 4, 6, 3};
     int64_t channels = 64;
-    conv1_ = register_module("conv1",
-                             conv(options.channels, channels, small ? 3 : 7, small ? 1 : 2));
+    conv1_ =
+        register_module("conv1", conv(options.channels, channels, small ? 3 : 7, small ? 1 : 2));
     bn1_ = register_module("bn1", torch::nn::BatchNorm2d(channels));
     for (size_t s = 0; s < depths.size(); ++s) {
       const int64_t width = int64_t{64} << s;

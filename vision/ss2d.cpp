@@ -47,7 +47,8 @@ Ss2dVariant Ss2dVariant::parse(const std::string& forward_type) {
     for (const char* base : {"v01", "v02", "v03", "v04", "v05", "v2", "v3"})
       known = known || rest == base;
     SERPENTINE_CHECK(
-        known, kWho, "forward_type must be v0, or one of v01 v02 v03 v04 v05 v051d v052d v052dc v2 ",
+        known, kWho,
+        "forward_type must be v0, or one of v01 v02 v03 v04 v05 v051d v052d v052dc v2 ",
         "v3 followed by _on<norm>, _noz or _nozact, _oact, _no32 in this order; got '",
         forward_type, "'");
   }
@@ -56,8 +57,8 @@ Ss2dVariant Ss2dVariant::parse(const std::string& forward_type) {
 
 void RouteParameters::register_in(torch::nn::Module& owner, int64_t routes, int64_t rank,
                                   int64_t states, int64_t inner) {
-  x_proj = owner.register_parameter("x_proj_weight",
-                                    torch::empty({routes, rank + 2 * states, inner}));
+  x_proj =
+      owner.register_parameter("x_proj_weight", torch::empty({routes, rank + 2 * states, inner}));
   dt_proj = owner.register_parameter("dt_projs_weight", torch::empty({routes, inner, rank}));
   dt_bias = owner.register_parameter("dt_projs_bias", torch::empty({routes, inner}));
   A_logs = owner.register_parameter("A_logs", torch::empty({routes * inner, states}));
@@ -135,8 +136,8 @@ torch::Tensor RouteParameters::scan(const torch::Tensor& u, const RoutedOrder& r
   std::vector<torch::Tensor> delta, B, C;
   const auto runs = args.u.split_with_sizes(routed.branch_sizes, 1);
   for (int64_t k = 0; k < routes; ++k) {
-    const auto rows = torch::linear(runs[static_cast<size_t>(k)], x_proj[k])
-                          .split_with_sizes(parts, -1);
+    const auto rows =
+        torch::linear(runs[static_cast<size_t>(k)], x_proj[k]).split_with_sizes(parts, -1);
     delta.push_back(torch::linear(rows[0], dt_proj[k]).to(narrow));
     B.push_back(rows[1].to(narrow));
     C.push_back(rows[2].to(narrow));
@@ -162,14 +163,15 @@ Ss2dImpl::Ss2dImpl(const Ss2dOptions& chosen)
   routes_.reset(options.init);
   using torch::nn::LinearOptions;
   in_proj_ = register_module(
-      "in_proj", torch::nn::Linear(LinearOptions(options.d_model, variant_.gate ? 2 * inner : inner)
-                                       .bias(options.bias)));
+      "in_proj",
+      torch::nn::Linear(
+          LinearOptions(options.d_model, variant_.gate ? 2 * inner : inner).bias(options.bias)));
   if (options.d_conv > 1) {
-    conv2d_ = register_module("conv2d",
-                              torch::nn::Conv2d(torch::nn::Conv2dOptions(inner, inner, options.d_conv)
-                                                    .groups(inner)
-                                                    .padding((options.d_conv - 1) / 2)
-                                                    .bias(options.conv_bias)));
+    conv2d_ = register_module(
+        "conv2d", torch::nn::Conv2d(torch::nn::Conv2dOptions(inner, inner, options.d_conv)
+                                        .groups(inner)
+                                        .padding((options.d_conv - 1) / 2)
+                                        .bias(options.conv_bias)));
   }
   out_proj_ = register_module(
       "out_proj", torch::nn::Linear(LinearOptions(inner, options.d_model).bias(options.bias)));
@@ -230,8 +232,8 @@ torch::Tensor Ss2dImpl::cascade(const torch::Tensor& map, const ScanContext&) {
   auto y = map.flatten(1, 2);
   for (const bool columns : {false, true}) {
     const auto walk = columns ? grid.t().flatten() : grid.flatten();
-    const auto one = make_order(walk, torch::tensor({int64_t{0}, tokens}), torch::zeros({1}, torch::kLong),
-                                tokens, 1);
+    const auto one = make_order(walk, torch::tensor({int64_t{0}, tokens}),
+                                torch::zeros({1}, torch::kLong), tokens, 1);
     RoutedOrder both;
     both.order = split(stack({one, reversed(one)}, 2), columns ? height : width).to(map.device());
     both.branch_sizes = {tokens, tokens};
@@ -245,8 +247,7 @@ torch::Tensor Ss2dImpl::cascade(const torch::Tensor& map, const ScanContext&) {
 
 torch::Tensor Ss2dImpl::normalise(const torch::Tensor& map) {
   if (variant_.out_norm == "none") return map;
-  if (variant_.out_norm == "softmax")
-    return torch::softmax(map.flatten(1, 2), 1).view(map.sizes());
+  if (variant_.out_norm == "softmax") return torch::softmax(map.flatten(1, 2), 1).view(map.sizes());
   if (variant_.out_norm == "sigmoid") return torch::sigmoid(map);
   const auto x = out_norm_.module() ? out_norm_.forward(map) : map;
   return norm_conv_ ? convolve(norm_conv_, x) : x;

@@ -19,7 +19,7 @@ namespace serpentine {
 /// What the letters behind a forward_type say: "v05_noz" = no gate. They must stand in the order
 /// base, out-norm, _noz or _nozact, _oact, _no32.
 struct Ss2dVariant {
-  std::string routes = "cross";  // cross, unidi, bidi or cascade (rows, then columns)
+  std::string routes = "cross";   // cross, unidi, bidi or cascade (rows, then columns)
   std::string out_norm = "norm";  // norm, none, dwconv3, cnorm, softmax or sigmoid
   bool gate = true, gate_activation = true, out_activation = false;
   bool vanilla = false;  // v0: its gate, activations and norm are fixed
@@ -29,10 +29,10 @@ struct Ss2dVariant {
 
 struct Ss2dOptions {
   int64_t d_model = 96;
-  int64_t d_state = 16;   // N
-  double ssm_ratio = 2;   // inner channels D = int(ratio * d_model)
-  int64_t dt_rank = 0;    // R; 0: ceil(d_model / 16)
-  int64_t d_conv = 3;     // side of the depthwise convolution; below 2: none
+  int64_t d_state = 16;  // N
+  double ssm_ratio = 2;  // inner channels D = int(ratio * d_model)
+  int64_t dt_rank = 0;   // R; 0: ceil(d_model / 16)
+  int64_t d_conv = 3;    // side of the depthwise convolution; below 2: none
   bool conv_bias = true, bias = false;
   double dropout = 0;
   std::string act = "silu", forward_type = "v05", init = "v0";

@@ -112,8 +112,8 @@ struct VmambaOptions : ImageModelOptions {
 
   VssBlockOptions block(int64_t channels) const {
     VssBlockOptions block;
-    block.ssm = {channels, d_state,   ssm_ratio, dt_rank,      d_conv,   conv_bias, false,
-                 ssm_dropout, ssm_act, forward_type, ssm_init, scan};
+    block.ssm = {channels, d_state,     ssm_ratio, dt_rank,      d_conv,   conv_bias,
+                 false,    ssm_dropout, ssm_act,   forward_type, ssm_init, scan};
     block.mlp_ratio = mlp_ratio;
     block.mlp_dropout = mlp_dropout;
     block.gmlp = gmlp;
@@ -156,8 +156,7 @@ class Vmamba : public ImageModel {
           register_module("classifier", std::make_shared<torch::nn::Module>("classifier"));
       norm_ = MapNorm(options.norm_layer, dims_.back());
       classifier->register_module("norm", norm_.module());
-      head_ =
-          classifier->register_module("head", torch::nn::Linear(dims_.back(), options.classes));
+      head_ = classifier->register_module("head", torch::nn::Linear(dims_.back(), options.classes));
     }
     init_swin_style(*this);
   }
@@ -184,8 +183,8 @@ class Vmamba : public ImageModel {
       const auto& chosen = options_.out_indices;
       const auto at = std::find(chosen.begin(), chosen.end(), static_cast<int64_t>(s));
       if (at != chosen.end()) {
-        maps.push_back(channels_first(
-            out_norms_[static_cast<size_t>(at - chosen.begin())].forward(x)));
+        maps.push_back(
+            channels_first(out_norms_[static_cast<size_t>(at - chosen.begin())].forward(x)));
       } else if (chosen.empty()) {
         maps.push_back(channels_first(x));
       }
@@ -220,8 +219,8 @@ class Vmamba : public ImageModel {
     const int64_t dim = dims_[0], patch = options_.patch_size;
     const auto add = [&](size_t number, int64_t in, int64_t out, int64_t kernel, int64_t stride,
                          int64_t padding) {
-      stem_convs_.push_back(stem->register_module(std::to_string(number),
-                                                  conv(in, out, kernel, stride, padding)));
+      stem_convs_.push_back(
+          stem->register_module(std::to_string(number), conv(in, out, kernel, stride, padding)));
       stem_norms_.emplace_back();
       if (!options_.patch_norm) return;
       stem_norms_.back() = MapNorm(options_.norm_layer, out);
@@ -345,8 +344,8 @@ StateDict Vmamba::adapt(StateDict weights) const {
     const auto mine = own.find(name);
     if (mine == own.end() || mine->second.sizes() == tensor.sizes()) continue;
     if (name == "pos_embed" && tensor.dim() == 4) {
-      tensor = resized_embedding(tensor.to(torch::kFloat), mine->second.size(2),
-                                 mine->second.size(3));
+      tensor =
+          resized_embedding(tensor.to(torch::kFloat), mine->second.size(2), mine->second.size(3));
     } else if (mine->second.numel() == tensor.numel()) {
       tensor = tensor.reshape(mine->second.sizes());
     }

@@ -39,7 +39,8 @@ torch::Tensor VssBlockImpl::forward(const torch::Tensor& map, const ScanContext&
 std::vector<double> drop_path_rates(double most, int64_t count) {
   std::vector<double> rates;
   for (int64_t i = 0; i < count; ++i)
-    rates.push_back(count == 1 ? 0 : most * static_cast<double>(i) / static_cast<double>(count - 1));
+    rates.push_back(count == 1 ? 0
+                               : most * static_cast<double>(i) / static_cast<double>(count - 1));
   return rates;
 }
 

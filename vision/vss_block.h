@@ -11,14 +11,14 @@
 namespace serpentine {
 
 struct VssBlockOptions {
-  Ss2dOptions ssm;           // its d_model is the block's
-  double mlp_ratio = 4;      // 0: no MLP
+  Ss2dOptions ssm;       // its d_model is the block's
+  double mlp_ratio = 4;  // 0: no MLP
   double mlp_dropout = 0;
   bool gmlp = false;
   std::string mlp_act = "gelu";
   std::string norm_layer = "ln";  // ln, ln2d or bn
   double norm_eps = 1e-5;
-  double drop_path = 0;     // probability that a sample skips a branch
+  double drop_path = 0;      // probability that a sample skips a branch
   bool first_names = false;  // ln_1 and self_attention
 };
 

@@ -21,15 +21,9 @@ std::string lower(std::string text) {
 Json vmamba_options(const Fixture& fixture) {
   const Json& args = fixture.config.at("args");
   // the reference's defaults, where ours are the published configs'
-  Json options = {{"type", "vmamba"},
-                  {"d_state", 16},
-                  {"ssm_ratio", 2.0},
-                  {"conv_bias", true},
-                  {"forward_type", "v2"},
-                  {"norm_layer", "ln"},
-                  {"downsample", "v2"},
-                  {"patchembed", "v1"},
-                  {"depths", {2, 2, 9, 2}}};
+  Json options = {{"type", "vmamba"},   {"d_state", 16},        {"ssm_ratio", 2.0},
+                  {"conv_bias", true},  {"forward_type", "v2"}, {"norm_layer", "ln"},
+                  {"downsample", "v2"}, {"patchembed", "v1"},   {"depths", {2, 2, 9, 2}}};
   copy_options(options, args,
                {{"patch_size", "patch_size"},
                 {"channels", "in_chans"},
@@ -58,8 +52,8 @@ Json vmamba_options(const Fixture& fixture) {
   if (options.contains("dims") && options["dims"].is_number())
     options["dims"] = Json::array({options["dims"]});
   if (args.contains("imgsize"))
-    options["image_size"] = args.at("imgsize").is_array() ? args.at("imgsize")
-                                                          : Json::array({args.at("imgsize")});
+    options["image_size"] =
+        args.at("imgsize").is_array() ? args.at("imgsize") : Json::array({args.at("imgsize")});
   for (const char* name : {"norm_layer", "ssm_act", "mlp_act"})
     if (options.contains(name)) options[name] = lower(options[name]);
   return options;
@@ -130,7 +124,8 @@ void check_ss2d(Fixture& fixture) {
   fixture.check("in_proj_out", theirs(trace["in_proj_out"]));
   fixture.check("after_conv2d", trace["after_conv2d"]);
   const Tensor normed = trace["out_norm_out"];
-  fixture.check("out_norm_out", options.forward_type == "v0" ? normed.flatten(1, 2) : theirs(normed));
+  fixture.check("out_norm_out",
+                options.forward_type == "v0" ? normed.flatten(1, 2) : theirs(normed));
   fixture.check("output", output);
   (output * fixture.input("cotangent")).sum().backward();
   check_gradients(fixture, *layer, input);

@@ -129,8 +129,7 @@ TEST_P(VisionModel, GivesTheSameOnAGpu) {
   const Batch batch = images();
   const torch::Tensor here = model->forward(batch);
   model->to(torch::kCUDA);
-  EXPECT_TRUE(
-      testing::is_close_max(model->forward(batch.to(torch::kCUDA)).cpu(), here, 1e-3));
+  EXPECT_TRUE(testing::is_close_max(model->forward(batch.to(torch::kCUDA)).cpu(), here, 1e-3));
 }
 
 INSTANTIATE_TEST_SUITE_P(, VisionModel, ::testing::Values("vmamba", "resnet"),
@@ -141,18 +140,18 @@ TEST(VisionModels, HaveThePublishedNumberOfParameters) {
     const char* model;
     int64_t parameters;
   };
-  for (const Case& one : {Case{"{type: vmamba, size: tiny}", 30249064},
-                          Case{"{type: vmamba, size: tiny_s2l5}", 30705832},
-                          Case{"{type: vmamba, size: small}", 50147752},
-                          Case{"{type: vmamba, size: small_s1l20}", 49012840},
-                          Case{"{type: vmamba, size: base}", 88557800},
-                          Case{"{type: vmamba, size: base_s1l20}", 86614504},
-                          Case{"{type: vmamba, size: tiny_v0}", 22893448},
-                          Case{"{type: vmamba, size: small_v0}", 44417416},
-                          Case{"{type: vmamba, size: base_v0}", 76254056},
-                          Case{"{type: resnet, size: '18'}", 11689512},
-                          Case{"{type: resnet, size: '34'}", 21797672},
-                          Case{"{type: resnet, size: '50'}", 25557032}}) {
+  for (const Case& one :
+       {Case{"{type: vmamba, size: tiny}", 30249064},
+        Case{"{type: vmamba, size: tiny_s2l5}", 30705832},
+        Case{"{type: vmamba, size: small}", 50147752},
+        Case{"{type: vmamba, size: small_s1l20}", 49012840},
+        Case{"{type: vmamba, size: base}", 88557800},
+        Case{"{type: vmamba, size: base_s1l20}", 86614504},
+        Case{"{type: vmamba, size: tiny_v0}", 22893448},
+        Case{"{type: vmamba, size: small_v0}", 44417416},
+        Case{"{type: vmamba, size: base_v0}", 76254056},
+        Case{"{type: resnet, size: '18'}", 11689512}, Case{"{type: resnet, size: '34'}", 21797672},
+        Case{"{type: resnet, size: '50'}", 25557032}}) {
     Registry<Model> models("model");
     add_vision_models(models);
     int64_t count = 0;
@@ -165,10 +164,11 @@ TEST(VisionModels, HaveThePublishedNumberOfParameters) {
 TEST(Vmamba, TakesAnySerialization) {
   Registry<Model> models("model");
   add_vision_models(models);
-  for (const char* scan :
-       {"{type: hilbert}", "{type: zigzag}", "{type: atrous}", "{type: bidirectional, inner: "
-        "{type: raster}}", "{type: shuffle, inner: {type: cross}}",
-        "{type: stack, parts: [{type: window, size: 3}, {type: raster}]}"}) {
+  for (const char* scan : {"{type: hilbert}", "{type: zigzag}", "{type: atrous}",
+                           "{type: bidirectional, inner: "
+                           "{type: raster}}",
+                           "{type: shuffle, inner: {type: cross}}",
+                           "{type: stack, parts: [{type: window, size: 3}, {type: raster}]}"}) {
     const auto model = models.build(Config::parse(
         "{type: vmamba, classes: 3, depths: [1, 2], dims: [8], scan: " + std::string(scan) + "}"));
     Batch batch;

@@ -23,7 +23,7 @@ class TwoWayMambaImpl : public Mixer {
   TwoWayMambaImpl(const MambaOptions& options, SecondWay way);
 
   /// What Vim's constructor does, which leaves dt_proj_b as a linear layer's default.
-  void reset();
+  void reset() override;
 
   torch::Tensor forward(const torch::Tensor& x, const ScanOrder& order) override;
 

@@ -25,6 +25,20 @@ BlockOptions block_options(const LanguageModelOptions& options) {
   return block;
 }
 
+template <class Mixing, class Options>
+std::shared_ptr<Mixer> make(Options options, int64_t d_model) {
+  options.d_model = d_model;
+  return Mixing(options).ptr();
+}
+
+std::shared_ptr<Mixer> make_mixer(const LanguageModelOptions& options) {
+  if (options.mixer == "mamba") return make<Mamba>(options.mamba, options.d_model);
+  if (options.mixer == "mamba2") return make<Mamba2>(options.mamba2, options.d_model);
+  SERPENTINE_CHECK(options.mixer == "mamba3", kWho,
+                   "the mixer must be mamba, mamba2 or mamba3, got ", options.mixer);
+  return make<Mamba3>(options.mamba3, options.d_model);
+}
+
 }  // namespace
 
 int64_t LanguageModelOptions::padded_vocab() const {
@@ -40,7 +54,10 @@ void LanguageModelOptions::fields(Fields& f) {
   f("vocab_size", vocab_size, "number of tokens in the vocabulary", {.least = 1});
   f("pad_vocab_size_multiple", pad_vocab_size_multiple,
     "the vocabulary is padded to a multiple of this", {.least = 1});
-  f.group("mamba", mamba, "the mixer of each block");
+  f("mixer", mixer, "the mixer of each block", {.choices = {"mamba", "mamba2", "mamba3"}});
+  f.group("mamba", mamba, "the mixer named mamba");
+  f.group("mamba2", mamba2, "the mixer named mamba2");
+  f.group("mamba3", mamba3, "the mixer named mamba3");
   f("rms_norm", rms_norm, "RMS norm; false for layer norm");
   f("norm_epsilon", norm_epsilon, "added to the variance", {.least = 0});
   f("residual_in_fp32", residual_in_fp32, "keep the residual stream in float32");
@@ -52,10 +69,8 @@ LanguageBackboneImpl::LanguageBackboneImpl(const LanguageModelOptions& options)
   embedding =
       register_module("embedding", torch::nn::Embedding(options.padded_vocab(), options.d_model));
   layers = register_module("layers", torch::nn::ModuleList());
-  auto mamba = options.mamba;
-  mamba.d_model = options.d_model;
   for (int64_t layer = 0; layer < options.n_layer; ++layer) {
-    layers->push_back(Block(block_options(options), Mamba(mamba).ptr()));
+    layers->push_back(Block(block_options(options), make_mixer(options)));
   }
   norm_f =
       register_module("norm_f", Norm(options.d_model, norm_kind(options), options.norm_epsilon));
@@ -104,12 +119,15 @@ void LanguageModelImpl::reset() {
   };
   for (size_t i = 0; i < backbone->layers->size(); ++i) {
     auto& block = backbone->layers->at<BlockImpl>(i);
-    auto& mamba = *std::dynamic_pointer_cast<MambaImpl>(block.mixer);
-    mamba.reset();
-    for (auto* linear : {&mamba.in_proj, &mamba.out_proj}) {
-      if ((*linear)->bias.defined()) (*linear)->bias.zero_();
+    block.mixer->reset();
+    for (const auto& child : block.mixer->named_children()) {
+      auto* linear = child.value()->as<torch::nn::LinearImpl>();
+      if (linear == nullptr) continue;
+      if (child.key() == "in_proj" || child.key() == "out_proj") {
+        if (linear->bias.defined()) linear->bias.zero_();
+      }
+      if (child.key() == "out_proj") shrunk(linear->weight);
     }
-    shrunk(mamba.out_proj->weight);
     if (!block.mlp.is_empty()) shrunk(block.mlp->fc2->weight);
   }
 }

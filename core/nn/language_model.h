@@ -1,8 +1,10 @@
-// A language model of Mamba blocks, with the keys of the published checkpoints (MambaLMHeadModel).
+// A language model of Mamba, Mamba-2 or Mamba-3 blocks, with the keys of the published checkpoints
+// (MambaLMHeadModel).
 //
 // Gu & Dao, arXiv 2312.00752, section 3.4; state-spaces/mamba models/mixer_seq_simple.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include <torch/nn/modules/container/modulelist.h>
@@ -10,6 +12,8 @@
 
 #include "core/nn/block.h"
 #include "core/nn/mamba.h"
+#include "core/nn/mamba2.h"
+#include "core/nn/mamba3.h"
 
 namespace serpentine {
 
@@ -19,8 +23,11 @@ struct LanguageModelOptions {
   int64_t d_intermediate = 0;  // inner channels of the MLP in each block; 0: none
   int64_t vocab_size = 50277;
   int64_t pad_vocab_size_multiple = 8;  // the embedding's rows are rounded up to a multiple of this
-  MambaOptions mamba;                   // its d_model is set from the above
-  bool rms_norm = true;                 // false: layer norm
+  std::string mixer = "mamba";          // mamba, mamba2 or mamba3: which of these is used;
+  MambaOptions mamba;                   // their d_model is set from the above
+  Mamba2Options mamba2;
+  Mamba3Options mamba3;
+  bool rms_norm = true;  // false: layer norm
   double norm_epsilon = 1e-5;
   bool residual_in_fp32 = true;
   bool tie_embeddings = true;  // the output projection is the embedding

@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/nn/short_conv.h"
 #include "core/ops/causal_conv1d.h"
 #include "core/ops/selective_scan.h"
 
@@ -12,13 +13,6 @@ namespace serpentine {
 namespace {
 
 constexpr const char* kWho = "Mamba";
-
-/// The last W samples of `past` followed by `samples`. past: [B, D, W], samples: [B, T, D].
-torch::Tensor shifted(const torch::Tensor& past, const torch::Tensor& samples) {
-  const int64_t width = past.size(2), fresh = std::min(width, samples.size(1));
-  const auto tail = samples.narrow(1, samples.size(1) - fresh, fresh).transpose(1, 2);
-  return torch::cat({past.narrow(2, fresh, width - fresh), tail.to(past.scalar_type())}, 2);
-}
 
 }  // namespace
 
@@ -84,19 +78,8 @@ torch::Tensor MambaImpl::mix(const torch::Tensor& x, const ScanOrder& order, Mix
   const auto xz = in_proj(x);
   const auto halves = xz.chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
 
-  CausalConv1dArgs conv;
-  conv.x = halves[0];
-  conv.weight = conv1d->weight.transpose(0, 1);  // [1, D, W]
-  if (conv1d->bias.defined()) conv.bias = conv1d->bias.unsqueeze(0);
-  conv.silu = true;
-  if (state != nullptr) {
-    conv.initial_state = state->conv.narrow(2, 1, options.d_conv - 1)
-                             .transpose(1, 2)
-                             .unsqueeze(1)
-                             .to(xz.scalar_type());
-    state->conv = shifted(state->conv, halves[0]);
-  }
-  const auto u = causal_conv1d(conv, order).y;  // [B, P, D]
+  const auto u = short_conv(conv1d, halves[0], order,
+                            state != nullptr ? &state->conv : nullptr);  // [B, P, D]
 
   const auto parts =
       x_proj(u).split_with_sizes({options.rank(), options.d_state, options.d_state}, -1);

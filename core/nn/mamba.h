@@ -31,7 +31,7 @@ struct MambaOptions {
 class MambaImpl : public Mixer {
  public:
   explicit MambaImpl(const MambaOptions& options);
-  void reset();  // the published initialisation
+  void reset() override;  // the published initialisation
 
   /// One branch; every token is visited once. Pads are positions that decay the state.
   torch::Tensor forward(const torch::Tensor& x, const ScanOrder& order) override;

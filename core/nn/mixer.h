@@ -17,7 +17,8 @@ using Trace = std::map<std::string, torch::Tensor>;
 /// What decoding carries from token to token. Undefined tensors: from nothing.
 struct MixerState {
   torch::Tensor conv;  // [B, D, W]: the last W inputs of the convolution, zeros before the start
-  torch::Tensor ssm;   // [B, D, N], float32 (float64 in a float64 module)
+  torch::Tensor ssm;   // [B, D, N] or [B, H, E, N], float32 (float64 in a float64 module)
+  torch::Tensor last;  // what else a mixer keeps of the last token (Mamba-3)
 };
 
 class Mixer : public torch::nn::Module {
@@ -34,6 +35,8 @@ class Mixer : public torch::nn::Module {
   virtual torch::Tensor step(const torch::Tensor& x, MixerState& state) = 0;
 
   virtual MixerState empty_state(int64_t batch) const = 0;
+
+  virtual void reset() {}  // draws the parameters anew, as published
 
   Trace* trace = nullptr;  // while set, forward leaves its intermediate tensors there
 };

@@ -46,4 +46,27 @@ AddNormResult add_norm(const AddNormArgs& args) {
   return {normalise(sum, args).to(narrow), sum.to(kept)};
 }
 
+at::Tensor gated_rms_norm(const GatedNormArgs& args) {
+  constexpr const char* kGated = "gated_rms_norm";
+  SERPENTINE_CHECK(args.x.defined() && args.x.dim() >= 1, kGated, "x must be [..., D]");
+  const int64_t channels = args.x.size(-1), group = args.group > 0 ? args.group : channels;
+  check_shape(kGated, args.weight, "weight", {channels}, "D");
+  if (args.bias.defined()) check_shape(kGated, args.bias, "bias", {channels}, "D");
+  if (args.gate.defined()) check_shape(kGated, args.gate, "gate", args.x.sizes(), "..., D");
+  SERPENTINE_CHECK(channels % group == 0, kGated, "the group must divide D = ", channels, ", got ",
+                   group);
+  const auto wide = is_double(args.x) || is_double(args.gate) || is_double(args.weight)
+                        ? at::kDouble
+                        : at::kFloat;
+  const at::Tensor gate = args.gate.defined() ? at::silu(args.gate.to(wide)) : at::Tensor();
+  at::Tensor y = args.x.to(wide);
+  if (gate.defined() && !args.before_gate) y = y * gate;
+  const at::Tensor parts = y.unflatten(-1, {channels / group, group});
+  y = (parts * (parts.square().mean(-1, /*keepdim=*/true) + args.eps).rsqrt()).flatten(-2);
+  y = y * args.weight.to(wide);
+  if (args.bias.defined()) y = y + args.bias.to(wide);
+  if (gate.defined() && args.before_gate) y = y * gate;
+  return y.to(args.x.scalar_type());
+}
+
 }  // namespace serpentine

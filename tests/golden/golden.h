@@ -82,5 +82,7 @@ void add_segmentation_checkers(Checkers& all);
 void add_pathology_checkers(Checkers& all);
 void add_ssm_checkers(Checkers& all);
 void add_s4_checkers(Checkers& all);
+void add_mamba2_checkers(Checkers& all);
+void add_hydra_checkers(Checkers& all);
 
 }  // namespace serpentine::golden

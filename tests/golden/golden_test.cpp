@@ -54,6 +54,8 @@ const Checkers& checkers() {
     add_pathology_checkers(made);
     add_ssm_checkers(made);
     add_s4_checkers(made);
+    add_mamba2_checkers(made);
+    add_hydra_checkers(made);
     return made;
   }();
   return all;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/nn/language_model.h"
+#include "golden/mamba2_options.h"
 
 namespace serpentine::golden {
 namespace {
@@ -26,7 +27,12 @@ LanguageModelOptions options_of(const nlohmann::json& arguments) {
   auto ssm = arguments.value("ssm_cfg", nlohmann::json::object());
   if (ssm.is_null()) ssm = nlohmann::json::object();
   const auto layer = ssm.value("layer", std::string("Mamba1"));
-  if (layer != "Mamba1") throw NotBuilt(layer + " layers");
+  if (layer == "Mamba2") {
+    options.mixer = "mamba2";
+    options.mamba2 = mamba2_options(ssm);
+  } else if (layer != "Mamba1") {
+    throw NotBuilt(layer + " layers");
+  }
   options.mamba.d_state = ssm.value("d_state", options.mamba.d_state);
   options.mamba.d_conv = ssm.value("d_conv", options.mamba.d_conv);
   options.mamba.expand = ssm.value("expand", options.mamba.expand);

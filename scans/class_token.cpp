@@ -29,6 +29,9 @@ class ClassToken : public Wrapper {
  public:
   ClassToken(std::shared_ptr<Serialization> inner, const ClassTokenOptions& options)
       : Wrapper(std::move(inner)), options_(options) {}
+  int64_t num_tokens(int64_t cells) const override {
+    return inner_->num_tokens(cells) + static_cast<int64_t>(places(0).size());
+  }
   ScanOrder order(const TokenLayout& layout, const ScanContext& context) const override {
     SERPENTINE_CHECK(!layout.sample_offsets.defined(), "class_token",
                      "packed samples would share their class tokens");

@@ -13,6 +13,9 @@ namespace {
 class OneByOne : public Wrapper {
  public:
   using Wrapper::Wrapper;
+  int64_t num_tokens(int64_t cells) const override {
+    return num_branches() * inner_->num_tokens(cells);
+  }
   ScanOrder order(const TokenLayout& layout, const ScanContext& context) const override {
     const int64_t maps = num_branches();
     SERPENTINE_CHECK(layout.num_tokens % maps == 0, "one_by_one",

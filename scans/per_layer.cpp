@@ -23,6 +23,7 @@ class PerLayer : public Serialization {
     }
   }
   int64_t num_branches() const override { return parts_.front()->num_branches(); }
+  int64_t num_tokens(int64_t cells) const override { return parts_.front()->num_tokens(cells); }
   ScanOrder order(const TokenLayout& layout, const ScanContext& context) const override {
     return parts_[static_cast<size_t>(context.layer) % parts_.size()]->order(layout, context);
   }

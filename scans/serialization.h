@@ -41,6 +41,9 @@ class Serialization {
   /// Known before any data: layers size their parameters by it.
   virtual int64_t num_branches() const = 0;
 
+  /// The tokens of a layout with so many cells: more where class tokens or further maps join them.
+  virtual int64_t num_tokens(int64_t cells) const { return cells; }
+
   /// An order over layout.num_tokens tokens with num_branches() branches, on layout.device.
   virtual ScanOrder order(const TokenLayout& layout, const ScanContext& context) const = 0;
 };

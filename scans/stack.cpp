@@ -20,6 +20,7 @@ class Stack : public Serialization {
     for (const auto& part : parts_) sum += part->num_branches();
     return sum;
   }
+  int64_t num_tokens(int64_t cells) const override { return parts_.front()->num_tokens(cells); }
   ScanOrder order(const TokenLayout& layout, const ScanContext& context) const override {
     std::vector<ScanOrder> orders;
     int64_t visits = 0;

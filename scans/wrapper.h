@@ -16,6 +16,7 @@ class Wrapper : public Serialization {
  public:
   explicit Wrapper(std::shared_ptr<Serialization> inner) : inner_(std::move(inner)) {}
   int64_t num_branches() const override { return inner_->num_branches(); }
+  int64_t num_tokens(int64_t cells) const override { return inner_->num_tokens(cells); }
 
  protected:
   std::shared_ptr<Serialization> inner_;

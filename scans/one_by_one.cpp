@@ -31,7 +31,8 @@ class OneByOne : public Wrapper {
     const at::Tensor own = at::repeat_interleave(order.branch, lengths, 0, order.num_positions());
     const at::Tensor tokens =
         at::where(order.tokens >= 0, order.tokens + own * map.num_tokens, order.tokens);
-    return with_tokens(order, tokens, layout.num_tokens, order.num_visits());
+    const int64_t visits = order.complete ? order.num_visits() / maps : order.num_visits();
+    return with_tokens(order, tokens, layout.num_tokens, visits);
   }
 };
 

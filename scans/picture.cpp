@@ -31,7 +31,7 @@ struct Box {
 };
 
 Spot seen_from_corner(double x, double y, double z) {
-  return {(x - y) * 0.87, (x + y) * 0.5 - z};
+  return {0.95 * x - 0.5 * y, 0.2 * x + 0.42 * y - z};
 }
 
 /// A place for each cell, neighbours about one unit apart.
@@ -72,23 +72,29 @@ Box box_of(const std::vector<Spot>& places) {
   return box;
 }
 
+struct TokenSpot {
+  Spot at;
+  int64_t map = 0;
+};
+
 /// Where the tokens lie: map after map of the cells, or the cells and below them the rest.
-std::vector<Spot> token_places(const TokenLayout& layout, int64_t num_tokens) {
+std::vector<TokenSpot> token_places(const TokenLayout& layout, int64_t num_tokens) {
   const std::vector<Spot> cells = cell_places(layout);
   const auto count = static_cast<int64_t>(cells.size());
   const Box box = box_of(cells);
   const bool maps = count > 0 && num_tokens % count == 0;
   const auto columns = static_cast<int64_t>(box.width()) + 1;
-  std::vector<Spot> places;
+  std::vector<TokenSpot> places;
   for (int64_t t = 0; t < num_tokens; ++t) {
     if (t < count || maps) {
       Spot at = cells[static_cast<size_t>(t % count)];
       at.x += static_cast<double>(t / count) * (box.width() + kGap + 1);
-      places.push_back(at);
+      places.push_back({at, t / count});
     } else {
       const int64_t extra = t - count;
-      places.push_back({box.left + static_cast<double>(extra % columns),
-                        box.bottom + 1.5 + static_cast<double>(extra / columns)});
+      places.push_back({{box.left + static_cast<double>(extra % columns),
+                         box.bottom + 1.5 + static_cast<double>(extra / columns)},
+                        0});
     }
   }
   return places;
@@ -151,21 +157,25 @@ double distance(Spot a, Spot b) { return std::hypot(a.x - b.x, a.y - b.y); }
 /// Draws one panel at a time.
 class Painter {
  public:
-  Painter(Drawing& drawing, std::vector<Spot> places)
+  Painter(Drawing& drawing, std::vector<TokenSpot> places)
       : drawing_(drawing), places_(std::move(places)) {}
 
   /// Returns the panel's box, caption included, with its corner at `corner`.
   Box paint(const Panel& panel, Spot corner, const std::string& caption) {
-    std::vector<Spot> used;
+    std::set<int64_t> maps;
     for (const Walk& walk : panel.walks) {
       for (const int64_t token : walk) {
-        if (token != kPad) used.push_back(place(token));
+        if (token != kPad) maps.insert(places_[static_cast<size_t>(token)].map);
       }
     }
-    const Box box = box_of(used);
+    std::vector<Spot> shown;  // also what the panel's walks leave to others
+    for (const TokenSpot& token : places_) {
+      if (maps.count(token.map) > 0) shown.push_back(token.at);
+    }
+    const Box box = box_of(shown);
     shift_ = {corner.x + kGap - box.left, corner.y + kGap - box.top};
-    for (Spot& at : used) at = shifted(at);
-    drawing_.strokes.push_back({used, kGrey, 4, Drawing::Kind::kDots});
+    for (Spot& at : shown) at = shifted(at);
+    drawing_.strokes.push_back({shown, kGrey, 4, Drawing::Kind::kDots});
     for (const bool long_steps : {true, false}) {
       for (size_t w = 0; w < panel.walks.size(); ++w) paint_walk(panel.walks[w], w, panel.walks.size(), long_steps);
     }
@@ -181,7 +191,7 @@ class Painter {
     bool over_pads;
   };
 
-  Spot place(int64_t token) const { return places_[static_cast<size_t>(token)]; }
+  Spot place(int64_t token) const { return places_[static_cast<size_t>(token)].at; }
   Spot shifted(Spot at) const { return {at.x + shift_.x, at.y + shift_.y}; }
 
   static std::vector<Step> steps_of(const Walk& walk) {
@@ -255,7 +265,7 @@ class Painter {
   }
 
   Drawing& drawing_;
-  std::vector<Spot> places_;
+  std::vector<TokenSpot> places_;
   Spot shift_;
   bool arrow_last_ = false;
 };

@@ -1,6 +1,7 @@
 // What every registered strategy promises, over awkward sizes.
 #include "scans/serialization.h"
 
+#include "scans/picture.h"
 #include "support/close.h"
 
 namespace serpentine::testing {
@@ -54,14 +55,61 @@ struct Size {
   int64_t height, width;
 };
 
+/// Every registered name with its defaults, and the published variants.
+std::vector<std::string> all_kinds() {
+  std::vector<std::string> kinds;
+  for (const std::string& name : registry().names()) kinds.push_back("{type: " + name + "}");
+  for (const char* kind : {
+           "{type: raster, columns: true}",
+           "{type: cross, routes: unidi}",
+           "{type: cross, routes: bidi}",
+           "{type: cross, routes: rot90}",
+           "{type: one_by_one, inner: {type: cross}}",
+           "{type: atrous, step: 1}",
+           "{type: atrous, step: 3}",
+           "{type: zigzag, along: columns, mirror: x}",
+           "{type: zigzag, along: diagonals, mirror: xy}",
+           "{type: hilbert, transposed: true}",
+           "{type: hilbert, depth: 5}",
+           "{type: morton, transposed: true}",
+           "{type: window, size: 2, flip: true}",
+           "{type: window, size: 2, columns: true}",
+           "{type: window, columns: true, flip: true}",
+           "{type: lattice, holes: true}",
+           "{type: lattice, reverses: false}",
+           "{type: reorder, rate: 3, plain: false}",
+           "{type: random, fixed: true, seed: 3}",
+           "{type: learned, descending: true}",
+           "{type: variate, along: time}",
+           "{type: shuffle, p: 1, inner: {type: bidirectional}}",
+           "{type: class_token, position: first}",
+           "{type: class_token, position: last, inner: {type: hilbert}}",
+           "{type: pieces, length: 3, inner: {type: zigzag}}",
+           "{type: shared, inner: {type: cross}}",
+           "{type: stack, parts: [{type: raster}, {type: window, size: 2}, {type: hilbert}]}",
+           "{type: per_layer, parts: [{type: morton}, {type: hilbert}]}",
+           "{type: bidirectional, inner: {type: zigzag, along: diagonals}}",
+       }) {
+    kinds.emplace_back(kind);
+  }
+  for (const char* axes : {"xzy", "yxz", "yzx", "zxy", "zyx"}) {
+    kinds.push_back(std::string("{type: traverse, axes: ") + axes + "}");
+    kinds.push_back(std::string("{type: traverse, published_key: true, axes: ") + axes + "}");
+  }
+  return kinds;
+}
+
 class Strategy : public ::testing::TestWithParam<std::tuple<std::string, Size>> {
  protected:
   void SetUp() override {
-    if (std::get<0>(GetParam()) == "traverse")
+    if (std::get<0>(GetParam()).find("traverse") != std::string::npos)
       layout.height = layout.width = 0;  // a cloud of points
+    cells = layout;
+    layout.num_tokens = strategy->num_tokens(layout.num_tokens);
   }
-  std::shared_ptr<Serialization> strategy = build("type: " + std::get<0>(GetParam()));
+  std::shared_ptr<Serialization> strategy = build(std::get<0>(GetParam()));
   TokenLayout layout = image(std::get<1>(GetParam()).height, std::get<1>(GetParam()).width);
+  TokenLayout cells;  // the same without class tokens and further maps
 };
 
 TEST_P(Strategy, CoversItsPositions) {
@@ -96,14 +144,36 @@ TEST_P(Strategy, RepeatsWithItsSeed) {
   EXPECT_TRUE(first.offsets.equal(second.offsets));
 }
 
+TEST_P(Strategy, IsDrawn) {
+  const ScanOrder order = draw(*strategy, layout, 1);
+  const Drawing drawing = draw_order(order, cells);
+  EXPECT_GT(drawing.width, 0);
+  size_t places = 0;
+  for (const auto& stroke : drawing.strokes) {
+    for (const Spot& at : stroke.places) {
+      EXPECT_TRUE(at.x >= 0 && at.x <= drawing.width && at.y >= 0 && at.y <= drawing.height);
+    }
+    places += stroke.places.size();
+  }
+  EXPECT_GE(places, static_cast<size_t>(order.num_tokens));
+  const std::string text = svg(drawing);
+  EXPECT_NE(text.find("<path"), std::string::npos);
+  EXPECT_EQ(text.substr(text.size() - 7), "</svg>\n");
+  EXPECT_EQ(text.find("nan"), std::string::npos);
+}
+
 std::string case_name(const ::testing::TestParamInfo<std::tuple<std::string, Size>>& info) {
   const Size size = std::get<1>(info.param);
-  return std::get<0>(info.param) + "_" + std::to_string(size.height) + "x" +
+  std::string name;
+  for (const char letter : std::get<0>(info.param).substr(6)) {
+    if (std::isalnum(static_cast<unsigned char>(letter))) name += letter;
+  }
+  return name + "_" + std::to_string(size.height) + "x" +
          std::to_string(size.width);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Strategy,
-                         ::testing::Combine(::testing::ValuesIn(registry().names()),
+                         ::testing::Combine(::testing::ValuesIn(all_kinds()),
                                             ::testing::Values(Size{1, 1}, Size{1, 7}, Size{5, 3},
                                                               Size{13, 11}, Size{8, 8})),
                          case_name);
@@ -115,6 +185,27 @@ TEST(Serialization, KnowsItsStrategies) {
                            "shuffle", "traverse", "window", "zigzag"}) {
     EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
   }
+}
+
+TEST(Serialization, DrawsEachWalkInItsPanel) {
+  const auto captions = [](const std::string& yaml, int64_t height, int64_t width) {
+    const TokenLayout layout = image(height, width);
+    return draw_order(build(yaml)->order(layout, {}), layout).captions;
+  };
+  EXPECT_EQ(captions("{type: cross}", 4, 4).size(), 4u);       // branches
+  EXPECT_EQ(captions("{type: continuous}", 4, 4).size(), 4u);  // walks of one branch
+  EXPECT_EQ(captions("{type: pieces, length: 4}", 4, 4).size(), 1u);  // no token twice
+  EXPECT_EQ(captions("{type: cross}", 4, 4)[2].text, "branch 2");
+  EXPECT_EQ(captions("{type: continuous}", 4, 4)[2].text, "walk 2");
+}
+
+TEST(Serialization, DrawsPictures) {
+  if (!images_available()) GTEST_SKIP() << "this build has no OpenCV";
+  const TokenLayout layout = image(3, 5);
+  const Drawing drawing = draw_order(build("{type: hilbert}")->order(layout, {}), layout);
+  const torch::Tensor painted = picture(drawing, 1);
+  EXPECT_EQ(painted.size(0), static_cast<int64_t>(std::ceil(drawing.height * drawing.scale)));
+  EXPECT_LT(painted.min().item<int>(), 128);  // there is a line on the white
 }
 
 TEST(Serialization, ReversesPackedSamplesOneByOne) {

@@ -207,6 +207,14 @@ class FieldReader : public Fields {
     return true;
   }
 
+  template <class T>
+  void refuse_empty(const std::string& name, const ConfigNode& node, const Rule& rule,
+                    const T& value) {
+    if constexpr (std::is_same_v<T, std::string>) {
+      if (rule.required && value.empty()) problems_.push_back({node.place, name + " is empty"});
+    }
+  }
+
   /// A shell strips quotes, so an override's number is text where text is asked for.
   template <class T>
   static void relax(ConfigNode& node) {
@@ -220,7 +228,8 @@ class FieldReader : public Fields {
     ConfigNode* node = given(key, rule);
     if (node != nullptr) {
       relax<T>(*node);
-      convert(join_path(config_.path_, key), *node, rule, value);
+      const std::string name = join_path(config_.path_, key);
+      if (convert(name, *node, rule, value)) refuse_empty(name, *node, rule, value);
     } else if (valid_ && !rule.required) {
       record(key, to_node(value));
     }

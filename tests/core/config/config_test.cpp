@@ -184,6 +184,20 @@ TEST(Config, SetDefaultYieldsToWhatIsWritten) {
   EXPECT_TRUE(config.has("name"));
 }
 
+struct FileOptions {
+  std::string path;
+  void fields(Fields& f) { f("path", path, "a file", {.required = true}); }
+};
+
+TEST(Config, ARequiredTextIsNotEmpty) {
+  const auto wrong = [](const std::string& text, const std::vector<std::string>& overrides) {
+    return error_of([&] { Config::parse(text, "b.yaml", overrides).read<FileOptions>(); });
+  };
+  EXPECT_EQ(wrong("path: ''\n", {}), "b.yaml:1:7: path is empty");
+  EXPECT_EQ(wrong("path: a.csv\n", {"path="}), "override 'path=': path is empty");
+  EXPECT_EQ(Config::parse("path: a.csv", "b.yaml").read<FileOptions>().path, "a.csv");
+}
+
 TEST(Config, FailNamesThePlace) {
   const Config config = Config::parse("inner:\n  rate: 1\n", "b.yaml");
   EXPECT_EQ(error_of([&] { config.child("inner").fail("rate", "is odd"); }),

@@ -61,7 +61,8 @@ TokenLayout tile_layout(const std::string& size) {
   std::vector<float> coords;
   for (int64_t y = 0; y < grid.height; ++y) {
     for (int64_t x = 0; x < grid.width; ++x) {
-      const double across = 2 * (static_cast<double>(x) + 0.5) / static_cast<double>(grid.width) - 1;
+      const double across =
+          2 * (static_cast<double>(x) + 0.5) / static_cast<double>(grid.width) - 1;
       const double down = 2 * (static_cast<double>(y) + 0.5) / static_cast<double>(grid.height) - 1;
       const double angle = std::atan2(down, across), border = 0.85 + 0.2 * std::sin(3 * angle + 1);
       const bool hole = std::hypot(across + 0.1, down - 0.15) < 0.25;
@@ -86,8 +87,7 @@ TokenLayout point_layout(int64_t count, at::Generator generator) {
 
 /// For strategies that sort by scores: how near a token lies to the middle.
 torch::Tensor score_of(const TokenLayout& layout) {
-  if (layout.coords.defined())
-    return -(layout.coords - layout.coords.mean(1, true)).norm(2, {2});
+  if (layout.coords.defined()) return -(layout.coords - layout.coords.mean(1, true)).norm(2, {2});
   const auto token = torch::arange(layout.num_tokens);
   const auto from_middle = [](const torch::Tensor& index, int64_t size) {
     return (index.to(torch::kFloat) - static_cast<double>(size - 1) / 2).square();
@@ -152,17 +152,23 @@ void add_draw_scan_command(CLI::App& app, Action& action) {
   auto arguments = std::make_shared<DrawArguments>();
   command->add_option("NAME", arguments->name, "Its type, or a YAML mapping with it")->required();
   command->add_option("--size", arguments->size, "Tokens: HxW, or DxHxW for a volume");
-  command->add_option("--set", arguments->overrides, "An option as key=value")->allow_extra_args(false);
+  command->add_option("--set", arguments->overrides, "An option as key=value")
+      ->allow_extra_args(false);
   command
       ->add_option("--layout", arguments->layout,
                    "image, tiles (a grid with holes), points (on a ball in the unit cube)")
       ->check(CLI::IsMember({"auto", "image", "tiles", "points"}));
-  command->add_option("--points", arguments->points, "How many points")->check(CLI::Range(1, 100000));
-  command->add_option("--layer", arguments->layer, "For orders that depend on it; default the last");
-  command->add_option("--layers", arguments->layers, "Layers of the model")->check(CLI::Range(2, 1000));
+  command->add_option("--points", arguments->points, "How many points")
+      ->check(CLI::Range(1, 100000));
+  command->add_option("--layer", arguments->layer,
+                      "For orders that depend on it; default the last");
+  command->add_option("--layers", arguments->layers, "Layers of the model")
+      ->check(CLI::Range(2, 1000));
   command->add_option("--seed", arguments->seed, "Of random orders");
-  command->add_option("-o,--out", arguments->out, "FILE.svg or FILE.png; default NAME.svg")->allow_extra_args(false);
-  command->callback([&action, arguments] { action = [arguments] { return run_draw(*arguments); }; });
+  command->add_option("-o,--out", arguments->out, "FILE.svg or FILE.png; default NAME.svg")
+      ->allow_extra_args(false);
+  command->callback(
+      [&action, arguments] { action = [arguments] { return run_draw(*arguments); }; });
 }
 
 }  // namespace serpentine

@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-constexpr double kGap = 1.5;       // units around a panel
+constexpr double kGap = 1.5;  // units around a panel
 constexpr size_t kPanelsARow = 4;
 constexpr int64_t kShades = 16;    // of the colour along a walk
 constexpr double kLongStep = 1.9;  // times the walk's median step
@@ -102,7 +102,8 @@ std::vector<TokenSpot> token_places(const TokenLayout& layout, int64_t num_token
 
 std::vector<Panel> panels_of(const ScanOrder& order) {
   const at::Tensor tokens = order.tokens.dim() == 2 ? order.tokens[0] : order.tokens;
-  const at::Tensor host = tokens.to(at::kCPU, at::kLong), branch = order.branch.to(at::kCPU, at::kLong);
+  const at::Tensor host = tokens.to(at::kCPU, at::kLong),
+                   branch = order.branch.to(at::kCPU, at::kLong);
   const at::Tensor offsets = order.offsets.to(at::kCPU, at::kLong);
   std::vector<Panel> panels;
   std::set<int64_t> seen;
@@ -146,10 +147,13 @@ Colour colour_of(double share, size_t walk, size_t walks) {
   const double hue = std::fmod(0.6 + 0.618034 * static_cast<double>(walk), 1.0) * 6;
   Colour pure = {};
   for (size_t c = 0; c < 3; ++c) {
-    const double turned = std::fmod(hue + 4.0 * static_cast<double>(c == 1) + 2.0 * static_cast<double>(c == 2), 6.0);
-    pure[c] = static_cast<uint8_t>(std::lround(210 * std::clamp(std::abs(turned - 3) - 1, 0.0, 1.0)));
+    const double turned =
+        std::fmod(hue + 4.0 * static_cast<double>(c == 1) + 2.0 * static_cast<double>(c == 2), 6.0);
+    pure[c] =
+        static_cast<uint8_t>(std::lround(210 * std::clamp(std::abs(turned - 3) - 1, 0.0, 1.0)));
   }
-  return share < 0.5 ? mix(mix(pure, {0, 0, 0}, 0.5), pure, 2 * share) : mix(pure, {255, 255, 255}, 0.35 * (2 * share - 1));
+  return share < 0.5 ? mix(mix(pure, {0, 0, 0}, 0.5), pure, 2 * share)
+                     : mix(pure, {255, 255, 255}, 0.35 * (2 * share - 1));
 }
 
 double distance(Spot a, Spot b) { return std::hypot(a.x - b.x, a.y - b.y); }
@@ -177,11 +181,14 @@ class Painter {
     for (Spot& at : shown) at = shifted(at);
     drawing_.strokes.push_back({shown, kGrey, 4, Drawing::Kind::kDots});
     for (const bool long_steps : {true, false}) {
-      for (size_t w = 0; w < panel.walks.size(); ++w) paint_walk(panel.walks[w], w, panel.walks.size(), long_steps);
+      for (size_t w = 0; w < panel.walks.size(); ++w)
+        paint_walk(panel.walks[w], w, panel.walks.size(), long_steps);
     }
-    for (size_t w = 0; w < panel.walks.size(); ++w) paint_ends(panel.walks[w], w, panel.walks.size());
+    for (size_t w = 0; w < panel.walks.size(); ++w)
+      paint_ends(panel.walks[w], w, panel.walks.size());
     drawing_.captions.push_back({{corner.x + kGap - 0.3, corner.y + 0.8}, caption});
-    return {corner.x, corner.y, corner.x + box.width() + 2 * kGap, corner.y + box.height() + 2 * kGap};
+    return {corner.x, corner.y, corner.x + box.width() + 2 * kGap,
+            corner.y + box.height() + 2 * kGap};
   }
 
  private:
@@ -200,7 +207,8 @@ class Painter {
     bool pads = false;
     for (size_t p = 0; p < walk.size(); ++p) {
       if (walk[p] != kPad && last != kPad) {
-        steps.push_back({last, walk[p], static_cast<double>(p) / static_cast<double>(walk.size()), pads});
+        steps.push_back(
+            {last, walk[p], static_cast<double>(p) / static_cast<double>(walk.size()), pads});
       }
       pads = walk[p] == kPad && (pads || last != kPad);
       if (walk[p] != kPad) last = walk[p];
@@ -212,14 +220,16 @@ class Painter {
     std::vector<double> lengths;
     for (const Step& step : steps) lengths.push_back(distance(place(step.from), place(step.to)));
     if (lengths.empty()) return 0;
-    std::nth_element(lengths.begin(), lengths.begin() + static_cast<int64_t>(lengths.size() / 2), lengths.end());
+    std::nth_element(lengths.begin(), lengths.begin() + static_cast<int64_t>(lengths.size() / 2),
+                     lengths.end());
     return std::max(kLongStep * lengths[lengths.size() / 2], 1.5);
   }
 
   void paint_walk(const Walk& walk, size_t index, size_t walks, bool long_steps) {
     const std::vector<Step> steps = steps_of(walk);
     const double longest = long_step(steps);
-    const size_t arrows = std::max<size_t>(1, 8 / walks), every = std::max<size_t>(1, steps.size() / arrows);
+    const size_t arrows = std::max<size_t>(1, 8 / walks),
+                 every = std::max<size_t>(1, steps.size() / arrows);
     int64_t shade = -1, end = kPad;
     for (size_t i = 0; i < steps.size(); ++i) {
       const Step& step = steps[i];
@@ -229,8 +239,11 @@ class Painter {
       const Colour colour = colour_of(static_cast<double>(here) / (kShades - 1), index, walks);
       const Spot from = shifted(place(step.from)), to = shifted(place(step.to));
       if (long_steps) {
-        drawing_.strokes.push_back({{from, to}, mix(colour, {255, 255, 255}, 0.55), 1,
-                                    step.over_pads ? Drawing::Kind::kDotted : Drawing::Kind::kLine});
+        drawing_.strokes.push_back(
+            {{from, to},
+             mix(colour, {255, 255, 255}, 0.55),
+             1,
+             step.over_pads ? Drawing::Kind::kDotted : Drawing::Kind::kLine});
         continue;
       }
       if (here == shade && step.from == end && !arrow_last_) {
@@ -250,7 +263,11 @@ class Painter {
     if (length < 1e-9) return;
     const double x = (to.x - from.x) / length * 0.28, y = (to.y - from.y) / length * 0.28;
     const Spot tip{(from.x + to.x) / 2 + x / 2, (from.y + to.y) / 2 + y / 2};
-    drawing_.strokes.push_back({{{tip.x - x - y * 0.7, tip.y - y + x * 0.7}, tip, {tip.x - x + y * 0.7, tip.y - y - x * 0.7}}, colour, 2});
+    drawing_.strokes.push_back({{{tip.x - x - y * 0.7, tip.y - y + x * 0.7},
+                                 tip,
+                                 {tip.x - x + y * 0.7, tip.y - y - x * 0.7}},
+                                colour,
+                                2});
   }
 
   void paint_ends(const Walk& walk, size_t index, size_t walks) {
@@ -261,7 +278,8 @@ class Painter {
     const Spot end = shifted(place(*last));
     drawing_.strokes.push_back({{end}, colour_of(1, index, walks), size, Drawing::Kind::kDots});
     drawing_.strokes.push_back({{end}, {255, 255, 255}, size / 2, Drawing::Kind::kDots});
-    drawing_.strokes.push_back({{shifted(place(*first))}, colour_of(0, index, walks), size, Drawing::Kind::kDots});
+    drawing_.strokes.push_back(
+        {{shifted(place(*first))}, colour_of(0, index, walks), size, Drawing::Kind::kDots});
   }
 
   Drawing& drawing_;

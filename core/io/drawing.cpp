@@ -87,9 +87,9 @@ std::string svg(const Drawing& drawing) {
                     "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
   for (const auto& stroke : drawing.strokes) out += svg_stroke(stroke, scale);
   for (const auto& caption : drawing.captions) {
-    out += "<text x=\"" + number(caption.at.x * scale) + "\" y=\"" +
-           number(caption.at.y * scale) + "\" fill=\"#333\" font-family=\"sans-serif\" font-size=\"" +
-           number(kTextSize) + "\">" + escaped(caption.text) + "</text>\n";
+    out += "<text x=\"" + number(caption.at.x * scale) + "\" y=\"" + number(caption.at.y * scale) +
+           "\" fill=\"#333\" font-family=\"sans-serif\" font-size=\"" + number(kTextSize) + "\">" +
+           escaped(caption.text) + "</text>\n";
   }
   return out + "</svg>\n";
 }

@@ -82,9 +82,8 @@ void check_published(const PublishedScanArgs& args) {
 PublishedScanResult varying_scan(const PublishedScanArgs& args, bool return_last_state) {
   const int64_t batch = args.u.size(0), channels = args.u.size(1), length = args.u.size(2);
   const int64_t states = args.A.size(1);
-  const int64_t groups =
-      std::lcm(groups_of(args.B, "B", batch, channels, states, length),
-               groups_of(args.C, "C", batch, channels, states, length));
+  const int64_t groups = std::lcm(groups_of(args.B, "B", batch, channels, states, length),
+                                  groups_of(args.C, "C", batch, channels, states, length));
   const at::ScalarType wide = args.A.scalar_type();
   SelectiveScanArgs scan;
   scan.u = channel_rows(args.u, groups);
@@ -108,8 +107,8 @@ PublishedScanResult varying_scan(const PublishedScanArgs& args, bool return_last
 /// What state n adds to the output, and its last value [B, D, 1]. A constant B or C leaves the scan
 /// as a factor of each channel.
 PublishedScanResult one_state(const PublishedScanArgs& args, int64_t n, bool return_last_state) {
-  const at::Tensor ones = at::ones({1, 1, 1}, args.u.options())
-                              .expand({args.u.size(0), 1, args.u.size(2)});
+  const at::Tensor ones =
+      at::ones({1, 1, 1}, args.u.options()).expand({args.u.size(0), 1, args.u.size(2)});
   const auto of_state = [&](const at::Tensor& x) {
     return x.dim() == 2 ? ones : x.narrow(x.dim() - 2, n, 1);
   };
@@ -138,8 +137,15 @@ struct StateByState : torch::autograd::Function<StateByState> {
                                                 const std::optional<at::Tensor>& D,
                                                 const std::optional<at::Tensor>& delta_bias,
                                                 bool delta_softplus, bool return_last_state) {
-    PublishedScanArgs args{u,  delta, A, B, C, D.value_or(at::Tensor()), {},
-                           delta_bias.value_or(at::Tensor()), delta_softplus};
+    PublishedScanArgs args{u,
+                           delta,
+                           A,
+                           B,
+                           C,
+                           D.value_or(at::Tensor()),
+                           {},
+                           delta_bias.value_or(at::Tensor()),
+                           delta_softplus};
     context->save_for_backward({u, delta, A, B, C, args.D, args.delta_bias});
     context->saved_data["softplus"] = delta_softplus;
     context->set_materialize_grads(false);
@@ -160,9 +166,9 @@ struct StateByState : torch::autograd::Function<StateByState> {
     for (at::Tensor& leaf : leaves) {
       if (leaf.defined()) leaf = leaf.detach().requires_grad_();
     }
-    const PublishedScanArgs args{leaves[0], leaves[1], leaves[2], leaves[3], leaves[4],
-                                 leaves[5], {}, leaves[6],
-                                 context->saved_data["softplus"].toBool()};
+    const PublishedScanArgs args{leaves[0], leaves[1], leaves[2],
+                                 leaves[3], leaves[4], leaves[5],
+                                 {},        leaves[6], context->saved_data["softplus"].toBool()};
     const bool with_last = grads.size() > 1 && grads[1].defined();
     const c10::AutoGradMode recording(true);
     for (int64_t n = 0; n < args.A.size(1); ++n) {
@@ -186,9 +192,9 @@ PublishedScanResult constant_scan(const PublishedScanArgs& args, bool return_las
   const auto optional = [](const at::Tensor& x) {
     return x.defined() ? std::optional<at::Tensor>(x) : std::nullopt;
   };
-  const auto made = StateByState::apply(args.u, args.delta, args.A, args.B, args.C,
-                                        optional(args.D), optional(args.delta_bias),
-                                        args.delta_softplus, return_last_state);
+  const auto made =
+      StateByState::apply(args.u, args.delta, args.A, args.B, args.C, optional(args.D),
+                          optional(args.delta_bias), args.delta_softplus, return_last_state);
   return {made[0], return_last_state ? made[1] : at::Tensor()};
 }
 
@@ -214,8 +220,8 @@ PublishedScanResult selective_scan_fn(const PublishedScanArgs& args, bool return
                                widened(args.delta_bias),
                                args.delta_softplus};
   const bool constant = args.B.dim() == 2 || args.C.dim() == 2;
-  PublishedScanResult result = constant ? constant_scan(scan, return_last_state)
-                                        : varying_scan(scan, return_last_state);
+  PublishedScanResult result =
+      constant ? constant_scan(scan, return_last_state) : varying_scan(scan, return_last_state);
   if (args.z.defined()) result.out = result.out * at::silu(args.z.to(wide));
   result.out = result.out.to(type);
   return result;

@@ -24,8 +24,8 @@ struct PublishedScanResult {
 
 /// Sums in fp32 (fp64 if u is) and rounds once, after the gate. Groups take consecutive channels.
 /// A constant B or C is scanned a state at a time, forward and backward, so that no tensor has
-/// B L D N values: for parity rather than speed. Differs from the CUDA original: real A only, but fp64, any strides, and gradients through
-/// last_state.
+/// B L D N values: for parity rather than speed. Differs from the CUDA original: real A only, but
+/// fp64, any strides, and gradients through last_state.
 PublishedScanResult selective_scan_fn(const PublishedScanArgs& args,
                                       bool return_last_state = false);
 

@@ -168,8 +168,7 @@ std::string case_name(const ::testing::TestParamInfo<std::tuple<std::string, Siz
   for (const char letter : std::get<0>(info.param).substr(6)) {
     if (std::isalnum(static_cast<unsigned char>(letter))) name += letter;
   }
-  return name + "_" + std::to_string(size.height) + "x" +
-         std::to_string(size.width);
+  return name + "_" + std::to_string(size.height) + "x" + std::to_string(size.width);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Strategy,
@@ -192,8 +191,8 @@ TEST(Serialization, DrawsEachWalkInItsPanel) {
     const TokenLayout layout = image(height, width);
     return draw_order(build(yaml)->order(layout, {}), layout).captions;
   };
-  EXPECT_EQ(captions("{type: cross}", 4, 4).size(), 4u);       // branches
-  EXPECT_EQ(captions("{type: continuous}", 4, 4).size(), 4u);  // walks of one branch
+  EXPECT_EQ(captions("{type: cross}", 4, 4).size(), 4u);              // branches
+  EXPECT_EQ(captions("{type: continuous}", 4, 4).size(), 4u);         // walks of one branch
   EXPECT_EQ(captions("{type: pieces, length: 4}", 4, 4).size(), 1u);  // no token twice
   EXPECT_EQ(captions("{type: cross}", 4, 4)[2].text, "branch 2");
   EXPECT_EQ(captions("{type: continuous}", 4, 4)[2].text, "walk 2");

@@ -245,8 +245,7 @@ SsdResult ssd(const SsdArgs& args, const ScanOrder& order, Rows rows, Merge merg
     result.final_state = made.final_state;
   }
   if (!want_final_state) result.final_state = at::Tensor();
-  result.y = merge_rows(result.y.flatten(2), order, merge)
-                 .view({args.x.size(0), order.num_tokens, -1, args.x.size(3)})
+  result.y = as_heads(merge_rows(result.y.flatten(2), order, merge), args.x.size(3))
                  .to(args.x.scalar_type());
   return result;
 }

@@ -39,9 +39,8 @@ SsdResult ssd_reference(const SsdArgs& args, const ScanOrder& order, Rows rows, 
   }
   const at::Tensor y = outputs.empty() ? in.x.to(wide) * 0 : at::stack(outputs, 1);
   SsdResult result;
-  result.y = merge_rows(y.flatten(2), order, merge)
-                 .view({batch, order.num_tokens, -1, channels})
-                 .to(args.x.scalar_type());
+  result.y =
+      as_heads(merge_rows(y.flatten(2), order, merge), args.x.size(3)).to(args.x.scalar_type());
   if (want_final_state) {
     result.final_state =
         final_states.empty() ? zero.unsqueeze(1).narrow(1, 0, 0) : at::stack(final_states, 1);

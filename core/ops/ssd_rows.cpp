@@ -53,6 +53,8 @@ void check_ssd(const SsdArgs& args, const ScanOrder& order, Rows rows) {
   SERPENTINE_CHECK(args.B.defined() && args.B.dim() == (by_token ? 5 : 4), kWho, "B must be ",
                    by_token ? "[B, T, K, G, N]" : "[B, P, G, N]");
   const int64_t length = args.x.size(1), groups = args.B.size(-2), states = args.B.size(-1);
+  SERPENTINE_CHECK(heads >= 1 && args.x.size(3) >= 1, kWho,
+                   "x must have at least 1 head of 1 channel");
   SERPENTINE_CHECK(groups >= 1 && heads % groups == 0, kWho,
                    "the groups of B must divide the heads of x, got ", groups, " and ", heads);
   SERPENTINE_CHECK(states >= 1, kWho, "B must have at least 1 state");
@@ -118,6 +120,10 @@ at::Tensor at_positions(const at::Tensor& parameter, const ScanOrder& order) {
   return at::cat(parts, 0);
 }
 
+at::Tensor as_heads(const at::Tensor& rows, int64_t channels) {
+  return rows.reshape({rows.size(0), rows.size(1), rows.size(2) / channels, channels});
+}
+
 SsdRows ssd_rows(const SsdArgs& args, const ScanOrder& order, Rows rows) {
   SsdRows made;
   at::Tensor dt = args.dt;
@@ -131,8 +137,7 @@ SsdRows ssd_rows(const SsdArgs& args, const ScanOrder& order, Rows rows) {
       const at::Tensor taken = branch_rows(x, order);
       return taken.view({taken.size(0), taken.size(1), x.size(-2), x.size(-1)});
     };
-    made.x = gather_rows(args.x.flatten(2), order)
-                 .view({args.x.size(0), order.num_positions(), args.x.size(2), args.x.size(3)});
+    made.x = as_heads(gather_rows(args.x.flatten(2), order), args.x.size(3));
     made.B = in_order(args.B);
     made.C = in_order(args.C);
     dt = branch_rows(dt, order);

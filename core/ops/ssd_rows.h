@@ -24,4 +24,7 @@ SsdRows ssd_rows(const SsdArgs& args, const ScanOrder& order, Rows rows);
 /// gradient sums in a fixed order.
 at::Tensor at_positions(const at::Tensor& parameter, const ScanOrder& order);
 
+/// Merged rows [B, T, X E] as heads: [B, T, X, E].
+at::Tensor as_heads(const at::Tensor& rows, int64_t channels);
+
 }  // namespace serpentine

@@ -36,6 +36,7 @@ void add_selftest_command(CLI::App& app, Action& action);
 void add_demo_command(CLI::App& app, Action& action);
 void add_cloud_command(CLI::App& app, Action& action);
 void add_draw_scan_command(CLI::App& app, Action& action);
+void add_convert_command(CLI::App& app, Action& action);
 
 /// The words of this process's command line.
 std::vector<std::string> command_line();

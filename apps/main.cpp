@@ -93,6 +93,7 @@ int run(int argc, char** argv) {
   add_backtest_command(app, action);
   add_cloud_command(app, action);
   add_draw_scan_command(app, action);
+  add_convert_command(app, action);
   add_parity_command(app, action);
   add_weights_command(app, action);
   add_schema_command(app, action);

@@ -9,6 +9,8 @@ void ImageModelOptions::fields(Fields& f) {
     "[side] or [height, width] that a learned position embedding is sized for; default 224; other "
     "images are accepted and the embedding is resized to them",
     {.least = 1});
+  f("recompute", recompute,
+    "training keeps only what enters each block and computes the rest again: less memory, more time");
 }
 
 }  // namespace serpentine

@@ -17,6 +17,7 @@ namespace serpentine {
 struct ImageModelOptions {
   int64_t classes = 1000;
   int64_t channels = 3;
+  bool recompute = false;           // gradient checkpointing of each block
   std::vector<int64_t> image_size;  // [side] or [H, W]; empty: 224
   void fields(Fields& f);
   int64_t height() const { return image_size.empty() ? 224 : image_size.front(); }

@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "vision/image_model.h"
+#include "vision/recompute_block.h"
 #include "vision/vision.h"
 
 namespace serpentine {
@@ -115,7 +116,12 @@ class ResNet : public ImageModel {
     if (options_.stem == "imagenet") x = torch::max_pool2d(x, 3, 2, 1);
     std::vector<torch::Tensor> maps;
     for (auto& stage : stages_) {
-      for (auto& block : stage) x = block(x);
+      for (auto& block : stage) {
+        const auto layer = block.ptr();
+        x = recompute_block(
+            options_.recompute && is_training(),
+            [layer](const torch::Tensor& map) { return layer->forward(map); }, x);
+      }
       maps.push_back(x);
     }
     return maps;

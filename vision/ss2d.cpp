@@ -159,7 +159,8 @@ Ss2dImpl::Ss2dImpl(const Ss2dOptions& chosen)
                    "v052dc scans rows, then columns; its routes cannot be replaced by `scan`");
   scan_ = ImageScan(options.scan,
                     "{type: cross, routes: " + (cascade ? "cross" : variant_.routes) + "}");
-  routes_.register_in(*this, scan_.num_branches(), options.rank(), options.d_state, inner);
+  const int64_t scanned = options.scanned();
+  routes_.register_in(*this, scan_.num_branches(), options.rank(), options.d_state, scanned);
   routes_.reset(options.init);
   using torch::nn::LinearOptions;
   in_proj_ = register_module(
@@ -175,18 +176,24 @@ Ss2dImpl::Ss2dImpl(const Ss2dOptions& chosen)
   }
   out_proj_ = register_module(
       "out_proj", torch::nn::Linear(LinearOptions(inner, options.d_model).bias(options.bias)));
+  if (scanned < inner) {
+    in_rank_ = register_module(
+        "in_rank", torch::nn::Conv2d(torch::nn::Conv2dOptions(inner, scanned, 1).bias(false)));
+    out_rank_ =
+        register_module("out_rank", torch::nn::Linear(LinearOptions(scanned, inner).bias(false)));
+  }
   const auto conv3 = [&] {
     return torch::nn::Conv2d(
-        torch::nn::Conv2dOptions(inner, inner, 3).groups(inner).padding(1).bias(false));
+        torch::nn::Conv2dOptions(scanned, scanned, 3).groups(scanned).padding(1).bias(false));
   };
   if (variant_.out_norm == "norm") {
-    out_norm_ = MapNorm("ln", inner);
+    out_norm_ = MapNorm("ln", scanned);
     register_module("out_norm", out_norm_.module());
   } else if (variant_.out_norm == "cnorm" || variant_.out_norm == "dwconv3") {
     // the reference's Sequential numbers its layers
     const auto parts = register_module("out_norm", std::make_shared<torch::nn::Module>("out_norm"));
     if (variant_.out_norm == "cnorm") {
-      out_norm_ = MapNorm("ln", inner);
+      out_norm_ = MapNorm("ln", scanned);
       parts->register_module("0", out_norm_.module());
     }
     norm_conv_ = parts->register_module(variant_.out_norm == "cnorm" ? "2" : "1", conv3());
@@ -211,8 +218,10 @@ torch::Tensor Ss2dImpl::forward(const torch::Tensor& map, const ScanContext& con
     leave("after_conv2d", channels_first(x));
   }
   x = activate(options.act, x);
+  if (in_rank_) x = convolve(in_rank_, x);
   auto y = normalise(variant_.routes == "cascade" ? cascade(x, context) : core(x, context));
   leave("out_norm_out", y);
+  if (out_rank_) y = out_rank_(y);
   if (variant_.out_activation) y = torch::gelu(y);
   if (gate.defined()) y = y * gate;
   return torch::dropout(out_proj_(y), options.dropout, is_training());

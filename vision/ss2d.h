@@ -37,6 +37,11 @@ struct Ss2dOptions {
   double dropout = 0;
   std::string act = "silu", forward_type = "v05", init = "v0";
   Config scan;  // empty: the routes of forward_type
+  double rank_ratio = 0;  // scanned channels over d_model, if below ssm_ratio; 0: all inner ones
+  int64_t scanned() const {
+    const bool low = rank_ratio > 0 && rank_ratio < ssm_ratio;
+    return low ? static_cast<int64_t>(rank_ratio * static_cast<double>(d_model)) : inner();
+  }
   int64_t inner() const { return static_cast<int64_t>(ssm_ratio * static_cast<double>(d_model)); }
   int64_t rank() const { return dt_rank > 0 ? dt_rank : (d_model + 15) / 16; }
 };
@@ -72,8 +77,8 @@ class Ss2dImpl : public torch::nn::Module {
   Ss2dVariant variant_;
   ImageScan scan_;
   RouteParameters routes_;
-  torch::nn::Linear in_proj_{nullptr}, out_proj_{nullptr};
-  torch::nn::Conv2d conv2d_{nullptr}, norm_conv_{nullptr};
+  torch::nn::Linear in_proj_{nullptr}, out_proj_{nullptr}, out_rank_{nullptr};
+  torch::nn::Conv2d in_rank_{nullptr}, conv2d_{nullptr}, norm_conv_{nullptr};
   MapNorm out_norm_;
 };
 TORCH_MODULE(Ss2d);

@@ -13,7 +13,7 @@
 
 namespace serpentine {
 
-// vmamba resnet
+// vim vmamba efficient_vmamba shuffle_mamba plain_mamba medmamba vim2 resnet
 void add_vision_models(Registry<Model>& all);
 // image_folder image_list idx cifar medmnist shards
 void add_vision_sources(Registry<DataSource>& all);
@@ -26,7 +26,13 @@ void add_cifar(Registry<DataSource>& all);
 void add_medmnist(Registry<DataSource>& all);
 void add_shards(Registry<DataSource>& all);
 // what the lists above call
+void add_vim(Registry<Model>& all);
 void add_vmamba(Registry<Model>& all);
+void add_efficient_vmamba(Registry<Model>& all);
+void add_shuffle_mamba(Registry<Model>& all);
+void add_plain_mamba(Registry<Model>& all);
+void add_medmamba(Registry<Model>& all);
+void add_vim2(Registry<Model>& all);
 void add_resnet(Registry<Model>& all);
 
 }  // namespace serpentine

@@ -10,6 +10,7 @@
 
 #include "core/check.h"
 #include "vision/image_model.h"
+#include "vision/recompute_block.h"
 #include "vision/vision.h"
 #include "vision/vss_block.h"
 
@@ -289,7 +290,10 @@ class Vmamba : public ImageModel {
       const std::string name = prefix + "block" + std::to_string(i);
       Trace inner;
       stage.blocks[i]->trace = trace != nullptr ? &inner : nullptr;
-      x = stage.blocks[i]->forward(x, context);
+      const auto block = stage.blocks[i].ptr();
+      x = recompute_block(
+          options_.recompute && is_training() && trace == nullptr,
+          [block, context](const torch::Tensor& map) { return block->forward(map, context); }, x);
       stage.blocks[i]->trace = nullptr;
       for (const auto& [part, tensor] : inner)
         leave_trace(std::string(name).append(".").append(part), tensor);

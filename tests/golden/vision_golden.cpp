@@ -61,6 +61,11 @@ void check_image_model(Fixture& fixture, ImageModel& model) {
   check_gradients(fixture, model, batch.input);
 }
 
-void add_vision_checkers(Checkers& all) { add_vmamba_checkers(all); }
+void add_vision_checkers(Checkers& all) {
+  add_vmamba_checkers(all);
+  add_vim_checkers(all);
+  add_visual_family_checkers(all);
+  add_vision_layer_checkers(all);
+}
 
 }  // namespace serpentine::golden

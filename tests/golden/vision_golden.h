@@ -31,5 +31,8 @@ void check_gradients(Fixture& fixture, const torch::nn::Module& module, const to
 void check_image_model(Fixture& fixture, ImageModel& model);
 
 void add_vmamba_checkers(Checkers& all);
+void add_vim_checkers(Checkers& all);
+void add_visual_family_checkers(Checkers& all);
+void add_vision_layer_checkers(Checkers& all);
 
 }  // namespace serpentine::golden

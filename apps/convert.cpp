@@ -46,8 +46,8 @@ int run_convert(const ConvertOptions& options) {
   const auto model =
       std::dynamic_pointer_cast<ImageModel>(packages.models.build(config.child("model")));
   if (!model) throw UsageError("type must be that of an image model");
-  const LoadReport report = load_state_dict(*model, model->adapt(std::move(found.weights)),
-                                            model->tolerated_keys());
+  const LoadReport report =
+      load_state_dict(*model, model->adapt(std::move(found.weights)), model->tolerated_keys());
   std::cout << report.text();
 
   const std::filesystem::path folder = options.out;
@@ -72,7 +72,8 @@ void add_convert_command(CLI::App& app, Action& action) {
   command->add_option("FILE", options->file, "Checkpoint: .pth, .pt, .bin, .ckpt or .safetensors")
       ->required();
   command->add_option("-o,--out", options->out, "Folder to write")->required();
-  command->add_option("OVERRIDES", options->overrides, "Options of the model that names cannot tell")
+  command
+      ->add_option("OVERRIDES", options->overrides, "Options of the model that names cannot tell")
       ->type_name("KEY=VALUE");
   command->callback([&action, options] { action = [options] { return run_convert(*options); }; });
 }

@@ -16,9 +16,9 @@ namespace serpentine {
 namespace {
 
 constexpr const char* kWho = "efficient_vmamba";
-constexpr size_t kScanning = 2;      // stages that scan
-constexpr int64_t kExpansion = 4;    // of an inverted residual
-constexpr int64_t kReduction = 8;    // of channel gates
+constexpr size_t kScanning = 2;    // stages that scan
+constexpr int64_t kExpansion = 4;  // of an inverted residual
+constexpr int64_t kReduction = 8;  // of channel gates
 
 struct EfficientVmambaOptions : ImageModelOptions {
   std::string size;
@@ -63,10 +63,8 @@ struct EfficientVmambaOptions : ImageModelOptions {
 };
 
 torch::nn::Conv2d conv(int64_t in, int64_t out, int64_t kernel, int64_t groups, bool bias) {
-  return torch::nn::Conv2d(torch::nn::Conv2dOptions(in, out, kernel)
-                               .padding(kernel / 2)
-                               .groups(groups)
-                               .bias(bias));
+  return torch::nn::Conv2d(
+      torch::nn::Conv2dOptions(in, out, kernel).padding(kernel / 2).groups(groups).bias(bias));
 }
 
 /// x + gate(SS2D(n)) + gate(convolutions(n)), n = norm(x); both branches share the gate.
@@ -155,8 +153,9 @@ class EfficientVmamba : public ImageModel {
     const auto stem =
         register_module("patch_embed", std::make_shared<torch::nn::Module>("patch_embed"));
     stem_ = stem->register_module(
-        "0", torch::nn::Conv2d(torch::nn::Conv2dOptions(options.channels, dims_[0], options.patch_size)
-                                   .stride(options.patch_size)));
+        "0",
+        torch::nn::Conv2d(torch::nn::Conv2dOptions(options.channels, dims_[0], options.patch_size)
+                              .stride(options.patch_size)));
     if (options.patch_norm) {
       stem_norm_ = MapNorm("ln", dims_[0]);
       stem->register_module("2", stem_norm_.module());

@@ -10,7 +10,8 @@ void ImageModelOptions::fields(Fields& f) {
     "images are accepted and the embedding is resized to them",
     {.least = 1});
   f("recompute", recompute,
-    "training keeps only what enters each block and computes the rest again: less memory, more time");
+    "training keeps only what enters each block and computes the rest again: less memory, more "
+    "time");
 }
 
 }  // namespace serpentine

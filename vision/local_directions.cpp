@@ -19,9 +19,10 @@ std::string directions_scan(const std::vector<std::string>& directions) {
       if (flip) part = "{type: reversed, inner: " + part + "}";
     } else {
       const int64_t side = base.size() > 1 && base[0] == 'w' ? std::atoll(base.c_str() + 1) : 0;
-      SERPENTINE_CHECK(side > 0, "directions",
-                       "must be h, v, or w with the side of a window, each perhaps with _flip; got '",
-                       direction, "'");
+      SERPENTINE_CHECK(
+          side > 0, "directions",
+          "must be h, v, or w with the side of a window, each perhaps with _flip; got '", direction,
+          "'");
       part = "{type: window, size: " + std::to_string(side) + (flip ? ", flip: true}" : "}");
     }
     parts += (parts.empty() ? "" : ", ") + part;

@@ -67,9 +67,9 @@ class TwoHalvesImpl : public torch::nn::Module {
     const auto conv = [&](int64_t kernel) {
       return torch::nn::Conv2d(torch::nn::Conv2dOptions(half, half, kernel).padding(kernel / 2));
     };
-    convs_ = torch::nn::Sequential(torch::nn::BatchNorm2d(half), conv(3), torch::nn::BatchNorm2d(half),
-                                   torch::nn::ReLU(), conv(3), torch::nn::BatchNorm2d(half),
-                                   torch::nn::ReLU(), conv(1), torch::nn::ReLU());
+    convs_ = torch::nn::Sequential(
+        torch::nn::BatchNorm2d(half), conv(3), torch::nn::BatchNorm2d(half), torch::nn::ReLU(),
+        conv(3), torch::nn::BatchNorm2d(half), torch::nn::ReLU(), conv(1), torch::nn::ReLU());
     register_module("conv33conv33conv11", convs_);
     norm_ = MapNorm("ln", half);
     register_module("ln_1", norm_.module());
@@ -90,8 +90,8 @@ class TwoHalvesImpl : public torch::nn::Module {
       (*trace)["ss2d"] = scanned;
       (*trace)["conv"] = convolved;
     }
-    const auto both = torch::cat(
-        {channels_last(convolved), drop_path(scanned, drop_, is_training())}, -1);
+    const auto both =
+        torch::cat({channels_last(convolved), drop_path(scanned, drop_, is_training())}, -1);
     // the halves' channels take turns
     return both.unflatten(-1, {2, map.size(-1) / 2}).transpose(-1, -2).flatten(-2) + map;
   }
@@ -111,9 +111,9 @@ class MedMamba : public ImageModel {
     const auto stem =
         register_module("patch_embed", std::make_shared<torch::nn::Module>("patch_embed"));
     stem_ = stem->register_module(
-        "proj", torch::nn::Conv2d(
-                    torch::nn::Conv2dOptions(options.channels, dims_[0], options.patch_size)
-                        .stride(options.patch_size)));
+        "proj",
+        torch::nn::Conv2d(torch::nn::Conv2dOptions(options.channels, dims_[0], options.patch_size)
+                              .stride(options.patch_size)));
     if (options.patch_norm) {
       stem_norm_ = MapNorm("ln", dims_[0]);
       stem->register_module("norm", stem_norm_.module());

@@ -21,8 +21,9 @@ int64_t PatchOptions::tokens(int64_t pixels) const {
 
 PatchSequenceImpl::PatchSequenceImpl(int64_t channels, int64_t dim, const PatchOptions& options) {
   proj_ = register_module(
-      "proj", torch::nn::Conv2d(torch::nn::Conv2dOptions(channels, dim, options.patch_size)
-                                    .stride(options.stride)));
+      "proj",
+      torch::nn::Conv2d(
+          torch::nn::Conv2dOptions(channels, dim, options.patch_size).stride(options.stride)));
   // LeCun: one over the inputs of an output
   const torch::NoGradGuard no_grad;
   const auto inputs = static_cast<double>(channels * options.patch_size * options.patch_size);

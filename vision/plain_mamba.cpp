@@ -47,16 +47,16 @@ SnakeMixerImpl::SnakeMixerImpl(const PlainMambaOptions& options) : options_(opti
                    options.conv_size);
   in_proj_ = register_module(
       "in_proj", torch::nn::Linear(LinearOptions(options.dim, 2 * inner).bias(options.bias)));
-  conv2d_ = register_module("conv2d",
-                            torch::nn::Conv2d(torch::nn::Conv2dOptions(inner, inner, options.conv_size)
-                                                  .groups(inner)
-                                                  .padding(options.conv_size / 2)
-                                                  .bias(options.conv_bias)));
-  x_proj_ = register_module(
-      "x_proj", torch::nn::Linear(LinearOptions(inner, rank + 2 * states).bias(false)));
+  conv2d_ = register_module(
+      "conv2d", torch::nn::Conv2d(torch::nn::Conv2dOptions(inner, inner, options.conv_size)
+                                      .groups(inner)
+                                      .padding(options.conv_size / 2)
+                                      .bias(options.conv_bias)));
+  x_proj_ = register_module("x_proj",
+                            torch::nn::Linear(LinearOptions(inner, rank + 2 * states).bias(false)));
   dt_proj_ = register_module("dt_proj", torch::nn::Linear(rank, inner));
-  A_log_ = register_parameter(
-      "A_log", torch::arange(1, states + 1, torch::kFloat).log().repeat({inner, 1}));
+  A_log_ = register_parameter("A_log",
+                              torch::arange(1, states + 1, torch::kFloat).log().repeat({inner, 1}));
   D_ = register_parameter("D", torch::ones({inner}));
   direction_Bs_ = register_parameter("direction_Bs", torch::zeros({kMoves, states}));
   out_proj_ = register_module(
@@ -79,15 +79,15 @@ torch::Tensor SnakeMixerImpl::forward(const torch::Tensor& x, const ScanOrder& o
   const auto narrow = map.scalar_type();
   const auto wide = narrow == torch::kDouble ? torch::kDouble : torch::kFloat;
   const auto rows = map.flatten(1, 2);  // [B, T, D]
-  const auto parts = x_proj_(rows).split_with_sizes(
-      {options_.rank(), options_.d_state, options_.d_state}, -1);
+  const auto parts =
+      x_proj_(rows).split_with_sizes({options_.rank(), options_.d_state, options_.d_state}, -1);
   const auto delta = dt_proj_(parts[0]);
 
   const auto by_position = [&](const torch::Tensor& of_token) {
     if (options_.routed_rows) return gather_rows(of_token.to(narrow), order);
     SERPENTINE_CHECK(order.num_positions() == sequences * tokens, kWho,
-                     "as published, every sequence must have one position for each of the ",
-                     tokens, " tokens; routed_rows: true takes any scan");
+                     "as published, every sequence must have one position for each of the ", tokens,
+                     " tokens; routed_rows: true takes any scan");
     return of_token.to(narrow).repeat({1, sequences, 1});
   };
   SelectiveScanArgs args;
@@ -105,8 +105,8 @@ torch::Tensor SnakeMixerImpl::forward(const torch::Tensor& x, const ScanOrder& o
 
 PlainMambaLayerImpl::PlainMambaLayerImpl(const PlainMambaOptions& options) : options_(options) {
   norm_ = register_module(
-      "norm", Norm(options.dim, options.rms_norm ? NormKind::kRms : NormKind::kLayer,
-                   options.norm_eps));
+      "norm",
+      Norm(options.dim, options.rms_norm ? NormKind::kRms : NormKind::kLayer, options.norm_eps));
   mamba_ = register_module("mamba", SnakeMixer(options));
   if (!options.with_dwconv) return;
   const auto dw = register_module("dw", std::make_shared<torch::nn::Module>("dw"));
@@ -178,9 +178,8 @@ class PlainMamba : public ImageModel {
         register_module("patch_embed", std::make_shared<torch::nn::Module>("patch_embed"));
     stem_ = stem->register_module(
         "projection",
-        torch::nn::Conv2d(
-            torch::nn::Conv2dOptions(options.channels, dim, options.patch.patch_size)
-                .stride(options.patch.stride)));
+        torch::nn::Conv2d(torch::nn::Conv2dOptions(options.channels, dim, options.patch.patch_size)
+                              .stride(options.patch.stride)));
     pos_embed_ = register_parameter("pos_embed", torch::zeros({1, grid_h_ * grid_w_, dim}));
     const auto rates = drop_path_rates(options.layer.drop_path, options.depth);
     torch::nn::ModuleList layers;

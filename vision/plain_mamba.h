@@ -20,8 +20,8 @@ struct PlainMambaOptions {
   int64_t dim = 192, d_state = 16, dt_rank = 0, conv_size = 7;  // rank 0: ceil(dim / 16)
   double expand = 2;
   bool bias = true, conv_bias = true, rms_norm = false;
-  bool with_dwconv = false;     // depthwise convolution, batch norm and GELU behind the layer
-  bool routed_rows = false;     // delta, B and C follow the route too (not as published)
+  bool with_dwconv = false;  // depthwise convolution, batch norm and GELU behind the layer
+  bool routed_rows = false;  // delta, B and C follow the route too (not as published)
   double norm_eps = 1e-5, drop_path = 0;
   int64_t inner() const { return static_cast<int64_t>(expand * static_cast<double>(dim)); }
   int64_t rank() const { return dt_rank > 0 ? dt_rank : (dim + 15) / 16; }

@@ -43,8 +43,8 @@ torch::Tensor resized_positions(const torch::Tensor& table, int64_t height, int6
       break;
   }
   const int64_t middle = patches / 2, new_middle = new_height * new_width / 2;
-  const auto rows = resized(torch::cat(
-      {table.narrow(1, 0, middle), table.narrow(1, middle + 1, patches - middle)}, 1));
+  const auto rows = resized(
+      torch::cat({table.narrow(1, 0, middle), table.narrow(1, middle + 1, patches - middle)}, 1));
   return torch::cat({rows.narrow(1, 0, new_middle), table.narrow(1, middle, 1),
                      rows.narrow(1, new_middle, rows.size(1) - new_middle)},
                     1);
@@ -61,9 +61,9 @@ torch::Tensor resized_positions_published(const torch::Tensor& table, int64_t nu
   const int64_t old_side = side(table.size(1) - num_extra), new_side = side(num_new - num_extra);
   if (old_side == new_side) return table;
   const auto rows = table.narrow(1, num_extra, old_side * old_side).contiguous();
-  return torch::cat({table.narrow(1, 0, num_extra),
-                     resized_rows(rows, old_side, old_side, new_side, new_side)},
-                    1);
+  return torch::cat(
+      {table.narrow(1, 0, num_extra), resized_rows(rows, old_side, old_side, new_side, new_side)},
+      1);
 }
 
 RotaryGridImpl::RotaryGridImpl(int64_t channels, int64_t side) : channels_(channels), side_(side) {
@@ -77,8 +77,8 @@ RotaryGridImpl::RotaryGridImpl(int64_t channels, int64_t side) : channels_(chann
 // [h w, C]: rows' angles in the first half of the channels, columns' in the second, each in pairs
 torch::Tensor RotaryGridImpl::angles(int64_t height, int64_t width) const {
   const auto one = [&](int64_t count) {
-    const auto power = torch::arange(0, channels_ / 2, 2, torch::kDouble) /
-                       static_cast<double>(channels_ / 2);
+    const auto power =
+        torch::arange(0, channels_ / 2, 2, torch::kDouble) / static_cast<double>(channels_ / 2);
     const auto at = torch::arange(count, torch::kDouble) / static_cast<double>(count) * kSpan;
     return torch::outer(at, torch::pow(kTheta, -power)).repeat_interleave(2, 1);  // [n, C / 2]
   };
@@ -87,8 +87,7 @@ torch::Tensor RotaryGridImpl::angles(int64_t height, int64_t width) const {
   return torch::cat({rows, columns}, -1).flatten(0, 1).to(torch::kFloat);
 }
 
-torch::Tensor RotaryGridImpl::forward(const torch::Tensor& x, int64_t height,
-                                      int64_t width) const {
+torch::Tensor RotaryGridImpl::forward(const torch::Tensor& x, int64_t height, int64_t width) const {
   const int64_t extra = x.size(1) - height * width;
   SERPENTINE_CHECK(extra == 0 || extra == 1, "rope", "takes at most one class token, got ", extra);
   auto cosine = freqs_cos_, sine = freqs_sin_;

@@ -84,7 +84,8 @@ void patch_grid(Recognised& found, Json& options, int64_t patches, int64_t patch
 /// The mixers' options that differ from the defaults.
 void mixer_options(const Shapes& shapes, Json& options, int64_t dim) {
   const std::string mixer = "layers.0.mixer.";
-  const int64_t inner = shapes.size(mixer + "A_log", 0), rank = shapes.size(mixer + "dt_proj.weight", 1);
+  const int64_t inner = shapes.size(mixer + "A_log", 0),
+                rank = shapes.size(mixer + "dt_proj.weight", 1);
   Json mamba = {{"d_state", shapes.size(mixer + "A_log", 1)},
                 {"d_conv", shapes.size(mixer + "conv1d.weight", 2)},
                 {"expand", ratio(inner, dim)}};
@@ -95,7 +96,7 @@ void mixer_options(const Shapes& shapes, Json& options, int64_t dim) {
 void vim(Recognised& found, const Shapes& shapes) {
   const int64_t dim = shapes.size("patch_embed.proj.weight", 0),
                 patch = shapes.size("patch_embed.proj.weight", 2), depth = shapes.count("layers.");
-  const int64_t tokens = shapes.has("cls_token") ? shapes.size("cls_token", 1)
+  const int64_t tokens = shapes.has("cls_token")        ? shapes.size("cls_token", 1)
                          : shapes.has("cls_token_head") ? 2
                                                         : 0;
   Json options = {{"dim", dim},
@@ -112,9 +113,12 @@ void vim(Recognised& found, const Shapes& shapes) {
   if (registers) {
     found.family = "shuffle_mamba";
     options["registers"] = tokens;
-    options["register_reduce"] = shapes.has("neck.weight") ? dim / shapes.size("neck.weight", 0) : 1;
-    found.size = dim == 384 ? "shuffle_mamba reg_small" : dim == 768 ? "shuffle_mamba reg_base"
-                              : dim == 1024 ? "shuffle_mamba reg_large" : "";
+    options["register_reduce"] =
+        shapes.has("neck.weight") ? dim / shapes.size("neck.weight", 0) : 1;
+    found.size = dim == 384    ? "shuffle_mamba reg_small"
+                 : dim == 768  ? "shuffle_mamba reg_base"
+                 : dim == 1024 ? "shuffle_mamba reg_large"
+                               : "";
   } else if (dim == 576 && depth == 32) {
     found.family = "shuffle_mamba";
     found.size = "shuffle_mamba middle";
@@ -123,8 +127,9 @@ void vim(Recognised& found, const Shapes& shapes) {
     options["pos_embed"] = rows > 0;
     options["class_token"] = tokens == 0 ? "none" : tokens == 2 ? "both" : "middle";
     if (tokens == 1)
-      found.notes.push_back("names do not tell where the class token stands: middle is assumed "
-                            "(class_token=first otherwise; ShuffleMamba's have it first)");
+      found.notes.push_back(
+          "names do not tell where the class token stands: middle is assumed "
+          "(class_token=first otherwise; ShuffleMamba's have it first)");
     if (tokens == 0) {
       options["pool"] = "mean";
       found.notes.push_back("names do not tell how tokens are pooled: mean is assumed");
@@ -136,7 +141,10 @@ void vim(Recognised& found, const Shapes& shapes) {
     if (shapes.has(mixer + "gamma")) options["layer_scale"] = 1.0;
     options["rope"] = shapes.has("rope.freqs_cos");
     if (depth == 24 && tokens == 1 && rows > 0) {
-      found.size = dim == 192 ? "vim tiny" : dim == 384 ? "vim small" : dim == 768 ? "vim base" : "";
+      found.size = dim == 192   ? "vim tiny"
+                   : dim == 384 ? "vim small"
+                   : dim == 768 ? "vim base"
+                                : "";
       if (!found.size.empty() && options["stride"] != 16)
         found.size += " (stride " + std::to_string(options["stride"].get<int64_t>()) + ")";
     }
@@ -165,8 +173,8 @@ void vmamba(Recognised& found, const Shapes& shapes) {
   const bool mlp = shapes.has(block + "mlp.fc1.weight");
   const int64_t grouped = shapes.size(op + "dt_projs_weight", 2);
   const int64_t rank = grouped > 0 ? grouped : shapes.size(op + "dt_projs.weight", 1);
-  const std::string stem = shapes.has("patch_embed.0.weight") ? "patch_embed.0.weight"
-                                                              : "patch_embed.proj.weight";
+  const std::string stem =
+      shapes.has("patch_embed.0.weight") ? "patch_embed.0.weight" : "patch_embed.proj.weight";
   const bool overlapping = shapes.has("patch_embed.5.weight");
   const int64_t kernel = shapes.size(stem, 2), patch = overlapping ? 2 * (kernel - 1) : kernel;
   Json options = {{"type", "vmamba"},
@@ -193,7 +201,8 @@ void vmamba(Recognised& found, const Shapes& shapes) {
   const int64_t down = shapes.size("layers.0.downsample.1.weight", 2);
   options["downsample"] = down == 3 ? "v3" : down == 2 ? "v2" : "v1";
   if (shapes.has("pos_embed"))
-    options["image_size"] = {shapes.size("pos_embed", 2) * patch, shapes.size("pos_embed", 3) * patch};
+    options["image_size"] = {shapes.size("pos_embed", 2) * patch,
+                             shapes.size("pos_embed", 3) * patch};
   for (const std::string head : {"classifier.head.weight", "head.weight"})
     if (shapes.has(head)) options["classes"] = shapes.size(head, 0);
   if (!options.contains("classes")) {
@@ -204,7 +213,8 @@ void vmamba(Recognised& found, const Shapes& shapes) {
     options["out_indices"] = outputs;
   }
   if (gate)
-    found.notes.push_back("names do not tell v0 from a gated v05 without MLP; both compute the same");
+    found.notes.push_back(
+        "names do not tell v0 from a gated v05 without MLP; both compute the same");
   const auto& d = stages.depths;
   const std::string name = dim == 128 ? "base" : d.size() == 4 && d[2] < 10 ? "tiny" : "small";
   if ((dim == 96 || dim == 128) && d.size() == 4)
@@ -293,7 +303,10 @@ void plain(Recognised& found, const Shapes& shapes) {
                   {"rms_norm", !shapes.has("layers.0.norm.bias")},
                   {"classes", std::max<int64_t>(1, shapes.size("head.weight", 0))}};
   patch_grid(found, options, shapes.size("pos_embed", 1), patch);
-  found.size = dim == 192 ? "plain_mamba l1" : dim == 384 ? "plain_mamba l2" : dim == 448 ? "plain_mamba l3" : "";
+  found.size = dim == 192   ? "plain_mamba l1"
+               : dim == 384 ? "plain_mamba l2"
+               : dim == 448 ? "plain_mamba l3"
+                            : "";
   found.family = "plain_mamba";
   found.options = options.dump();
 }
@@ -324,17 +337,20 @@ Recognised recognise(StateDict weights) {
     medmamba(found, shapes);
   } else if (shapes.any(".conv_branch.") && shapes.any(".op.A_logs")) {
     efficient(found, shapes);
-  } else if (shapes.any(".A_logs") && shapes.has("layers.0.blocks.0." + std::string(
-                 shapes.any(".self_attention.") ? "self_attention" : "op") + ".A_logs")) {
+  } else if (shapes.any(".A_logs") &&
+             shapes.has("layers.0.blocks.0." +
+                        std::string(shapes.any(".self_attention.") ? "self_attention" : "op") +
+                        ".A_logs")) {
     vmamba(found, shapes);
   } else if (shapes.has("layers.0.mixer.A_log") && shapes.has("patch_embed.proj.weight")) {
     vim(found, shapes);
   } else if (shapes.has("conv1.weight") && shapes.has("layer4.0.bn1.weight")) {
     resnet(found, shapes);
   } else {
-    TORCH_CHECK(false,
-                "the names belong to no image model known here (vim, vmamba, efficient_vmamba, "
-                "shuffle_mamba, plain_mamba, medmamba, resnet); `serpentine weights FILE` lists them");
+    TORCH_CHECK(
+        false,
+        "the names belong to no image model known here (vim, vmamba, efficient_vmamba, "
+        "shuffle_mamba, plain_mamba, medmamba, resnet); `serpentine weights FILE` lists them");
   }
   return found;
 }

@@ -9,8 +9,8 @@
 namespace serpentine {
 
 struct Recognised {
-  std::string family;  // the model's `type`
-  std::string size;    // "vim tiny (stride 8)", "vmamba small", or "" when it is none of those
+  std::string family;   // the model's `type`
+  std::string size;     // "vim tiny (stride 8)", "vmamba small", or "" when it is none of those
   std::string options;  // of the model, a JSON text with `type`
   std::vector<std::string> notes;  // what shapes cannot tell, and what was assumed
   StateDict weights;               // without the prefixes of training programs

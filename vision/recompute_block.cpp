@@ -16,7 +16,7 @@ using torch::autograd::variable_list;
 /// Everything that a second run needs to be the same as the first.
 struct Run : torch::CustomClassHolder {
   TensorBlock block;
-  std::vector<bool> given;          // which inputs were defined
+  std::vector<bool> given;         // which inputs were defined
   Tensor cpu_draws, device_draws;  // states of the generators before the run
   c10::Device device = at::kCPU;
   bool autocast = false;
@@ -92,7 +92,8 @@ class Recompute : public torch::autograd::Function<Recompute> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    const auto run = c10::static_intrusive_pointer_cast<Run>(context->saved_data["run"].toCapsule());
+    const auto run =
+        c10::static_intrusive_pointer_cast<Run>(context->saved_data["run"].toCapsule());
     variable_list leaves;
     for (const Tensor& saved : context->get_saved_variables())
       leaves.push_back(saved.detach().requires_grad_(saved.requires_grad()));

@@ -12,10 +12,10 @@ namespace serpentine {
 
 using TensorBlock = std::function<std::vector<torch::Tensor>(const std::vector<torch::Tensor>&)>;
 
-/// block(inputs), whose intermediate tensors are not kept: backward runs it once more, with the same
-/// draws of torch's default generators (drop path) and the same autocast state, and adds to the
-/// gradients of the parameters that it reads. Without gradients, or if no input requires one, just
-/// the block. Inputs may be undefined, outputs not.
+/// block(inputs), whose intermediate tensors are not kept: backward runs it once more, with the
+/// same draws of torch's default generators (drop path) and the same autocast state, and adds to
+/// the gradients of the parameters that it reads. Without gradients, or if no input requires one,
+/// just the block. Inputs may be undefined, outputs not.
 std::vector<torch::Tensor> recompute_block(const TensorBlock& block,
                                            const std::vector<torch::Tensor>& inputs);
 

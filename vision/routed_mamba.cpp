@@ -67,11 +67,11 @@ RoutedMambaImpl::Branch RoutedMambaImpl::add_branch(int64_t number) {
     A_name = "A" + suffix + "_log";
   }
   Branch branch;
-  branch.conv = register_module("conv1d" + suffix,
-                                torch::nn::Conv1d(torch::nn::Conv1dOptions(inner, inner, mamba.d_conv)
-                                                      .groups(inner)
-                                                      .padding(mamba.d_conv - 1)
-                                                      .bias(mamba.conv_bias)));
+  branch.conv = register_module(
+      "conv1d" + suffix, torch::nn::Conv1d(torch::nn::Conv1dOptions(inner, inner, mamba.d_conv)
+                                               .groups(inner)
+                                               .padding(mamba.d_conv - 1)
+                                               .bias(mamba.conv_bias)));
   branch.x_proj = register_module(
       "x_proj" + suffix, torch::nn::Linear(LinearOptions(inner, rank + 2 * states).bias(false)));
   branch.dt_proj =
@@ -162,8 +162,7 @@ torch::Tensor RoutedMambaImpl::scan(const torch::Tensor& x, const ScanOrder& ord
 torch::Tensor RoutedMambaImpl::forward(const torch::Tensor& x, const ScanOrder& order) {
   check_shape(kWho, x, "x", {-1, order.num_tokens, options.mamba.d_model}, "B, T, d_model");
   SERPENTINE_CHECK(order.num_branches == static_cast<int64_t>(branches_.size()), kWho,
-                   "the order must have ", branches_.size(), " branches, got ",
-                   order.num_branches);
+                   "the order must have ", branches_.size(), " branches, got ", order.num_branches);
   if (trace != nullptr) (*trace)["mixer_in"] = x;
   const auto halves = in_proj(x).chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
   const auto gate = torch::silu(halves[1]);

@@ -28,7 +28,7 @@ enum class BranchNames {
 struct RoutedMambaOptions {
   MambaOptions mamba;
   Directions directions = Directions::kOwn;
-  bool mean = true;        // of the branches, else their sum; kShared always sums
+  bool mean = true;           // of the branches, else their sum; kShared always sums
   bool channel_gate = false;  // of each branch's output before the sum, shared by all (key attn)
   BranchNames naming = BranchNames::kVim;
   double layer_scale = 0;  // initial scale of each output channel (key gamma); 0: none

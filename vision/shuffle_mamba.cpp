@@ -99,7 +99,8 @@ class ShuffleMamba : public ImageModel {
     cls_token_ = register_parameter("cls_token", torch::zeros({1, count, dim}));
     const int64_t patches = grid_h_ * grid_w_;
     const bool reg = options.registers > 0;
-    pos_embed_ = register_parameter("pos_embed", torch::zeros({1, reg ? patches : patches + 1, dim}));
+    pos_embed_ =
+        register_parameter("pos_embed", torch::zeros({1, reg ? patches : patches + 1, dim}));
     if (reg) pos_embed_cls_ = register_parameter("pos_embed_cls", torch::zeros({1, count, dim}));
     stack_ = std::make_unique<VimStack>(*this, options.stack());
     if (options.register_reduce > 1) {
@@ -110,8 +111,7 @@ class ShuffleMamba : public ImageModel {
           "neck", torch::nn::Linear(
                       torch::nn::LinearOptions(dim, dim / options.register_reduce).bias(false)));
       norm_neck_ = register_module(
-          "norm_neck",
-          Norm(num_features(), options.rms_norm ? NormKind::kRms : NormKind::kLayer));
+          "norm_neck", Norm(num_features(), options.rms_norm ? NormKind::kRms : NormKind::kLayer));
     }
     head_ = register_module("head", torch::nn::Linear(num_features(), options.classes));
     init();

@@ -36,7 +36,7 @@ struct Ss2dOptions {
   bool conv_bias = true, bias = false;
   double dropout = 0;
   std::string act = "silu", forward_type = "v05", init = "v0";
-  Config scan;  // empty: the routes of forward_type
+  Config scan;            // empty: the routes of forward_type
   double rank_ratio = 0;  // scanned channels over d_model, if below ssm_ratio; 0: all inner ones
   int64_t scanned() const {
     const bool low = rank_ratio > 0 && rank_ratio < ssm_ratio;

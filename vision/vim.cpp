@@ -1,7 +1,7 @@
 // Vim: a plain sequence of patches with a class token, read both ways.
 //
-// Zhu et al., "Vision Mamba", arXiv 2401.09417, Figure 2 and Algorithm 1. Keys, variants and init as
-// hustvl/Vim's VisionMamba.
+// Zhu et al., "Vision Mamba", arXiv 2401.09417, Figure 2 and Algorithm 1. Keys, variants and init
+// as hustvl/Vim's VisionMamba.
 #include <cmath>
 
 #include <torch/torch.h>
@@ -71,7 +71,8 @@ struct VimOptions : ImageModelOptions {
       "probability that training shuffles the tokens of the last layer; it grows linearly from 0",
       {.least = 0, .most = 1});
     f("directions", directions,
-      "LocalMamba's mixer (keys as in LocalVim): a branch each for h rows, v columns, wN windows of "
+      "LocalMamba's mixer (keys as in LocalVim): a branch each for h rows, v columns, wN windows "
+      "of "
       "N tokens, with _flip from the end, and a gate on channels");
     f.group("mamba", mamba, "the mixers");
     f.nested("scan", scan,
@@ -115,7 +116,8 @@ class Vim : public ImageModel {
     grid_w_ = options.patch.tokens(options.width());
     classes_.position = options.class_token;
     const int64_t extra = classes_.number();
-    patch_embed_ = register_module("patch_embed", PatchSequence(options.channels, dim, options.patch));
+    patch_embed_ =
+        register_module("patch_embed", PatchSequence(options.channels, dim, options.patch));
     if (extra == 1) tokens_ = {register_parameter("cls_token", torch::zeros({1, 1, dim}))};
     if (extra == 2)
       tokens_ = {register_parameter("cls_token_head", torch::zeros({1, 1, dim})),
@@ -126,8 +128,7 @@ class Vim : public ImageModel {
     if (options.rope) {
       SERPENTINE_CHECK(options.height() == options.width() && extra < 2, kWho,
                        "rope takes a square image_size and at most one class token");
-      rope_ = register_module(
-          "rope", RotaryGrid(dim, options.height() / options.patch.patch_size));
+      rope_ = register_module("rope", RotaryGrid(dim, options.height() / options.patch.patch_size));
     }
     stack_ = std::make_unique<VimStack>(*this, options.stack());
     head_ = register_module("head", torch::nn::Linear(dim, options.classes));
@@ -203,9 +204,9 @@ class Vim : public ImageModel {
       leave_trace(name + "residual", streams.residual);
       for (const auto& [part, tensor] : mixer) leave_trace(name + part, tensor);
     };
-    return stack_->forward(x, height, width, is_training(), rope_, options_.rope_residual,
-                           trace != nullptr || on_layer ? VimStack::OnLayer(leave)
-                                                        : VimStack::OnLayer());
+    return stack_->forward(
+        x, height, width, is_training(), rope_, options_.rope_residual,
+        trace != nullptr || on_layer ? VimStack::OnLayer(leave) : VimStack::OnLayer());
   }
 
   ExtraRows extra_rows() const {
@@ -231,8 +232,7 @@ StateDict Vim::adapt(StateDict weights) const {
   for (auto& [name, tensor] : weights) {
     if (name != "pos_embed" || tensor.dim() != 3 || tensor.sizes() == pos_embed_.sizes()) continue;
     const int64_t extra = classes_.number(), patches = tensor.size(1) - extra;
-    const auto side =
-        static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(patches))));
+    const auto side = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(patches))));
     const auto table = tensor.to(torch::kFloat);
     if (options_.resize == "published" && extra > 0) {
       tensor = resized_positions_published(table, pos_embed_.size(1), extra);

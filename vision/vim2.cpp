@@ -44,8 +44,8 @@ struct Vim2Options : ImageModelOptions {
     }
     ImageModelOptions::fields(f);
     f("token_layers", token_layers, "token mixers of each stage", {.least = 1});
-    f("channel_layers", channel_layers, "channel mixers of each stage; they divide its token mixers",
-      {.least = 1});
+    f("channel_layers", channel_layers,
+      "channel mixers of each stage; they divide its token mixers", {.least = 1});
     f("dim", dim, "channels of the first stage; they double", {.least = 1});
     f("patch_size", patch_size, "pixels of a side of a token", {.least = 1});
     f("d_state", d_state, "states a channel", {.least = 1});
@@ -129,8 +129,8 @@ class MixerStageImpl : public torch::nn::Module {
     register_module("mixers", mixers);
     const auto all = register_module("weights", std::make_shared<torch::nn::Module>("weights"));
     for (size_t i = 0; i <= mixers_.size(); ++i)
-      weights_.push_back(all->register_parameter(std::to_string(i),
-                                                 torch::ones({static_cast<int64_t>(i) + 1})));
+      weights_.push_back(
+          all->register_parameter(std::to_string(i), torch::ones({static_cast<int64_t>(i) + 1})));
   }
 
   int64_t size() const { return static_cast<int64_t>(mixers_.size()); }
@@ -184,14 +184,13 @@ class Vim2 : public ImageModel {
     const auto stem =
         register_module("patch_embed", std::make_shared<torch::nn::Module>("patch_embed"));
     stem_ = stem->register_module(
-        "proj",
-        torch::nn::Conv2d(torch::nn::Conv2dOptions(options.channels, options.dim, options.patch_size)
-                              .stride(options.patch_size)));
+        "proj", torch::nn::Conv2d(
+                    torch::nn::Conv2dOptions(options.channels, options.dim, options.patch_size)
+                        .stride(options.patch_size)));
     stem_norm_ = MapNorm("ln", options.dim);
     stem->register_module("norm", stem_norm_.module());
     int64_t total = 0;
-    for (size_t s = 0; s < count; ++s)
-      total += options.token_layers[s] + options.channel_layers[s];
+    for (size_t s = 0; s < count; ++s) total += options.token_layers[s] + options.channel_layers[s];
     const auto rates = drop_path_rates(options.drop_path, total);
     torch::nn::ModuleList stages, mergings;
     int64_t done = 0;

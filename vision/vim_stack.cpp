@@ -153,7 +153,8 @@ ScanOrder VimStack::order(int64_t height, int64_t width, int64_t tokens, at::Dev
   const double here =
       options_.shuffle_rate * static_cast<double>(layer) / static_cast<double>(options_.depth - 1);
   if (torch::rand({1}, torch::kDouble).item<double>() >= here) return plain;
-  return relabeled(plain, torch::randperm(tokens, torch::TensorOptions(device).dtype(torch::kLong)));
+  return relabeled(plain,
+                   torch::randperm(tokens, torch::TensorOptions(device).dtype(torch::kLong)));
 }
 
 ScanOrder VimStack::routed(int64_t height, int64_t width, int64_t tokens, at::Device device,

@@ -46,8 +46,7 @@ void check_plain(Fixture& fixture) {
   const Tensor input = fixture.input("input").requires_grad_();
   Trace trace;
   layer->trace = &trace;
-  const Tensor output =
-      layer->forward(input.unflatten(1, {height, width}), order).flatten(1, 2);
+  const Tensor output = layer->forward(input.unflatten(1, {height, width}), order).flatten(1, 2);
   check_trace(fixture, trace);
   fixture.check("output", output);
   (output * fixture.input("cotangent")).sum().backward();

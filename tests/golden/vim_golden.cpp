@@ -75,8 +75,8 @@ void check_interpolation(Fixture& fixture) {
   const Json& args = fixture.config.at("args");
   const auto extra = args.value("num_extra_tokens", int64_t{1});
   const auto grid = args.at("new_grid").get<int64_t>();
-  fixture.check("output", resized_positions_published(fixture.input("input"), grid * grid + extra,
-                                                      extra));
+  fixture.check("output",
+                resized_positions_published(fixture.input("input"), grid * grid + extra, extra));
 }
 
 void check_shuffle_mamba(Fixture& fixture) {

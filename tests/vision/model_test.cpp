@@ -82,8 +82,8 @@ TEST_P(VisionModel, RecomputesTheSameGradients) {
   }
   const auto expected = plain->named_parameters();
   for (const auto& parameter : again->named_parameters())
-    EXPECT_TRUE(testing::is_close_max(parameter.value().grad(), expected[parameter.key()].grad(),
-                                      1e-5))
+    EXPECT_TRUE(
+        testing::is_close_max(parameter.value().grad(), expected[parameter.key()].grad(), 1e-5))
         << parameter.key();
 }
 
@@ -147,7 +147,8 @@ TEST_P(VisionModel, GivesTheSameOnAGpu) {
   EXPECT_TRUE(testing::is_close_max(model->forward(batch.to(torch::kCUDA)).cpu(), here, 1e-3));
 }
 
-INSTANTIATE_TEST_SUITE_P(, VisionModel, ::testing::Values("vim", "vmamba", "efficient_vmamba", "shuffle_mamba",
+INSTANTIATE_TEST_SUITE_P(, VisionModel,
+                         ::testing::Values("vim", "vmamba", "efficient_vmamba", "shuffle_mamba",
                                            "shuffle_mamba_reg", "plain_mamba", "local_vim",
                                            "medmamba", "vim2", "resnet"),
                          [](const auto& of) { return std::string(of.param); });
@@ -188,21 +189,21 @@ TEST(VisionModels, TakeAnySerialization) {
         "type: efficient_vmamba, depths: [1, 1, 1], dims: [8]",
         "type: vim2, token_layers: [1, 1], channel_layers: [1, 1], dim: 8, channel_step: 4",
         "type: plain_mamba, patch_size: 4, stride: 4, dim: 8, depth: 2, routed_rows: true"})
-  for (const char* scan : {"{type: hilbert}", "{type: zigzag}", "{type: atrous}",
-                           "{type: bidirectional, inner: "
-                           "{type: raster}}",
-                           "{type: shuffle, inner: {type: cross}}",
-                           "{type: stack, parts: [{type: window, size: 3}, {type: raster}]}"}) {
-    const auto model = models.build(Config::parse(
-        "{" + model_text + ", classes: 3, image_size: [36, 28], scan: " + scan + "}"));
-    Batch batch;
-    batch.input = torch::randn({2, 3, 36, 28});
-    const auto output = model->forward(batch);
-    output.sum().backward();
-    for (const auto& parameter : model->named_parameters())
-      ASSERT_TRUE(parameter.value().grad().defined())
-          << model_text << " " << scan << " " << parameter.key();
-  }
+    for (const char* scan : {"{type: hilbert}", "{type: zigzag}", "{type: atrous}",
+                             "{type: bidirectional, inner: "
+                             "{type: raster}}",
+                             "{type: shuffle, inner: {type: cross}}",
+                             "{type: stack, parts: [{type: window, size: 3}, {type: raster}]}"}) {
+      const auto model = models.build(Config::parse(
+          "{" + model_text + ", classes: 3, image_size: [36, 28], scan: " + scan + "}"));
+      Batch batch;
+      batch.input = torch::randn({2, 3, 36, 28});
+      const auto output = model->forward(batch);
+      output.sum().backward();
+      for (const auto& parameter : model->named_parameters())
+        ASSERT_TRUE(parameter.value().grad().defined())
+            << model_text << " " << scan << " " << parameter.key();
+    }
 }
 
 }  // namespace

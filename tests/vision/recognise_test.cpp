@@ -50,17 +50,21 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"vim_tiny_plus", "{type: vim, size: tiny_plus}", "vim tiny (stride 8)"},
         Case{"vim_v1", "{type: vim, dim: 32, depth: 2, bimamba: v1, rms_norm: false}", ""},
         Case{"vim_mean",
-             "{type: vim, dim: 32, depth: 2, class_token: none, pool: mean, rope: true, layer_scale: "
+             "{type: vim, dim: 32, depth: 2, class_token: none, pool: mean, rope: true, "
+             "layer_scale: "
              "0.1, classes: 7, mamba: {d_state: 4, dt_rank: 3}}",
              ""},
-        Case{"vmamba_tiny", "{type: vmamba, size: tiny}", "vmamba tiny (depths 8 in the third stage)"},
+        Case{"vmamba_tiny", "{type: vmamba, size: tiny}",
+             "vmamba tiny (depths 8 in the third stage)"},
         Case{"vmamba_tiny_v0", "{type: vmamba, size: tiny_v0}",
              "vmamba tiny_v0 (depths 9 in the third stage)"},
-        Case{"vmamba_other",
-             "{type: vmamba, depths: [1, 2], dims: [8, 20], gmlp: true, mlp_ratio: 2, downsample: v2, "
-             "patchembed: v1, conv_bias: true, forward_type: v05, posembed: true, image_size: [64], "
-             "classes: 5, dt_rank: 3, d_state: 2}",
-             ""},
+        Case{
+            "vmamba_other",
+            "{type: vmamba, depths: [1, 2], dims: [8, 20], gmlp: true, mlp_ratio: 2, downsample: "
+            "v2, "
+            "patchembed: v1, conv_bias: true, forward_type: v05, posembed: true, image_size: [64], "
+            "classes: 5, dt_rank: 3, d_state: 2}",
+            ""},
         Case{"efficient_tiny", "{type: efficient_vmamba, size: tiny}", "efficient_vmamba tiny"},
         Case{"shuffle_reg",
              "{type: shuffle_mamba, dim: 32, depth: 2, registers: 4, register_reduce: 2}", ""},
@@ -70,8 +74,9 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& of) { return std::string(of.param.name); });
 
 TEST(RecognisesLayouts, OfVmambasReleases) {
-  const auto model = build("{type: vmamba, depths: [1, 1], dims: [8], classes: 3, forward_type: v0, "
-                           "mlp_ratio: 0, patchembed: v1, downsample: v1, d_state: 2, ssm_ratio: 2}");
+  const auto model = build(
+      "{type: vmamba, depths: [1, 1], dims: [8], classes: 3, forward_type: v0, "
+      "mlp_ratio: 0, patchembed: v1, downsample: v1, d_state: 2, ssm_ratio: 2}");
   const auto replace = [](std::string name, const std::string& from, const std::string& to) {
     const size_t at = name.find(from);
     if (at != std::string::npos) name.replace(at, from.size(), to);
@@ -114,18 +119,20 @@ TEST(RecognisesNothing, InOtherCheckpoints) {
     recognise({{"encoder.weight", torch::zeros({2, 2})}});
     FAIL() << "an unknown checkpoint was taken";
   } catch (const c10::Error& error) {
-    EXPECT_NE(std::string(error.what_without_backtrace()).find("no image model"), std::string::npos);
+    EXPECT_NE(std::string(error.what_without_backtrace()).find("no image model"),
+              std::string::npos);
   }
 }
 
 TEST(VimPositions, ResizeAsPublishedOrAroundTheClassToken) {
   const auto small = build("{type: vim, dim: 16, depth: 1, image_size: [64]}");
   for (const std::string rule : {"published", "correct"}) {
-    const auto large = build("{type: vim, dim: 16, depth: 1, image_size: [96], pos_embed_resize: " +
-                             rule + "}");
+    const auto large =
+        build("{type: vim, dim: 16, depth: 1, image_size: [96], pos_embed_resize: " + rule + "}");
     const LoadReport report = load_state_dict(*large, large->adapt(state_dict(*small)));
     EXPECT_TRUE(report.ok()) << report.text();
-    const auto from = small->named_parameters()["pos_embed"], to = large->named_parameters()["pos_embed"];
+    const auto from = small->named_parameters()["pos_embed"],
+               to = large->named_parameters()["pos_embed"];
     // 16 patches with the class token before the eighth; 36 with it before the eighteenth
     EXPECT_EQ(to.select(1, 18).equal(from.select(1, 8)), rule == "correct");
     EXPECT_EQ(to.select(1, 0).equal(from.select(1, 0)), rule == "published");

@@ -37,6 +37,11 @@ void add_demo_command(CLI::App& app, Action& action);
 void add_cloud_command(CLI::App& app, Action& action);
 void add_draw_scan_command(CLI::App& app, Action& action);
 void add_convert_command(CLI::App& app, Action& action);
+void add_predict_command(CLI::App& app, Action& action);
+void add_embed_command(CLI::App& app, Action& action);
+void add_info_command(CLI::App& app, Action& action);
+void add_explain_command(CLI::App& app, Action& action);
+void add_export_command(CLI::App& app, Action& action);
 
 /// The words of this process's command line.
 std::vector<std::string> command_line();

@@ -1,4 +1,5 @@
 // serpentine evaluate: the metrics of a trained run on one part of its data.
+#include <filesystem>
 #include <iostream>
 
 #include <torch/torch.h>
@@ -6,26 +7,54 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/command.h"
+#include "apps/image_report.h"
 #include "apps/model_file.h"
 #include "apps/training.h"
 #include "core/check.h"
 #include "core/io/state_dict.h"
+#include "core/train/classification.h"
 
 namespace serpentine {
 namespace {
 
 constexpr const char* kFooter =
     R"(Metrics are exact: nothing is dropped, and the batch size does not change them.
+Of an image classifier it also prints a table of the classes, and writes the confusion matrix, the
+reliability plot and the worst mistakes into RUN/evaluation_SPLIT (--report elsewhere).
 Examples:
   serpentine evaluate runs/mine
   serpentine evaluate runs/mine --split validation --json
   serpentine evaluate runs/mine data.path=elsewhere/my.csv)";
 
 struct EvaluateArguments {
-  std::string run, split = "test", weights;
+  std::string run, split = "test", weights, report;
   std::vector<std::string> overrides;
   bool json = false;
 };
+
+/// The metrics of an image classifier, and what there is to look at beside them.
+std::map<std::string, double> evaluate_images(const EvaluateArguments& arguments,
+                                              const RunPlan& plan, const RunParts& parts,
+                                              const ImageSource& source,
+                                              const ImageDataset& images, ClassificationTask& task) {
+  ImageRun run;
+  run.folder = arguments.run;
+  run.model = parts.model;
+  run.schema = ImageSchema::from_json(source.description());
+  run.device = pick_device(plan.options.fit.trainer.device);
+  run.model->to(run.device);
+  run.model->eval();
+  const int64_t batch = plan.options.fit.trainer.evaluation_batch;
+  const ImageScores scores =
+      score_images(run, images, batch > 0 ? batch : plan.options.fit.loader.batch_size);
+  task.add(scores.probabilities, scores.targets);
+  std::string folder = arguments.report;
+  if (folder.empty() && std::filesystem::is_directory(arguments.run))
+    folder = arguments.run + "/evaluation_" + arguments.split;
+  if (!arguments.json && !folder.empty())
+    report_images(scores, images, source.classes(), folder);
+  return task.metrics();
+}
 
 int run_evaluate(const EvaluateArguments& arguments) {
   const Packages packages = all_packages();
@@ -47,7 +76,12 @@ int run_evaluate(const EvaluateArguments& arguments) {
   const auto examples = parts.source->part(part);
   TORCH_CHECK(examples->size() > 0, arguments.run, ": the ", arguments.split,
               " part holds no examples");
-  const auto metrics = evaluate_model(plan, parts.model, parts.task, *examples);
+  const auto* source = dynamic_cast<const ImageSource*>(parts.source.get());
+  const auto* images = dynamic_cast<const ImageDataset*>(examples.get());
+  auto* task = dynamic_cast<ClassificationTask*>(parts.task.get());
+  const auto metrics = source != nullptr && images != nullptr && task != nullptr
+                           ? evaluate_images(arguments, plan, parts, *source, *images, *task)
+                           : evaluate_model(plan, parts.model, parts.task, *examples);
   if (arguments.json) {
     std::cout << nlohmann::json(metrics).dump(1) << "\n";
   } else {
@@ -73,7 +107,9 @@ void add_evaluate_command(CLI::App& app, Action& action) {
       ->check(CLI::IsMember({"train", "validation", "test"}))
       ->capture_default_str();
   command->add_option("--weights", arguments->weights, "Another checkpoint than the run's best");
-  command->add_flag("--json", arguments->json, "Print JSON");
+  command->add_option("--report", arguments->report,
+                      "Folder of an image classifier's tables and pictures");
+  command->add_flag("--json", arguments->json, "Print JSON, and nothing else");
   command->callback(
       [&action, arguments] { action = [arguments] { return run_evaluate(*arguments); }; });
 }

@@ -91,6 +91,11 @@ int run(int argc, char** argv) {
   add_evaluate_command(app, action);
   add_forecast_command(app, action);
   add_backtest_command(app, action);
+  add_predict_command(app, action);
+  add_embed_command(app, action);
+  add_explain_command(app, action);
+  add_info_command(app, action);
+  add_export_command(app, action);
   add_cloud_command(app, action);
   add_draw_scan_command(app, action);
   add_convert_command(app, action);

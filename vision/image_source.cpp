@@ -205,7 +205,8 @@ std::shared_ptr<const Dataset> ImageSource::part(Part which) const {
   return std::make_shared<ImageDataset>(std::move(parts));
 }
 
-void ImageSource::fill_model(Config& model, const Config&) {
+void ImageSource::fill_model(Config& model, const Config& task) {
+  if (task.has("type")) check_teacher(task, nlohmann::json::parse(description().dump()));
   Registry<Model> known{"model"};
   add_vision_models(known);
   const std::string type = model.type();

@@ -13,6 +13,6 @@ void add_vision_models(Registry<Model>& all) {
   add_resnet(all);
 }
 
-void add_vision_tasks(Registry<Task>& all) { (void)all; }
+void add_vision_tasks(Registry<Task>& all) { add_distillation(all); }
 
 }  // namespace serpentine

@@ -17,7 +17,7 @@ namespace serpentine {
 void add_vision_models(Registry<Model>& all);
 // image_folder image_list idx cifar medmnist shards
 void add_vision_sources(Registry<DataSource>& all);
-void add_vision_tasks(Registry<Task>& all);
+void add_vision_tasks(Registry<Task>& all);  // distillation
 
 void add_image_folder(Registry<DataSource>& all);
 void add_image_list(Registry<DataSource>& all);
@@ -25,6 +25,10 @@ void add_idx(Registry<DataSource>& all);
 void add_cifar(Registry<DataSource>& all);
 void add_medmnist(Registry<DataSource>& all);
 void add_shards(Registry<DataSource>& all);
+void add_distillation(Registry<Task>& all);
+
+/// Throws unless the teacher of a `distillation` saw pictures as `description` (data.json) says.
+void check_teacher(const Config& task, const nlohmann::json& description);
 // what the lists above call
 void add_vim(Registry<Model>& all);
 void add_vmamba(Registry<Model>& all);

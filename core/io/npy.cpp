@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "core/io/atomic_file.h"
 #include "core/io/bytes.h"
 #include "core/io/zip_reader.h"
 
@@ -119,6 +120,30 @@ torch::Tensor parse_npy(std::string_view bytes, const std::string& who) {
   std::vector<int64_t> axes(extents.size());
   for (size_t i = 0; i < axes.size(); ++i) axes[i] = static_cast<int64_t>(axes.size() - 1 - i);
   return array.permute(axes).contiguous();
+}
+
+void write_npy(const std::string& path, const torch::Tensor& array) {
+  const torch::Tensor values = array.to(torch::kCPU).contiguous();
+  const auto* type = std::find_if(kTypes.begin(), kTypes.end(), [&](const Type& known) {
+    return known.kept == values.scalar_type() && known.read == (known.kept == torch::kBool ? torch::kUInt8 : known.kept);
+  });
+  TORCH_CHECK(type != kTypes.end(), path, ": arrays of ", values.scalar_type(),
+              " cannot be written as npy");
+  std::string shape;
+  for (const int64_t extent : values.sizes()) shape += std::to_string(extent) + ", ";
+  if (values.dim() > 1) shape.resize(shape.size() - 2);
+  std::string header = std::string("{'descr': '") + type->descr +
+                       "', 'fortran_order': False, 'shape': (" + shape + "), }";
+  header.resize((10 + header.size() + 1 + 63) / 64 * 64 - 11, ' ');  // data begin at a multiple of 64
+  header += '\n';
+  std::string start = "\x93NUMPY";
+  start += std::string("\x01\x00", 2);
+  append_little(start, static_cast<uint16_t>(header.size()));
+  AtomicFile file(path);
+  file.write(start + header);
+  if (values.numel() > 0)
+    file.write(values.const_data_ptr(), static_cast<size_t>(values.numel()) * values.element_size());
+  file.commit();
 }
 
 torch::Tensor read_npy(const std::string& path) {

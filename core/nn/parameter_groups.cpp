@@ -1,6 +1,7 @@
 #include "core/nn/parameter_groups.h"
 
 #include <set>
+#include <sstream>
 
 #include <torch/torch.h>
 
@@ -14,7 +15,52 @@ bool spared(const std::string& name, const torch::Tensor& parameter) {
          last == "inv_dt";
 }
 
+/// "layers.0.blocks.1" of "layers.0.blocks.1.mlp.fc1.weight", or "".
+std::string block_of(const std::string& name) {
+  std::vector<std::string> words;
+  std::istringstream stream(name);
+  for (std::string word; std::getline(stream, word, '.');) words.push_back(word);
+  const auto digits = [](const std::string& word) {
+    return !word.empty() && word.find_first_not_of("0123456789") == std::string::npos;
+  };
+  std::string path, block;
+  bool inside = false;  // the word before calls its numbers blocks
+  for (const auto& word : words) {
+    path += (path.empty() ? "" : ".") + word;
+    if (inside && digits(word)) block = path;
+    const std::string stem = word.substr(0, word.find_last_not_of("0123456789") + 1);
+    inside = false;
+    for (const char* known : {"layer", "layers", "block", "blocks", "stage", "stages", "level", "levels"})
+      inside = inside || stem == known;
+  }
+  return block;
+}
+
 }  // namespace
+
+std::map<std::string, int64_t> parameter_depths(const torch::nn::Module& module) {
+  const auto parameters = module.named_parameters();
+  std::map<std::string, int64_t> depths;
+  std::set<std::string> known;
+  std::vector<std::string> outside;
+  for (const auto& item : parameters) {
+    const std::string block = block_of(item.key());
+    if (block.empty()) {
+      outside.push_back(item.key());
+      depths[item.key()] = static_cast<int64_t>(known.size()) + (known.empty() ? 0 : 1);
+      continue;
+    }
+    known.insert(block);
+    depths[item.key()] = static_cast<int64_t>(known.size());
+  }
+  // what stands between two blocks (a downsampling layer) goes with the block before it
+  const auto most = static_cast<int64_t>(known.size());
+  for (const auto& name : outside) {
+    int64_t& depth = depths[name];
+    if (depth > 0 && depth <= most) --depth;
+  }
+  return depths;
+}
 
 ParameterGroups parameter_groups(const torch::nn::Module& module) {
   ParameterGroups groups;

@@ -1,6 +1,7 @@
-// Which parameters weight decay should leave alone.
+// Which parameters weight decay should leave alone, and how deep in the model each lies.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,5 +20,10 @@ struct ParameterGroups {
 /// weights of norms (every parameter of one dimension). The published models mark A_log and D so;
 /// the rest is customary.
 ParameterGroups parameter_groups(const torch::nn::Module& module);
+
+/// The depth of every parameter, from 0: what comes before the first block (embeddings) is 0, the
+/// blocks follow in their sequence, what comes after the last (norm, head) is deepest. A block is a
+/// numbered child of something called layer(s), block(s), stage(s) or level(s), the innermost such.
+std::map<std::string, int64_t> parameter_depths(const torch::nn::Module& module);
 
 }  // namespace serpentine

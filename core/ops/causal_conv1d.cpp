@@ -1,10 +1,12 @@
 #include "core/ops/causal_conv1d.h"
 
+#include <ATen/record_function.h>
 #include <torch/torch.h>
 
 #include "core/check.h"
 #include "core/ops/causal_conv1d_device.h"
 #include "core/ops/merge.h"
+#include "core/ops/traced_scan.h"
 #include "core/ops/scan_device.h"
 
 namespace serpentine {
@@ -155,6 +157,9 @@ struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
 CausalConv1dResult causal_conv1d(const CausalConv1dArgs& args, const ScanOrder& order,
                                  bool want_final_state) {
   check(args, order);
+  if (is_traced()) return causal_conv1d_reference(args, order, want_final_state);
+  RECORD_FUNCTION("serpentine::causal_conv1d",
+                  std::vector<c10::IValue>({args.x, args.weight, order.num_positions()}));
   if (!args.x.is_cpu() && !(args.x.is_cuda() && cuda::is_built())) {
     return causal_conv1d_reference(args, order, want_final_state);
   }

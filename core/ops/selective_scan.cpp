@@ -1,11 +1,13 @@
 #include "core/ops/selective_scan.h"
 
+#include <ATen/record_function.h>
 #include <torch/torch.h>
 
 #include "core/check.h"
 #include "core/ops/merge.h"
 #include "core/ops/scan_device.h"
 #include "core/ops/selective_scan_check.h"
+#include "core/ops/traced_scan.h"
 
 namespace serpentine {
 namespace {
@@ -118,6 +120,9 @@ at::Tensor output_gradient(const at::Tensor& grad, const ScanOptions& options) {
 SelectiveScanResult selective_scan(const SelectiveScanArgs& args, const ScanOrder& order, Rows rows,
                                    Merge merge, bool want_final_state) {
   check_selective_scan(args, order, rows);
+  if (is_traced() && !want_final_state) return traced_selective_scan(args, order, rows, merge);
+  RECORD_FUNCTION("serpentine::selective_scan",
+                  std::vector<c10::IValue>({args.u, args.A, order.num_positions()}));
   if (!args.u.is_cpu() && !(args.u.is_cuda() && cuda::is_built())) {
     return selective_scan_reference(args, order, rows, merge, want_final_state);
   }

@@ -1,5 +1,8 @@
 #include "core/train/optim.h"
 
+#include <algorithm>
+#include <cmath>
+#include <map>
 #include <tuple>
 #include <utility>
 
@@ -45,31 +48,44 @@ Options adam_options(const OptimizerOptions& from) {
       .amsgrad(from.amsgrad);
 }
 
-struct Groups {
-  std::vector<torch::Tensor> decayed, others;
+struct Group {
+  std::vector<torch::Tensor> parameters;
+  bool decayed = true;
+  double rate = 1;  // part of the learning rate
 };
 
-Groups divide(const OptimizerOptions& options, const torch::nn::Module& module) {
+std::vector<Group> divide(const OptimizerOptions& options, const torch::nn::Module& module) {
   const ParameterGroups names = parameter_groups(module);
   const auto parameters = module.named_parameters();
-  Groups groups;
+  const bool by_depth = options.layer_decay != 1;
+  const auto depths =
+      by_depth ? parameter_depths(module) : std::map<std::string, int64_t>{};
+  int64_t deepest = 0;
+  for (const auto& [name, depth] : depths) deepest = std::max(deepest, depth);
+  std::map<std::pair<int64_t, bool>, Group> groups;  // by depth from the head, then decayed first
   const auto add = [&](const std::string& name, bool decay) {
     for (const auto& pattern : options.no_weight_decay) decay = decay && !fits(pattern, name);
-    (decay ? groups.decayed : groups.others).push_back(parameters[name]);
+    const int64_t up = by_depth ? deepest - depths.at(name) : 0;
+    Group& group = groups[{up, !decay}];
+    group.parameters.push_back(parameters[name]);
+    group.decayed = decay;
+    group.rate = std::pow(options.layer_decay, static_cast<double>(up));
   };
   for (const auto& name : names.decayed) add(name, true);
   for (const auto& name : names.not_decayed) add(name, options.decay == "all");
-  return groups;
+  std::vector<Group> all;
+  for (auto& [key, group] : groups) all.push_back(std::move(group));
+  return all;
 }
 
 template <class Optimizer, class Options>
-std::unique_ptr<optim::Optimizer> build(const Options& base, const Groups& groups) {
+std::unique_ptr<optim::Optimizer> build(const Options& base, const std::vector<Group>& groups) {
   std::vector<optim::OptimizerParamGroup> all;
-  if (!groups.decayed.empty()) all.emplace_back(groups.decayed, std::make_unique<Options>(base));
-  if (!groups.others.empty()) {
-    auto without = std::make_unique<Options>(base);
-    without->weight_decay(0);
-    all.emplace_back(groups.others, std::move(without));
+  for (const auto& group : groups) {
+    auto own = std::make_unique<Options>(base);
+    own->lr(base.lr() * group.rate);
+    if (!group.decayed) own->weight_decay(0);
+    all.emplace_back(group.parameters, std::move(own));
   }
   return std::make_unique<Optimizer>(all, base);
 }
@@ -86,6 +102,9 @@ void OptimizerOptions::fields(Fields& f) {
   f("amsgrad", amsgrad, "adam, adamw: keep the largest second moment");
   f("momentum", momentum, "sgd: momentum", {.least = 0, .most = 1});
   f("nesterov", nesterov, "sgd: Nesterov's momentum");
+  f("layer_decay", layer_decay,
+    "factor of the learning rate from each block to the one before it; 1: all alike",
+    {.least = 0.01, .most = 1});
   f("decay", decay,
     "which parameters have weight decay: weights (no biases, norms, A_log, D) or all",
     {.choices = {"weights", "all"}});
@@ -94,7 +113,7 @@ void OptimizerOptions::fields(Fields& f) {
 
 std::unique_ptr<optim::Optimizer> make_optimizer(const OptimizerOptions& options,
                                                  const torch::nn::Module& module) {
-  const Groups groups = divide(options, module);
+  const std::vector<Group> groups = divide(options, module);
   if (options.type == "adamw")
     return build<optim::AdamW>(adam_options<optim::AdamWOptions>(options), groups);
   if (options.type == "adam")

@@ -22,12 +22,14 @@ struct OptimizerOptions {
   bool amsgrad = false;
   double momentum = 0;
   bool nesterov = false;
+  double layer_decay = 1;
   std::string decay = "weights";
   std::vector<std::string> no_weight_decay;
   void fields(Fields& f);
 };
 
-/// Two groups, with and without weight decay, of the parameters that require a gradient.
+/// Groups of the parameters that require a gradient: with and without weight decay, and with
+/// layer_decay one such pair for each depth (core/nn/parameter_groups.h).
 std::unique_ptr<torch::optim::Optimizer> make_optimizer(const OptimizerOptions& options,
                                                         const torch::nn::Module& module);
 

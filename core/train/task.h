@@ -39,6 +39,8 @@ struct Loss {
 class Task {
  public:
   virtual ~Task() = default;
+  /// Told before each optimiser step how many were done before, for tasks that go in stages.
+  virtual void at_step(int64_t step) { (void)step; }
   virtual Loss loss(Model& model, const Batch& batch) = 0;
   /// Adds one batch to the running sums of the metrics (float64, exact whatever the batch size).
   virtual void evaluate(Model& model, const Batch& batch) = 0;

@@ -110,6 +110,7 @@ void Trainer::train_step(Loader& loader) {
   }
   const double factor = schedule_.at(state_.step);
   set_rates(*optimizer_, base_rates_, factor);
+  task_->at_step(state_.step);
   const Wishes wishes = stepper_->step(batches, {StopSignal::received(), state_.stop}, state_);
   state_.signal = wishes.signal;
   state_.stop = wishes.stop;

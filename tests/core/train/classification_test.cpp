@@ -53,7 +53,10 @@ TEST(Classification, WeightsAreMeansOverExamples) {
   const double expected = (2 * each[0][0] + 0.5 * each[1][1] + 0.5 * each[2][1]).item<double>() / 3;
   const auto loss = task.loss(model, batch_of(logits, target));
   EXPECT_NEAR(loss.value.item<double>(), expected, 1e-6);
-  EXPECT_EQ(loss.count, 3);  // the example without a class is left out
+
+  // an example without a class is left out
+  const auto unknown = task.loss(model, batch_of(logits, torch::full({4}, -1, torch::kLong)));
+  EXPECT_EQ(unknown.value.item<double>(), 0);
 
   auto weighed = batch_of(logits, target);
   weighed.named["weight"] = torch::tensor({3.0f, 0.0f, 0.0f, 7.0f});

@@ -2,8 +2,12 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cmath>
+#include <sstream>
+
 #include <nlohmann/json.hpp>
 
+#include "core/nn/parameter_groups.h"
 #include "core/train/ema.h"
 #include "core/train/optim.h"
 #include "core/train/precision.h"
@@ -89,6 +93,57 @@ TEST(Optimizers, LeaveBiasesAndNamedParametersUndecayed) {
   EXPECT_EQ(optimizer->param_groups()[1].params().size(), 6U);
   set_rates(*optimizer, base_rates(*optimizer), 0.5);
   EXPECT_DOUBLE_EQ(optimizer->param_groups()[1].options().get_lr(), 0.005);
+}
+
+/// Parameters as an image model has them.
+class Deep : public torch::nn::Module {
+ public:
+  Deep() {
+    register_parameter("pos_embed", torch::zeros({1, 4}));
+    add("patch_embed.proj");
+    for (const char* block : {"layers.0.blocks.0.mlp", "layers.0.blocks.1.mlp", "layers.1.blocks.0.mlp"})
+      add(block);
+    add("norm");
+    add("head");
+  }
+
+ private:
+  /// A linear layer under a path of modules.
+  void add(const std::string& path) {
+    torch::nn::Module* at = this;
+    std::istringstream words(path);
+    for (std::string word; std::getline(words, word, '.');) {
+      const auto children = at->named_children();
+      if (children.find(word) == nullptr)
+        at->register_module(word, std::make_shared<torch::nn::Module>());
+      at = at->named_children()[word].get();
+    }
+    at->register_parameter("weight", torch::zeros({2, 2}));
+  }
+};
+
+TEST(Optimizers, EarlierLayersLearnMoreSlowly) {
+  const Deep net;
+  const auto depths = parameter_depths(net);
+  EXPECT_EQ(depths.at("pos_embed"), 0);
+  EXPECT_EQ(depths.at("patch_embed.proj.weight"), 0);
+  EXPECT_EQ(depths.at("layers.0.blocks.0.mlp.weight"), 1);
+  EXPECT_EQ(depths.at("layers.1.blocks.0.mlp.weight"), 3);
+  EXPECT_EQ(depths.at("norm.weight"), 4);
+  EXPECT_EQ(depths.at("head.weight"), 4);
+  OptimizerOptions options = of_type("adamw");
+  options.layer_decay = 0.5;
+  auto optimizer = make_optimizer(options, net);
+  std::map<const void*, double> rates;
+  for (const auto& group : optimizer->param_groups()) {
+    for (const auto& parameter : group.params())
+      rates[parameter.unsafeGetTensorImpl()] = group.options().get_lr();
+  }
+  for (const auto& item : net.named_parameters()) {
+    EXPECT_DOUBLE_EQ(rates.at(item.value().unsafeGetTensorImpl()),
+                     0.01 * std::pow(0.5, 4 - static_cast<double>(depths.at(item.key()))))
+        << item.key();
+  }
 }
 
 TEST(Ema, FollowsItsFormulaAndSwapsBack) {

@@ -90,8 +90,8 @@ void show_mistakes(const ImageScores& scores, const ImageDataset& images,
   std::vector<std::string> captions;
   for (int64_t i = 0; i < order.size(0); ++i) {
     const int64_t at = order[i].item<int64_t>(), example = scores.index[at].item<int64_t>();
-    const auto& truth = classes[scores.targets[at].item<size_t>()];
-    const auto& answer = classes[guess[at].item<size_t>()];
+    const auto& truth = classes[static_cast<size_t>(scores.targets[at].item<int64_t>())];
+    const auto& answer = classes[static_cast<size_t>(guess[at].item<int64_t>())];
     char number[24];
     std::snprintf(number, sizeof number, ",%.6g\n", chance[at].item<double>());
     csv += quoted_cell(images.name(example)) + "," + quoted_cell(truth) + "," + quoted_cell(answer) + number;

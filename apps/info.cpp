@@ -103,17 +103,16 @@ int run_info(const InfoArguments& arguments) {
   const auto forward = [&](int64_t batch) {
     Batch images;
     images.input = torch::zeros({batch, view.channels, height, width}, run.device);
-    const Autocast autocast(run.device.type(), autocast_type(arguments.precision));
     return [&run, images, &arguments] {
-      const Autocast inner(run.device.type(), autocast_type(arguments.precision));
+      const Autocast autocast(run.device.type(), autocast_type(arguments.precision));
       run.model->forward(images);
       if (run.device.is_cuda()) torch::cuda::synchronize();
     };
   };
-  FlopCount count;
   double flops = 0;
   nlohmann::json by_operator;
   {
+    FlopCount count;
     forward(1)();
     flops = count.total();
     by_operator = count.by_operator();

@@ -59,7 +59,7 @@ void write_tables(const PredictArguments& arguments, const ImageRun& run, const 
     nlohmann::json guesses = nlohmann::json::array();
     csv += cell(name);
     for (int64_t k = 0; k < ranked.classes.size(1); ++k) {
-      const auto& category = run.schema.classes[ranked.classes[i][k].item<size_t>()];
+      const auto& category = run.schema.classes[static_cast<size_t>(ranked.classes[i][k].item<int64_t>())];
       const double chance = ranked.chances[i][k].item<double>();
       csv += "," + cell(category) + "," + number(chance);
       guesses.push_back({{"class", category}, {"probability", chance}});
@@ -79,7 +79,7 @@ void draw_sheet(const PredictArguments& arguments, const ImageRun& run, const Im
     pictures.push_back(images.picture(scores.index[i].item<int64_t>()));
     char share[16];
     std::snprintf(share, sizeof share, " %.0f %%", 100 * ranked.chances[i][0].item<double>());
-    captions.push_back(run.schema.classes[ranked.classes[i][0].item<size_t>()].substr(0, 16) + share);
+    captions.push_back(run.schema.classes[static_cast<size_t>(ranked.classes[i][0].item<int64_t>())].substr(0, 16) + share);
   }
   const std::string path = arguments.out + "/sheet.png";
   write_image(path, contact_sheet(pictures, captions, 8));

@@ -1,5 +1,6 @@
 #include "apps/training.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -178,7 +179,12 @@ TrainResult train_run(const Packages& packages, const TrainRequest& request) {
   }
   if (group) group->barrier();
 
+  const auto before = parts.source->notes();
   const TrainState state = fit(request, plan, parts, trainer, result.folder);
+  for (const auto& note : parts.source->notes()) {  // what was only found while reading
+    if (trainer.first_rank() && std::find(before.begin(), before.end(), note) == before.end())
+      std::cout << "note       " << note << std::endl;
+  }
   result.code = exit_code(state);
   if (result.code != 0 || state.signal != 0) return result;
   TORCH_CHECK(state.failure.empty(), state.failure);

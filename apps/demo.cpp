@@ -122,7 +122,9 @@ void add_demo_command(CLI::App& app, Action& action) {
       ->add_option("OVERRIDES", arguments->overrides,
                    "Overrides of the YAML, as trainer.max_steps=20")
       ->type_name("KEY=VALUE");
-  command->add_option("--out", arguments->out, "Folder of the runs; those of the application are replaced")
+  command
+      ->add_option("--out", arguments->out,
+                   "Folder of the runs; those of the application are replaced")
       ->capture_default_str();
   command->callback(
       [&action, arguments] { action = [arguments] { return run_demo(*arguments); }; });

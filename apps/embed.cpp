@@ -98,17 +98,20 @@ int run_embed(const EmbedArguments& arguments) {
                               : part_of_run(packages, run, arguments.split);
   std::vector<torch::Tensor> rows, targets;
   std::vector<std::string> names;
-  run_over(run, *images, arguments.batch, "pictures", [&](const Batch& batch, const torch::Tensor& output) {
-    trace["output"] = output;
-    const auto found = trace.find(arguments.layer);
-    TORCH_CHECK(found != trace.end(), arguments.run, ": the model has no layer '", arguments.layer,
-                "'; `serpentine embed ", arguments.run, " --layer list` names them");
-    const auto layer = arguments.whole ? found->second : over_places(found->second);
-    rows.push_back(layer.to(torch::kCPU, torch::kFloat32).contiguous());
-    targets.push_back(batch.target);
-    const auto index = batch.get("index");
-    for (int64_t i = 0; i < index.size(0); ++i) names.push_back(images->name(index[i].item<int64_t>()));
-  });
+  run_over(run, *images, arguments.batch, "pictures",
+           [&](const Batch& batch, const torch::Tensor& output) {
+             trace["output"] = output;
+             const auto found = trace.find(arguments.layer);
+             TORCH_CHECK(found != trace.end(), arguments.run, ": the model has no layer '",
+                         arguments.layer, "'; `serpentine embed ", arguments.run,
+                         " --layer list` names them");
+             const auto layer = arguments.whole ? found->second : over_places(found->second);
+             rows.push_back(layer.to(torch::kCPU, torch::kFloat32).contiguous());
+             targets.push_back(batch.target);
+             const auto index = batch.get("index");
+             for (int64_t i = 0; i < index.size(0); ++i)
+               names.push_back(images->name(index[i].item<int64_t>()));
+           });
   TORCH_CHECK(!rows.empty(), arguments.run, ": none of the pictures could be read");
   const auto features = torch::cat(rows);
   write(arguments, features, torch::cat(targets), names);

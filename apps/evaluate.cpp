@@ -35,8 +35,8 @@ struct EvaluateArguments {
 /// The metrics of an image classifier, and what there is to look at beside them.
 std::map<std::string, double> evaluate_images(const EvaluateArguments& arguments,
                                               const RunPlan& plan, const RunParts& parts,
-                                              const ImageSource& source,
-                                              const ImageDataset& images, ClassificationTask& task) {
+                                              const ImageSource& source, const ImageDataset& images,
+                                              ClassificationTask& task) {
   ImageRun run;
   run.folder = arguments.run;
   run.model = parts.model;
@@ -51,8 +51,7 @@ std::map<std::string, double> evaluate_images(const EvaluateArguments& arguments
   std::string folder = arguments.report;
   if (folder.empty() && std::filesystem::is_directory(arguments.run))
     folder = arguments.run + "/evaluation_" + arguments.split;
-  if (!arguments.json && !folder.empty())
-    report_images(scores, images, source.classes(), folder);
+  if (!arguments.json && !folder.empty()) report_images(scores, images, source.classes(), folder);
   return task.metrics();
 }
 

@@ -47,7 +47,8 @@ torch::Tensor relevance(Model& model, const torch::Tensor& image, int64_t catego
   const auto gradient = torch::autograd::grad({logit}, {batch.input})[0];
   const auto product = (gradient * image).sum(1, /*keepdim=*/true);  // [1, 1, H, W]
   const int64_t height = product.size(2), width = product.size(3);
-  const auto tokens = torch::avg_pool2d(product, {side, side}, {side, side}, {0, 0}, /*ceil_mode=*/true);
+  const auto tokens =
+      torch::avg_pool2d(product, {side, side}, {side, side}, {0, 0}, /*ceil_mode=*/true);
   const auto pixels = tokens.repeat_interleave(side, 2).repeat_interleave(side, 3);
   return pixels[0][0].slice(0, 0, height).slice(1, 0, width);
 }
@@ -68,7 +69,8 @@ torch::Tensor over_picture(const torch::Tensor& picture, const torch::Tensor& va
   const auto scale = torch::quantile(values.abs().flatten(), 0.99).clamp_min(1e-12);
   const auto level = (values / scale).clamp(-1, 1).unsqueeze(2);
   const auto grey = picture.to(torch::kFloat32).mean(2, true).expand({-1, -1, 3}) * 0.5 + 110;
-  const auto red = torch::tensor({214.0f, 40.0f, 40.0f}), blue = torch::tensor({40.0f, 80.0f, 214.0f});
+  const auto red = torch::tensor({214.0f, 40.0f, 40.0f}),
+             blue = torch::tensor({40.0f, 80.0f, 214.0f});
   const auto colour = torch::where(level > 0, red, blue);
   const auto weight = level.abs().sqrt() * 0.8;
   return (grey * (1 - weight) + colour * weight).clamp(0, 255).to(torch::kUInt8).contiguous();
@@ -79,7 +81,8 @@ torch::Tensor field_picture(const torch::Tensor& field) {
   return colour_map(1 + log / 4, "turbo");
 }
 
-int64_t class_of(const ExplainArguments& arguments, const ImageRun& run, const torch::Tensor& logits) {
+int64_t class_of(const ExplainArguments& arguments, const ImageRun& run,
+                 const torch::Tensor& logits) {
   if (arguments.category.empty()) return logits.argmax(1).item<int64_t>();
   const auto& names = run.schema.classes;
   const auto found = std::find(names.begin(), names.end(), arguments.category);
@@ -113,7 +116,8 @@ int run_explain(const ExplainArguments& arguments) {
     const auto seen = to_picture(image[0], run.schema.view);
     char caption[96];
     std::snprintf(caption, sizeof caption, "%s %.0f %%",
-                  run.schema.classes[static_cast<size_t>(category)].substr(0, 24).c_str(), 100 * chance);
+                  run.schema.classes[static_cast<size_t>(category)].substr(0, 24).c_str(),
+                  100 * chance);
     std::vector<torch::Tensor> tiles = {
         seen, over_picture(seen, relevance(*run.model, image, category, side).to(torch::kCPU))};
     std::vector<std::string> captions = {caption, "relevance of tokens"};
@@ -122,9 +126,11 @@ int run_explain(const ExplainArguments& arguments) {
       captions.push_back("receptive field, 4 decades");
     }
     const std::filesystem::path file = images->name(i);
-    const auto folder = arguments.out.empty() ? file.parent_path() : std::filesystem::path(arguments.out);
+    const auto folder =
+        arguments.out.empty() ? file.parent_path() : std::filesystem::path(arguments.out);
     const std::string path = (folder / (file.stem().string() + ".explain.png")).string();
-    write_image(path, contact_sheet(tiles, captions, static_cast<int64_t>(tiles.size()), arguments.tile));
+    write_image(path,
+                contact_sheet(tiles, captions, static_cast<int64_t>(tiles.size()), arguments.tile));
     std::cout << path << "\n";
     ++drawn;
   }
@@ -140,9 +146,11 @@ void add_explain_command(CLI::App& app, Action& action) {
   auto arguments = std::make_shared<ExplainArguments>();
   command->add_option("RUN", arguments->run, "Folder of a finished training on images")->required();
   command->add_option("IMAGES", arguments->images, "Pictures, or folders of them")->required();
-  command->add_option("--out", arguments->out, "Folder of the results (default: beside the pictures)");
+  command->add_option("--out", arguments->out,
+                      "Folder of the results (default: beside the pictures)");
   command->add_option("--class", arguments->category, "Explain this class (default: the answer)");
-  command->add_option("--token", arguments->token, "Pixels of a token's side (default: the model's)")
+  command
+      ->add_option("--token", arguments->token, "Pixels of a token's side (default: the model's)")
       ->check(CLI::Range(int64_t{1}, int64_t{1024}));
   command->add_option("--tile", arguments->tile, "Pixels of each part of the result")
       ->check(CLI::Range(int64_t{32}, int64_t{4096}))

@@ -42,8 +42,7 @@ int run_export(const ExportArguments& arguments) {
     return run.model->forward(batch);
   };
   const OnnxExport made = export_onnx(
-      forward, example,
-      {{"model", run.model_type}, {"data", run.schema.to_json().dump()}});
+      forward, example, {{"model", run.model_type}, {"data", run.schema.to_json().dump()}});
   write_atomically(arguments.out, made.bytes);
   std::cout << arguments.out << ": " << made.bytes.size() << " bytes;";
   for (const auto& [name, count] : made.operators) std::cout << " " << name << " " << count;

@@ -94,7 +94,8 @@ void show_mistakes(const ImageScores& scores, const ImageDataset& images,
     const auto& answer = classes[static_cast<size_t>(guess[at].item<int64_t>())];
     char number[24];
     std::snprintf(number, sizeof number, ",%.6g\n", chance[at].item<double>());
-    csv += quoted_cell(images.name(example)) + "," + quoted_cell(truth) + "," + quoted_cell(answer) + number;
+    csv += quoted_cell(images.name(example)) + "," + quoted_cell(truth) + "," +
+           quoted_cell(answer) + number;
     if (i < kShown && images_available()) {
       pictures.push_back(images.picture(example));
       captions.push_back(truth.substr(0, 11) + " > " + answer.substr(0, 11));
@@ -108,12 +109,14 @@ void show_mistakes(const ImageScores& scores, const ImageDataset& images,
 
 }  // namespace
 
-torch::Tensor draw_confusion(const torch::Tensor& confusion, const std::vector<std::string>& classes) {
+torch::Tensor draw_confusion(const torch::Tensor& confusion,
+                             const std::vector<std::string>& classes) {
   const int64_t count = confusion.size(0);
   const int64_t cell = std::clamp<int64_t>(900 / count, 4, 64);
   const bool named = cell >= 14, numbered = cell >= 30;
   const int64_t left = named ? 150 : 20, top = named ? 150 : 20;
-  auto sheet = torch::full({top + cell * count + 10, left + cell * count + 10, 3}, 255, torch::kUInt8);
+  auto sheet =
+      torch::full({top + cell * count + 10, left + cell * count + 10, 3}, 255, torch::kUInt8);
   const auto share = confusion / confusion.sum(1, true).clamp_min(1);
   const auto colours = colour_map(0.08 + 0.84 * share, "viridis");
   const auto large = colours.repeat_interleave(cell, 0).repeat_interleave(cell, 1);
@@ -153,7 +156,8 @@ void report_images(const ImageScores& scores, const ImageDataset& images,
                               scores.index.index_select(0, known),
                               scores.targets.index_select(0, known)};
   const auto confusion = confusion_matrix(judged.probabilities, judged.targets);
-  write_class_table(confusion, roc_auc_of_classes(judged.probabilities, judged.targets), classes, folder);
+  write_class_table(confusion, roc_auc_of_classes(judged.probabilities, judged.targets), classes,
+                    folder);
   std::cout << folder << "/report.csv\n" << folder << "/confusion.csv\n";
   if (images_available()) {
     write_image(folder + "/confusion.png", draw_confusion(confusion, classes));

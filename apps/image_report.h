@@ -14,8 +14,9 @@ namespace serpentine {
 void report_images(const ImageScores& scores, const ImageDataset& images,
                    const std::vector<std::string>& classes, const std::string& folder);
 
-/// A confusion matrix [K, K] (row: the true class) as a picture: shares of the row in colour, counts
-/// as numbers where they fit.
-torch::Tensor draw_confusion(const torch::Tensor& confusion, const std::vector<std::string>& classes);
+/// A confusion matrix [K, K] (row: the true class) as a picture: shares of the row in colour,
+/// counts as numbers where they fit.
+torch::Tensor draw_confusion(const torch::Tensor& confusion,
+                             const std::vector<std::string>& classes);
 
 }  // namespace serpentine

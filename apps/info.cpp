@@ -58,7 +58,8 @@ struct Timing {
   double median = 0, low = 0, high = 0;  // seconds a forward pass: median and quartiles
 };
 
-Timing time_forward(const InfoArguments& arguments, const std::function<void()>& forward, int64_t batch) {
+Timing time_forward(const InfoArguments& arguments, const std::function<void()>& forward,
+                    int64_t batch) {
   using Clock = std::chrono::steady_clock;
   for (int64_t i = 0; i < arguments.warmup; ++i) forward();
   std::vector<double> times;
@@ -117,20 +118,16 @@ int run_info(const InfoArguments& arguments) {
     flops = count.total();
     by_operator = count.by_operator();
   }
-  nlohmann::json out = {{"model", run.model_type},
-                        {"device", run.device.str()},
-                        {"threads", at::get_num_threads()},
-                        {"precision", arguments.precision},
-                        {"image_size", {height, width}},
-                        {"parameters", parameters},
-                        {"parameters_of", parts},
-                        {"flops", flops},
-                        {"flops_of", by_operator},
-                        {"throughput", nlohmann::json::array()}};
+  nlohmann::json out = {
+      {"model", run.model_type},          {"device", run.device.str()},
+      {"threads", at::get_num_threads()}, {"precision", arguments.precision},
+      {"image_size", {height, width}},    {"parameters", parameters},
+      {"parameters_of", parts},           {"flops", flops},
+      {"flops_of", by_operator},          {"throughput", nlohmann::json::array()}};
   if (!arguments.json) {
     std::printf("model       %s, %lld x %lld, on %s (%d threads), %s\n", run.model_type.c_str(),
-                static_cast<long long>(height), static_cast<long long>(width), run.device.str().c_str(),
-                at::get_num_threads(), arguments.precision.c_str());
+                static_cast<long long>(height), static_cast<long long>(width),
+                run.device.str().c_str(), at::get_num_threads(), arguments.precision.c_str());
     std::printf("parameters  %s (", readable_count(parameters).c_str());
     const char* comma = "";
     for (const auto& [name, size] : parts.items()) {
@@ -156,9 +153,10 @@ int run_info(const InfoArguments& arguments) {
                                  {"repetitions", timing.repeats},
                                  {"peak_bytes", peak}});
     if (arguments.json) continue;
-    std::printf("batch %-5lld %.4g images/s (middle half %.4g to %.4g, %lld repetitions, %.4g ms each)",
-                static_cast<long long>(batch), rate(timing.median), rate(timing.high), rate(timing.low),
-                static_cast<long long>(timing.repeats), 1e3 * timing.median);
+    std::printf(
+        "batch %-5lld %.4g images/s (middle half %.4g to %.4g, %lld repetitions, %.4g ms each)",
+        static_cast<long long>(batch), rate(timing.median), rate(timing.high), rate(timing.low),
+        static_cast<long long>(timing.repeats), 1e3 * timing.median);
     if (peak >= 0) std::printf(", peak memory +%s", amount(peak, "B").c_str());
     std::printf("\n");
   }
@@ -169,7 +167,8 @@ int run_info(const InfoArguments& arguments) {
 }  // namespace
 
 void add_info_command(CLI::App& app, Action& action) {
-  auto* command = app.add_subcommand("info", "Parameters, FLOPs, memory and speed of an image model");
+  auto* command =
+      app.add_subcommand("info", "Parameters, FLOPs, memory and speed of an image model");
   command->footer(kFooter);
   auto arguments = std::make_shared<InfoArguments>();
   command->add_option("RUN", arguments->run, "Folder of a finished training on images")->required();
@@ -190,7 +189,8 @@ void add_info_command(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--device", arguments->device, "auto, cpu or cuda");
   command->add_flag("--json", arguments->json, "Print JSON");
-  command->callback([&action, arguments] { action = [arguments] { return run_info(*arguments); }; });
+  command->callback(
+      [&action, arguments] { action = [arguments] { return run_info(*arguments); }; });
 }
 
 }  // namespace serpentine

@@ -47,8 +47,8 @@ struct Ranked {
   torch::Tensor chances, classes;  // [n, top], the most probable first
 };
 
-void write_tables(const PredictArguments& arguments, const ImageRun& run, const ImageDataset& images,
-                  const ImageScores& scores, const Ranked& ranked) {
+void write_tables(const PredictArguments& arguments, const ImageRun& run,
+                  const ImageDataset& images, const ImageScores& scores, const Ranked& ranked) {
   std::string csv = "path";
   for (int64_t k = 1; k <= ranked.classes.size(1); ++k)
     csv += ",class_" + std::to_string(k) + ",probability_" + std::to_string(k);
@@ -59,7 +59,8 @@ void write_tables(const PredictArguments& arguments, const ImageRun& run, const 
     nlohmann::json guesses = nlohmann::json::array();
     csv += cell(name);
     for (int64_t k = 0; k < ranked.classes.size(1); ++k) {
-      const auto& category = run.schema.classes[static_cast<size_t>(ranked.classes[i][k].item<int64_t>())];
+      const auto& category =
+          run.schema.classes[static_cast<size_t>(ranked.classes[i][k].item<int64_t>())];
       const double chance = ranked.chances[i][k].item<double>();
       csv += "," + cell(category) + "," + number(chance);
       guesses.push_back({{"class", category}, {"probability", chance}});
@@ -79,7 +80,10 @@ void draw_sheet(const PredictArguments& arguments, const ImageRun& run, const Im
     pictures.push_back(images.picture(scores.index[i].item<int64_t>()));
     char share[16];
     std::snprintf(share, sizeof share, " %.0f %%", 100 * ranked.chances[i][0].item<double>());
-    captions.push_back(run.schema.classes[static_cast<size_t>(ranked.classes[i][0].item<int64_t>())].substr(0, 16) + share);
+    captions.push_back(
+        run.schema.classes[static_cast<size_t>(ranked.classes[i][0].item<int64_t>())].substr(0,
+                                                                                             16) +
+        share);
   }
   const std::string path = arguments.out + "/sheet.png";
   write_image(path, contact_sheet(pictures, captions, 8));

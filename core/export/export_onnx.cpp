@@ -93,7 +93,8 @@ std::optional<torch::Tensor> OnnxNode::tensor(size_t index) const {
 }
 int64_t OnnxNode::axis(size_t index, int64_t of_input) const {
   const int64_t given = integer(index);
-  return given < 0 ? given + static_cast<int64_t>(shape(static_cast<size_t>(of_input)).size()) : given;
+  return given < 0 ? given + static_cast<int64_t>(shape(static_cast<size_t>(of_input)).size())
+                   : given;
 }
 
 OnnxExport export_onnx(const std::function<torch::Tensor(const torch::Tensor&)>& forward,
@@ -101,8 +102,7 @@ OnnxExport export_onnx(const std::function<torch::Tensor(const torch::Tensor&)>&
                        const std::map<std::string, std::string>& metadata) {
   const torch::NoGradGuard no_grad;
   const auto traced = jit::tracer::trace(
-      {example},
-      [&](jit::Stack inputs) -> jit::Stack { return {forward(inputs[0].toTensor())}; },
+      {example}, [&](jit::Stack inputs) -> jit::Stack { return {forward(inputs[0].toTensor())}; },
       [](const torch::autograd::Variable&) { return std::string(); }, /*strict=*/true,
       /*force_outplace=*/true);
   auto graph = traced.first->graph;
@@ -132,8 +132,8 @@ OnnxExport export_onnx(const std::function<torch::Tensor(const torch::Tensor&)>&
       for (size_t i = 0; i < node->outputs().size(); ++i) names[node->output(i)] = {all.at(i)};
     } else {
       const OnnxNode one(out, names, node);
-      const bool known = lower_shapes(one) || lower_arithmetic(one) || lower_layers(one) ||
-                         lower_recurrence(one);
+      const bool known =
+          lower_shapes(one) || lower_arithmetic(one) || lower_layers(one) || lower_recurrence(one);
       SERPENTINE_CHECK(known, kWho, "the operator ", kind, " cannot be exported yet");
     }
   }

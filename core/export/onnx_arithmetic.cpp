@@ -45,8 +45,9 @@ void add_matrix_product(const OnnxNode& node) {  // addmm, baddbmm: in(0) + in(1
 
 void linear(const OnnxNode& node) {
   const auto weight = node.tensor(1);
-  const std::string turned = weight ? node.out.constant(weight->t().contiguous())
-                                    : node.out.add("Transpose", {node.in(1)}, {{"perm", std::vector<int64_t>{1, 0}}});
+  const std::string turned =
+      weight ? node.out.constant(weight->t().contiguous())
+             : node.out.add("Transpose", {node.in(1)}, {{"perm", std::vector<int64_t>{1, 0}}});
   std::string value = node.out.add("MatMul", {node.in(0), turned});
   if (!node.none(2)) value = node.out.add("Add", {value, node.in(2)});
   node.set(value);

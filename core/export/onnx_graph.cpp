@@ -36,7 +36,9 @@ void put_float(std::string& out, uint64_t field, double value) {
 /// TensorProto: dims 1, data_type 2, name 8, raw_data 9.
 std::string tensor_bytes(const torch::Tensor& given, const std::string& name) {
   const bool boolean = given.scalar_type() == torch::kBool;
-  const auto wanted = given.is_floating_point() ? torch::kFloat32 : boolean ? torch::kBool : torch::kInt64;
+  const auto wanted = given.is_floating_point() ? torch::kFloat32
+                      : boolean                 ? torch::kBool
+                                                : torch::kInt64;
   const torch::Tensor value = given.to(torch::kCPU, wanted).contiguous();
   std::string out;
   for (const int64_t extent : value.sizes()) put_number(out, 1, extent);

@@ -1,5 +1,5 @@
-// An ONNX graph under construction, and its bytes. Needs no protobuf: the few messages of onnx.proto
-// (onnx/onnx, IR version 8, opset 17) are encoded here.
+// An ONNX graph under construction, and its bytes. Needs no protobuf: the few messages of
+// onnx.proto (onnx/onnx, IR version 8, opset 17) are encoded here.
 #pragma once
 
 #include <cstdint>

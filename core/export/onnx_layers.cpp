@@ -20,7 +20,8 @@ std::vector<int64_t> wide(std::vector<int64_t> values, size_t axes) {
 }
 
 /// aten::_convolution and aten::convolution(x, weight, bias, stride, padding, dilation, transposed,
-/// output_padding, groups); aten::conv1d to conv3d(x, weight, bias, stride, padding, dilation, groups).
+/// output_padding, groups); aten::conv1d to conv3d(x, weight, bias, stride, padding, dilation,
+/// groups).
 void convolution(const OnnxNode& node) {
   const std::string kind = node.kind();
   const bool general = kind == "aten::_convolution" || kind == "aten::convolution";
@@ -29,12 +30,13 @@ void convolution(const OnnxNode& node) {
   SERPENTINE_CHECK(!general || !node.flag(6), "onnx", "transposed convolutions are not exported");
   std::vector<std::string> inputs = {node.in(0), node.in(1)};
   if (!node.none(2)) inputs.push_back(node.in(2));
-  node.set(node.out.add("Conv", inputs,
-                        {{"strides", wide(node.integers(3), axes)},
-                         {"pads", twice(node.integers(4), axes)},
-                         {"dilations", wide(node.integers(5), axes)},
-                         {"group", node.integer(general ? 8 : 6)},
-                         {"kernel_shape", std::vector<int64_t>(weight.begin() + 2, weight.end())}}));
+  node.set(
+      node.out.add("Conv", inputs,
+                   {{"strides", wide(node.integers(3), axes)},
+                    {"pads", twice(node.integers(4), axes)},
+                    {"dilations", wide(node.integers(5), axes)},
+                    {"group", node.integer(general ? 8 : 6)},
+                    {"kernel_shape", std::vector<int64_t>(weight.begin() + 2, weight.end())}}));
 }
 
 void layer_norm(const OnnxNode& node) {
@@ -43,7 +45,8 @@ void layer_norm(const OnnxNode& node) {
   std::vector<std::string> inputs = {
       node.in(0), node.none(2) ? node.out.constant(torch::ones(shape)) : node.in(2)};
   if (!node.none(3)) inputs.push_back(node.in(3));
-  node.set(node.out.add("LayerNormalization", inputs, {{"axis", -axes}, {"epsilon", node.real(4)}}));
+  node.set(
+      node.out.add("LayerNormalization", inputs, {{"axis", -axes}, {"epsilon", node.real(4)}}));
 }
 
 void batch_norm(const OnnxNode& node) {
@@ -112,10 +115,9 @@ bool lower_recurrence(const OnnxNode& node) {
                     before = body.constant(std::vector<int64_t>{-2});
   const std::string step = body.add("Unsqueeze", {prefix + "delta", last});
   const std::string decay = body.add("Exp", {body.add("Mul", {step, node.in(4)})});
-  const std::string input = body.add(
-      "Unsqueeze", {body.add("Mul", {prefix + "delta", prefix + "u"}), last});
-  const std::string added =
-      body.add("Mul", {input, body.add("Unsqueeze", {prefix + "b", before})});
+  const std::string input =
+      body.add("Unsqueeze", {body.add("Mul", {prefix + "delta", prefix + "u"}), last});
+  const std::string added = body.add("Mul", {input, body.add("Unsqueeze", {prefix + "b", before})});
   const std::string h = body.add("Add", {body.add("Mul", {decay, prefix + "h"}), added});
   const std::string seen = body.add("Mul", {h, body.add("Unsqueeze", {prefix + "c", before})});
   const std::string y = body.add("ReduceSum", {seen, last}, {{"keepdims", int64_t{0}}});
@@ -124,9 +126,9 @@ bool lower_recurrence(const OnnxNode& node) {
   body.output(prefix + "h_next", state);
   body.output(prefix + "y", row);
   const std::string zero = node.out.constant(torch::zeros(state));
-  const auto results = node.out.add_several(
-      "Scan", {zero, node.in(0), node.in(1), node.in(2), node.in(3)}, 2,
-      {{"body", &body}, {"num_scan_inputs", int64_t{4}}});
+  const auto results =
+      node.out.add_several("Scan", {zero, node.in(0), node.in(1), node.in(2), node.in(3)}, 2,
+                           {{"body", &body}, {"num_scan_inputs", int64_t{4}}});
   node.set(results[1]);
   return true;
 }

@@ -30,10 +30,10 @@ class OnnxNode {
   bool flag(size_t index) const;
   std::vector<int64_t> integers(size_t index) const;
   std::string text(size_t index) const;
-  std::vector<int64_t> shape(size_t index) const;     // of an input
-  std::vector<int64_t> result_shape() const;          // of the output
+  std::vector<int64_t> shape(size_t index) const;           // of an input
+  std::vector<int64_t> result_shape() const;                // of the output
   std::optional<torch::Tensor> tensor(size_t index) const;  // a constant input
-  int64_t axis(size_t index, int64_t of_input = 0) const;  // counted from the front
+  int64_t axis(size_t index, int64_t of_input = 0) const;   // counted from the front
   size_t inputs() const { return node_->inputs().size(); }
   void set(const std::string& name) const { names_[node_->output()] = {name}; }
   void set_list(const std::vector<std::string>& all) const { names_[node_->output()] = all; }
@@ -47,9 +47,9 @@ class OnnxNode {
 };
 
 /// Writes the node, or returns false when its operator is not known.
-bool lower_shapes(const OnnxNode& node);       // views, slices, joins, index reads
-bool lower_arithmetic(const OnnxNode& node);   // element by element, reductions, products
-bool lower_layers(const OnnxNode& node);       // convolutions, norms, activations, pools
-bool lower_recurrence(const OnnxNode& node);   // serpentine::recurrence
+bool lower_shapes(const OnnxNode& node);      // views, slices, joins, index reads
+bool lower_arithmetic(const OnnxNode& node);  // element by element, reductions, products
+bool lower_layers(const OnnxNode& node);      // convolutions, norms, activations, pools
+bool lower_recurrence(const OnnxNode& node);  // serpentine::recurrence
 
 }  // namespace serpentine

@@ -14,7 +14,8 @@ std::string reshaped(const OnnxNode& node, const std::string& value) {
   return node.out.add("Reshape", {value, node.out.constant(node.result_shape())});
 }
 
-std::string sliced(const OnnxNode& node, int64_t axis, int64_t begin, int64_t end, int64_t step = 1) {
+std::string sliced(const OnnxNode& node, int64_t axis, int64_t begin, int64_t end,
+                   int64_t step = 1) {
   return node.out.add("Slice", {node.in(0), node.out.constant(std::vector<int64_t>{begin}),
                                 node.out.constant(std::vector<int64_t>{end}),
                                 node.out.constant(std::vector<int64_t>{axis}),
@@ -66,9 +67,10 @@ void flip(const OnnxNode& node) {
   const auto axes = axes_of(node);
   const auto count = axes.size();
   node.set(node.out.add(
-      "Slice", {value, node.out.constant(std::vector<int64_t>(count, -1)),
-                node.out.constant(std::vector<int64_t>(count, std::numeric_limits<int64_t>::min() + 1)),
-                node.out.constant(axes), node.out.constant(std::vector<int64_t>(count, -1))}));
+      "Slice",
+      {value, node.out.constant(std::vector<int64_t>(count, -1)),
+       node.out.constant(std::vector<int64_t>(count, std::numeric_limits<int64_t>::min() + 1)),
+       node.out.constant(axes), node.out.constant(std::vector<int64_t>(count, -1))}));
 }
 
 /// split, split_with_sizes, chunk: a list of slices.
@@ -80,7 +82,8 @@ void split(const OnnxNode& node) {
   } else {
     const int64_t given = node.integer(1);
     const int64_t each = node.kind() == "aten::chunk" ? (extent + given - 1) / given : given;
-    for (int64_t begin = 0; begin < extent; begin += each) sizes.push_back(std::min(each, extent - begin));
+    for (int64_t begin = 0; begin < extent; begin += each)
+      sizes.push_back(std::min(each, extent - begin));
   }
   std::vector<std::string> parts;
   int64_t begin = 0;
@@ -96,7 +99,8 @@ void stack(const OnnxNode& node) {
   const int64_t given = node.integer(1), axis = given < 0 ? given + rank : given;
   std::vector<std::string> parts;
   for (const auto& part : node.list(0))
-    parts.push_back(node.out.add("Unsqueeze", {part, node.out.constant(std::vector<int64_t>{axis})}));
+    parts.push_back(
+        node.out.add("Unsqueeze", {part, node.out.constant(std::vector<int64_t>{axis})}));
   node.set(node.out.add("Concat", parts, {{"axis", axis}}));
 }
 
@@ -130,7 +134,8 @@ bool lower_shapes(const OnnxNode& node) {
     for (const char* name : {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze",
                              "_unsafe_view", "_reshape_alias", "view_as", "reshape_as"})
       known[name] = reshape;
-    for (const char* name : {"contiguous", "clone", "detach", "dropout", "to", "type_as", "alias", "lift_fresh"})
+    for (const char* name :
+         {"contiguous", "clone", "detach", "dropout", "to", "type_as", "alias", "lift_fresh"})
       known[name] = same;
     for (const char* name : {"permute", "transpose", "t", "numpy_T"}) known[name] = transpose;
     for (const char* name : {"slice", "select", "narrow"}) known[name] = slice;

@@ -125,7 +125,8 @@ torch::Tensor parse_npy(std::string_view bytes, const std::string& who) {
 void write_npy(const std::string& path, const torch::Tensor& array) {
   const torch::Tensor values = array.to(torch::kCPU).contiguous();
   const auto* type = std::find_if(kTypes.begin(), kTypes.end(), [&](const Type& known) {
-    return known.kept == values.scalar_type() && known.read == (known.kept == torch::kBool ? torch::kUInt8 : known.kept);
+    return known.kept == values.scalar_type() &&
+           known.read == (known.kept == torch::kBool ? torch::kUInt8 : known.kept);
   });
   TORCH_CHECK(type != kTypes.end(), path, ": arrays of ", values.scalar_type(),
               " cannot be written as npy");
@@ -134,7 +135,8 @@ void write_npy(const std::string& path, const torch::Tensor& array) {
   if (values.dim() > 1) shape.resize(shape.size() - 2);
   std::string header = std::string("{'descr': '") + type->descr +
                        "', 'fortran_order': False, 'shape': (" + shape + "), }";
-  header.resize((10 + header.size() + 1 + 63) / 64 * 64 - 11, ' ');  // data begin at a multiple of 64
+  header.resize((10 + header.size() + 1 + 63) / 64 * 64 - 11,
+                ' ');  // data begin at a multiple of 64
   header += '\n';
   std::string start = "\x93NUMPY";
   start += std::string("\x01\x00", 2);
@@ -142,7 +144,8 @@ void write_npy(const std::string& path, const torch::Tensor& array) {
   AtomicFile file(path);
   file.write(start + header);
   if (values.numel() > 0)
-    file.write(values.const_data_ptr(), static_cast<size_t>(values.numel()) * values.element_size());
+    file.write(values.const_data_ptr(),
+               static_cast<size_t>(values.numel()) * values.element_size());
   file.commit();
 }
 

@@ -1,4 +1,5 @@
-// Reading NumPy's .npy and .npz files, writing .npy. The format: numpy/lib/_format_impl.py, versions 1 to 3.
+// Reading NumPy's .npy and .npz files, writing .npy. The format: numpy/lib/_format_impl.py,
+// versions 1 to 3.
 #pragma once
 
 #include <string>

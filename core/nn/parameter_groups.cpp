@@ -30,7 +30,8 @@ std::string block_of(const std::string& name) {
     if (inside && digits(word)) block = path;
     const std::string stem = word.substr(0, word.find_last_not_of("0123456789") + 1);
     inside = false;
-    for (const char* known : {"layer", "layers", "block", "blocks", "stage", "stages", "level", "levels"})
+    for (const char* known :
+         {"layer", "layers", "block", "blocks", "stage", "stages", "level", "levels"})
       inside = inside || stem == known;
   }
   return block;

@@ -6,8 +6,8 @@
 #include "core/check.h"
 #include "core/ops/causal_conv1d_device.h"
 #include "core/ops/merge.h"
-#include "core/ops/traced_scan.h"
 #include "core/ops/scan_device.h"
+#include "core/ops/traced_scan.h"
 
 namespace serpentine {
 namespace {

@@ -33,7 +33,9 @@ double convolution(Inputs in) {
   double outputs = size(input, 0) * size(weight, 0);
   for (int64_t axis = 2; axis < input.dim(); ++axis) {
     const auto at = static_cast<size_t>(axis - 2);
-    const auto of = [&](const std::vector<int64_t>& all) { return all.size() > at ? all[at] : all[0]; };
+    const auto of = [&](const std::vector<int64_t>& all) {
+      return all.size() > at ? all[at] : all[0];
+    };
     const int64_t reach = of(dilation) * (weight.size(axis) - 1) + 1;
     outputs *= static_cast<double>((input.size(axis) + 2 * of(pad) - reach) / of(stride) + 1);
   }
@@ -77,8 +79,8 @@ std::unique_ptr<at::ObserverContext> observe(const at::RecordFunction& function)
 
 FlopCount::FlopCount() : outer_(current) {
   current = this;
-  handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(observe).needsInputs(true).scopes(
-      {at::RecordScope::FUNCTION}));
+  handle_ = at::addThreadLocalCallback(
+      at::RecordFunctionCallback(observe).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
 }
 
 FlopCount::~FlopCount() {

@@ -16,8 +16,8 @@ at::Tensor recurrence(const at::Tensor& delta, const at::Tensor& u, const at::Te
                       const at::Tensor& c, const at::Tensor& A) {
   torch::jit::Node* node = nullptr;
   if (const auto& state = tracer::getTracingState()) {
-    node = state->createNode(
-        c10::Symbol::fromQualString("serpentine::recurrence"), /*num_outputs=*/0);
+    node =
+        state->createNode(c10::Symbol::fromQualString("serpentine::recurrence"), /*num_outputs=*/0);
     tracer::addInputs(node, "delta", delta);
     tracer::addInputs(node, "u", u);
     tracer::addInputs(node, "b", b);
@@ -31,7 +31,8 @@ at::Tensor recurrence(const at::Tensor& delta, const at::Tensor& u, const at::Te
     at::Tensor h = at::zeros({u.size(1), u.size(2), u.size(3), b.size(3)}, u.options());
     std::vector<at::Tensor> outputs;
     for (int64_t l = 0; l < u.size(0); ++l) {
-      h = (delta[l].unsqueeze(-1) * A).exp() * h + (delta[l] * u[l]).unsqueeze(-1) * b[l].unsqueeze(-2);
+      h = (delta[l].unsqueeze(-1) * A).exp() * h +
+          (delta[l] * u[l]).unsqueeze(-1) * b[l].unsqueeze(-2);
       outputs.push_back((h * c[l].unsqueeze(-2)).sum(-1));
     }
     y = at::stack(outputs);
@@ -97,8 +98,7 @@ SelectiveScanResult traced_selective_scan(const SelectiveScanArgs& args, const S
     for (size_t i = 0; i < layout.position.size(); ++i) {
       const int64_t position = layout.position[i];
       int64_t row = position;
-      if (rows == Rows::kToken && position >= 0)
-        row = tokens.const_data_ptr<int64_t>()[position];
+      if (rows == Rows::kToken && position >= 0) row = tokens.const_data_ptr<int64_t>()[position];
       source.push_back(row < 0 ? zero : row);
       route.push_back(layout.branch[i % static_cast<size_t>(layout.sequences)]);
     }
@@ -106,7 +106,8 @@ SelectiveScanResult traced_selective_scan(const SelectiveScanArgs& args, const S
   const int64_t batch = args.u.size(0), channels = args.u.size(2);
   const at::Tensor row = index_tensor(source), sequence_branch = index_tensor(layout.branch);
   std::vector<int64_t> flat;  // rows of [B, T K, ...]
-  for (size_t i = 0; i < source.size(); ++i) flat.push_back(source[i] * order.num_branches + route[i]);
+  for (size_t i = 0; i < source.size(); ++i)
+    flat.push_back(source[i] * order.num_branches + route[i]);
   const at::Tensor flat_row = index_tensor(flat);
   const auto arranged = [&](const at::Tensor& x) {
     // [B, R, C] or [B, T, K, C] -> [L, B, S, C], zeros at pads

@@ -58,8 +58,7 @@ std::vector<Group> divide(const OptimizerOptions& options, const torch::nn::Modu
   const ParameterGroups names = parameter_groups(module);
   const auto parameters = module.named_parameters();
   const bool by_depth = options.layer_decay != 1;
-  const auto depths =
-      by_depth ? parameter_depths(module) : std::map<std::string, int64_t>{};
+  const auto depths = by_depth ? parameter_depths(module) : std::map<std::string, int64_t>{};
   int64_t deepest = 0;
   for (const auto& [name, depth] : depths) deepest = std::max(deepest, depth);
   std::map<std::pair<int64_t, bool>, Group> groups;  // by depth from the head, then decayed first

@@ -24,7 +24,8 @@ class Onnx : public FolderTest {
     return chosen != nullptr ? chosen : SERPENTINE_PYTHON;
   }
   static bool has_runtime() {
-    return std::system(("'" + python() + "' -c 'import onnxruntime' > /dev/null 2>&1").c_str()) == 0;
+    return std::system(("'" + python() + "' -c 'import onnxruntime' > /dev/null 2>&1").c_str()) ==
+           0;
   }
 
   /// The largest difference between `forward` and onnxruntime on other values than the traced ones,
@@ -42,7 +43,8 @@ import numpy, onnxruntime
 session = onnxruntime.InferenceSession('model.onnx')
 numpy.save('output.npy', session.run(['output'], {'input': numpy.load('input.npy')})[0])
 )");
-    const std::string command = "cd '" + folder_.string() + "' && '" + python() + "' run.py > out.txt 2>&1";
+    const std::string command =
+        "cd '" + folder_.string() + "' && '" + python() + "' run.py > out.txt 2>&1";
     EXPECT_EQ(std::system(command.c_str()), 0) << read_bytes(at("out.txt"));
     const auto expected = forward(input), got = read_npy(at("output.npy"));
     EXPECT_EQ(got.sizes(), expected.sizes());
@@ -116,13 +118,18 @@ TEST_F(Onnx, WhatHasNoCounterpartIsNamed) {
 
 TEST_F(Onnx, ResNet) {
   SERPENTINE_NEEDS_RUNTIME();
-  EXPECT_LT(difference(classifier("{type: resnet, size: '18', stem: small, classes: 7}"), {2, 3, 24, 20}), 1e-4);
+  EXPECT_LT(
+      difference(classifier("{type: resnet, size: '18', stem: small, classes: 7}"), {2, 3, 24, 20}),
+      1e-4);
 }
 
 TEST_F(Onnx, VMamba) {
   SERPENTINE_NEEDS_RUNTIME();
   for (const char* variant : {"v05_noz", "v0", "v3"}) {
-    const std::string yaml = std::string("{type: vmamba, depths: [1, 1, 2], dims: [16, 24, 32], d_state: 4, classes: 5, forward_type: ") + variant + "}";
+    const std::string yaml = std::string(
+                                 "{type: vmamba, depths: [1, 1, 2], dims: [16, 24, 32], d_state: "
+                                 "4, classes: 5, forward_type: ") +
+                             variant + "}";
     EXPECT_LT(difference(classifier(yaml), {2, 3, 40, 32}), 1e-4) << variant;
   }
 }
@@ -134,7 +141,8 @@ TEST_F(Onnx, MambaBlock) {
   torch::manual_seed(4);
   Mamba mamba(options);
   for (auto& parameter : mamba->parameters()) parameter.requires_grad_(false);
-  EXPECT_LT(difference([&](const torch::Tensor& x) { return mamba->forward(x); }, {2, 17, 12}), 1e-4);
+  EXPECT_LT(difference([&](const torch::Tensor& x) { return mamba->forward(x); }, {2, 17, 12}),
+            1e-4);
 }
 
 }  // namespace

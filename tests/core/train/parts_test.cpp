@@ -101,7 +101,8 @@ class Deep : public torch::nn::Module {
   Deep() {
     register_parameter("pos_embed", torch::zeros({1, 4}));
     add("patch_embed.proj");
-    for (const char* block : {"layers.0.blocks.0.mlp", "layers.0.blocks.1.mlp", "layers.1.blocks.0.mlp"})
+    for (const char* block :
+         {"layers.0.blocks.0.mlp", "layers.0.blocks.1.mlp", "layers.1.blocks.0.mlp"})
       add(block);
     add("norm");
     add("head");

@@ -1,5 +1,7 @@
 #include "segmentation/network.h"
 
+#include <cmath>
+
 #include <torch/torch.h>
 
 #include "core/check.h"
@@ -25,6 +27,13 @@ std::vector<int64_t> counts(const std::string& who, std::vector<int64_t> given, 
 }
 
 }  // namespace
+
+std::vector<double> ScaledModel::scale_weights(size_t count) const {
+  std::vector<double> weights;
+  for (size_t s = 0; s < count; ++s)
+    weights.push_back(s > 0 && s + 1 == count ? 0 : std::pow(0.5, static_cast<double>(s)));
+  return weights;
+}
 
 void UOptions::fields(Fields& f) {
   f("dims", dims, "2 for images, 3 for volumes", {.least = 2, .most = 3});

@@ -18,6 +18,9 @@ class ScaledModel : public Model {
  public:
   /// [B, K, ...] of the input's size first, then of coarser ones.
   virtual std::vector<torch::Tensor> scales(const Batch& batch) = 0;
+  /// What each of `count` outputs weighs in the loss: halved at each coarser one, the coarsest of
+  /// several has none (as nnU-Net trains).
+  virtual std::vector<double> scale_weights(size_t count) const;
 };
 
 /// A U: stages of an encoder, each with a stride, and of a decoder.

@@ -13,14 +13,15 @@ namespace serpentine {
 
 void ScheduleOptions::fields(Fields& f) {
   f("type", type, "how the learning rate changes",
-    {.choices = {"constant", "cosine", "linear", "step", "halving", "plateau"}});
+    {.choices = {"constant", "cosine", "linear", "poly", "step", "halving", "plateau"}});
   f("warmup_steps", warmup_steps, "steps of linear warm-up", {.least = 0});
   f("warmup_epochs", warmup_epochs, "epochs of linear warm-up, when warmup_steps is 0",
     {.least = 0});
   f("warmup_factor", warmup_factor, "rate at the first step as a part of the full one",
     {.least = 0, .most = 1});
   f("min_rate", min_rate, "learning rate below which no schedule goes", {.least = 0});
-  f("by", by, "cosine and linear: whether the rate moves every step or every epoch",
+  f("power", power, "poly: power of the share of the run that is left", {.least = 0});
+  f("by", by, "cosine, linear and poly: whether the rate moves every step or every epoch",
     {.choices = {"step", "epoch"}});
   f("factor", factor, "step and plateau: what each cut multiplies the rate with",
     {.least = 0, .most = 1});
@@ -48,15 +49,16 @@ void Schedule::plan(int64_t steps_per_epoch, int64_t total_steps) {
 
 double Schedule::decayed(int64_t step, int64_t warmup) const {
   const int64_t epoch = step / steps_per_epoch_;
-  if (options_.type == "cosine" || options_.type == "linear") {
+  if (options_.type == "cosine" || options_.type == "linear" || options_.type == "poly") {
     // a whole epoch of one rate, or a new rate every step
     const int64_t unit = options_.by == "epoch" ? steps_per_epoch_ : 1;
     const int64_t length = std::max<int64_t>((total_steps_ - warmup + unit - 1) / unit, 1);
     const double done =
         std::min(1.0, static_cast<double>((step - warmup) / unit) / static_cast<double>(length));
     const double floor = rate_ > 0 ? options_.min_rate / rate_ : 0;
-    const double shape =
-        options_.type == "linear" ? 1 - done : (1 + std::cos(std::numbers::pi * done)) / 2;
+    const double shape = options_.type == "cosine"   ? (1 + std::cos(std::numbers::pi * done)) / 2
+                         : options_.type == "linear" ? 1 - done
+                                                     : std::pow(1 - done, options_.power);
     return floor + (1 - floor) * shape;
   }
   if (options_.type == "step") {

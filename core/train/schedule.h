@@ -18,6 +18,7 @@ struct ScheduleOptions {
   double warmup_factor = 0;  // the rate at step 0 as a part of the full one
   double min_rate = 0;       // no schedule goes below
   std::string by = "step";   // cosine and linear move every step or every epoch
+  double power = 0.9;        // poly
   double factor = 0.1;       // step, plateau
   int64_t step_epochs = 30;  // step, when no milestones are given
   std::vector<int64_t> milestones;

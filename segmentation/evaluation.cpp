@@ -1,0 +1,271 @@
+#include "segmentation/evaluation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include <torch/torch.h>
+
+#include "core/io/atomic_file.h"
+#include "core/io/progress.h"
+#include "segmentation/draw.h"
+#include "segmentation/volume.h"
+
+namespace serpentine {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::map<std::string, std::string> files_of(const std::string& folder) {
+  std::map<std::string, std::string> found;
+  TORCH_CHECK(fs::is_directory(folder), folder, ": there is no such folder");
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (!is_nifti_name(entry.path()) && !is_picture_name(entry.path())) continue;
+    found[case_name(entry.path())] = entry.path().string();
+  }
+  return found;
+}
+
+/// The truth of a prediction: the same name, or one of the usual endings behind it.
+std::string partner(const std::map<std::string, std::string>& files, const std::string& name) {
+  for (const char* suffix : {"", "_mask", "_anno", "_segmentation", "_manual1", "_label"}) {
+    const auto found = files.find(name + suffix);
+    if (found != files.end()) return found->second;
+  }
+  return "";
+}
+
+torch::Tensor mask_of(const torch::Tensor& labels, const std::vector<int64_t>& values) {
+  auto mask = labels.eq(values.at(0));
+  for (size_t i = 1; i < values.size(); ++i) mask = mask | labels.eq(values[i]);
+  return mask;
+}
+
+struct Pair {
+  torch::Tensor guess, truth;
+  Spacing spacing{};
+};
+
+Pair read_pair(const CaseScores& one, const EvaluationOptions& options) {
+  const Volume place = read_volume(one.truth);
+  Pair pair;
+  pair.spacing = place.spacing;
+  pair.truth = read_labels(one.truth, place, options.label_scale);
+  pair.guess = read_labels(one.guess, place);
+  if (options.ignore >= 0) {
+    const auto away = pair.truth.eq(options.ignore);
+    pair.truth.masked_fill_(away, 0);
+    pair.guess.masked_fill_(away, 0);
+  }
+  return pair;
+}
+
+std::string number(double value, const char* format = "%.6g") {
+  if (!std::isfinite(value)) return "";
+  char text[40];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+/// Values of one metric over cases that have one.
+std::vector<double> column(const Evaluation& all, size_t k, size_t metric) {
+  std::vector<double> values;
+  for (const auto& one : all.cases) {
+    const double value = metric_values(one.classes[k])[metric];
+    if (std::isfinite(value)) values.push_back(value);
+  }
+  return values;
+}
+
+struct Spread {
+  double mean = std::nan(""), deviation = std::nan(""), median = std::nan("");
+};
+
+Spread spread_of(std::vector<double> values) {
+  Spread found;
+  if (values.empty()) return found;
+  std::sort(values.begin(), values.end());
+  const auto count = static_cast<double>(values.size());
+  double sum = 0, square = 0;
+  for (const double value : values) sum += value;
+  found.mean = sum / count;
+  for (const double value : values) square += (value - found.mean) * (value - found.mean);
+  found.deviation = values.size() > 1 ? std::sqrt(square / (count - 1)) : 0;
+  const size_t half = values.size() / 2;
+  found.median = values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+  return found;
+}
+
+std::string cases_csv(const Evaluation& all, const EvaluationOptions& options) {
+  std::string text = "case,class";
+  for (const auto& name : metric_names(options.metrics)) text += "," + name;
+  text += "\n";
+  for (const auto& one : all.cases) {
+    for (size_t k = 0; k < all.class_names.size(); ++k) {
+      text += one.name + "," + all.class_names[k];
+      for (const double value : metric_values(one.classes[k])) text += "," + number(value);
+      text += "\n";
+    }
+  }
+  return text;
+}
+
+std::string classes_csv(const Evaluation& all, const EvaluationOptions& options) {
+  std::string text = "class,metric,cases,mean,deviation,median\n";
+  const auto names = metric_names(options.metrics);
+  for (size_t k = 0; k < all.class_names.size(); ++k) {
+    for (size_t m = 0; m < names.size(); ++m) {
+      const auto values = column(all, k, m);
+      const auto spread = spread_of(values);
+      text += all.class_names[k] + "," + names[m] + "," + std::to_string(values.size()) + "," +
+              number(spread.mean) + "," + number(spread.deviation) + "," + number(spread.median) +
+              "\n";
+    }
+  }
+  return text;
+}
+
+std::string image_of(const std::string& folder, const std::string& name) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const auto own = case_name(entry.path());
+    if ((own == name || own == name + "_0000") &&
+        (is_nifti_name(entry.path()) || is_picture_name(entry.path())))
+      return entry.path().string();
+  }
+  return "";
+}
+
+}  // namespace
+
+Evaluation evaluate_folders(const std::string& guesses, const std::string& truths,
+                            const EvaluationOptions& options) {
+  Evaluation all;
+  const auto predicted = files_of(guesses), real = files_of(truths);
+  std::vector<CaseScores> pairs;
+  for (const auto& [name, file] : predicted) {
+    const auto truth = partner(real, name);
+    if (truth.empty()) {
+      all.notes.push_back(name + ": left out, there is no truth in " + truths);
+    } else {
+      pairs.push_back({name, file, truth, {}, 0});
+    }
+  }
+  for (const auto& [name, values] : options.classes) {
+    all.class_names.push_back(name);
+    all.class_values.push_back(values);
+  }
+  if (options.classes.empty()) {
+    std::set<int64_t> seen;
+    for (const auto& one : pairs) {
+      try {
+        const auto values = std::get<0>(torch::_unique(read_pair(one, options).truth));
+        for (int64_t i = 0; i < values.numel(); ++i) seen.insert(values[i].item<int64_t>());
+      } catch (const std::exception&) {
+        continue;  // reported below
+      }
+    }
+    for (const int64_t value : seen) {
+      if (value <= 0) continue;
+      all.class_names.push_back(std::to_string(value));
+      all.class_values.push_back({value});
+    }
+  }
+  Progress progress("evaluating", static_cast<int64_t>(pairs.size()));
+  int64_t done = 0;
+  for (auto& one : pairs) {
+    try {
+      const auto pair = read_pair(one, options);
+      double sum = 0, count = 0;
+      for (const auto& values : all.class_values) {
+        one.classes.push_back(mask_metrics(mask_of(pair.guess, values), mask_of(pair.truth, values),
+                                           pair.spacing, options.metrics));
+        if (!std::isfinite(one.classes.back().dice)) continue;
+        sum += one.classes.back().dice;
+        count += 1;
+      }
+      one.mean_dice = count > 0 ? sum / count : std::nan("");
+      all.cases.push_back(one);
+    } catch (const std::exception& error) {
+      const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+      all.notes.push_back(one.name + ": left out; " +
+                          (torch_error ? torch_error->what_without_backtrace() : error.what()));
+    }
+    progress.update(++done);
+  }
+  progress.finish();
+  TORCH_CHECK(!all.cases.empty(), guesses, ": no case could be evaluated",
+              all.notes.empty() ? "" : "; " + all.notes[0]);
+  return all;
+}
+
+std::string summary_text(const Evaluation& all, const EvaluationOptions& options) {
+  const auto names = metric_names(options.metrics);
+  std::string text;
+  char line[200];
+  std::snprintf(line, sizeof line, "%-18s %6s %16s %16s %16s\n", "class", "cases", "Dice",
+                "HD95 mm", "ASSD mm");
+  text += line;
+  for (size_t k = 0; k < all.class_names.size(); ++k) {
+    const auto dice = column(all, k, 0);
+    std::string cells;
+    for (const size_t metric : {size_t{0}, size_t{4}, size_t{6}}) {
+      const auto spread = spread_of(column(all, k, metric));
+      std::snprintf(line, sizeof line, " %7.4f +- %5.3f", spread.mean, spread.deviation);
+      cells += line;
+    }
+    std::snprintf(line, sizeof line, "%-18s %6zu", all.class_names[k].c_str(), dice.size());
+    text += line + cells + "\n";
+  }
+  return text;
+}
+
+std::vector<std::string> write_evaluation(const Evaluation& all, const EvaluationOptions& options,
+                                          const std::string& folder) {
+  fs::create_directories(folder);
+  std::vector<std::string> written;
+  const auto keep = [&](const std::string& name, const std::string& text) {
+    write_atomically(folder + "/" + name, text);
+    written.push_back(folder + "/" + name);
+  };
+  keep("cases.csv", cases_csv(all, options));
+  keep("classes.csv", classes_csv(all, options));
+  for (const auto& [metric, name] : {std::pair<size_t, const char*>{0, "dice"}, {4, "hd95"}}) {
+    std::vector<BoxGroup> groups;
+    for (size_t k = 0; k < all.class_names.size(); ++k)
+      groups.push_back({all.class_names[k], column(all, k, metric)});
+    keep(std::string(name) + ".svg",
+         box_plot_svg(metric == 0 ? "Dice" : "95 % Hausdorff distance (mm)", groups));
+  }
+  if (options.images.empty()) return written;
+
+  std::vector<const CaseScores*> order;
+  for (const auto& one : all.cases) order.push_back(&one);
+  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
+    return (std::isfinite(a->mean_dice) ? a->mean_dice : 2) <
+           (std::isfinite(b->mean_dice) ? b->mean_dice : 2);
+  });
+  if (static_cast<int64_t>(order.size()) > options.worst)
+    order.resize(static_cast<size_t>(options.worst));
+  std::vector<SheetEntry> sheet;
+  for (const auto* one : order) {
+    const auto file = image_of(options.images, one->name);
+    if (file.empty()) continue;
+    const Volume image = read_volume(file);
+    const auto pair = read_pair(*one, options);
+    char title[160];
+    std::snprintf(title, sizeof title, "%s: mean Dice %.4f", one->name.c_str(), one->mean_dice);
+    const auto pages = write_case_pages(folder, one->name, title, image, pair.guess, pair.truth);
+    written.insert(written.end(), pages.begin(), pages.end());
+    sheet.push_back({title, worst_slice(image, pair.guess, pair.truth)});
+  }
+  if (!sheet.empty()) {
+    write_sheet(folder + "/worst.png", sheet);
+    written.push_back(folder + "/worst.png");
+  }
+  return written;
+}
+
+}  // namespace serpentine

@@ -1,0 +1,48 @@
+// A folder of predictions against a folder of truths: tables, pictures, a page.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "segmentation/metrics.h"
+
+namespace serpentine {
+
+struct EvaluationOptions {
+  MetricOptions metrics;
+  std::vector<std::pair<std::string, std::vector<int64_t>>> classes;  // name, values; empty: all seen
+  std::string images;       // folder of the images, for overlays; "": none are drawn
+  int64_t worst = 6;        // cases on the contact sheet and as pages
+  double label_scale = 0;   // truths are divided by it
+  int64_t ignore = -1;      // truth value that does not count
+};
+
+struct CaseScores {
+  std::string name, guess, truth;
+  std::vector<MaskMetrics> classes;
+  double mean_dice = 0;  // over the classes where it is defined
+};
+
+struct Evaluation {
+  std::vector<std::string> class_names;
+  std::vector<std::vector<int64_t>> class_values;
+  std::vector<CaseScores> cases;    // sorted by name
+  std::vector<std::string> notes;   // cases that were left out, and why
+};
+
+/// Pairs files by name. Throws when no pair can be read.
+Evaluation evaluate_folders(const std::string& guesses, const std::string& truths,
+                            const EvaluationOptions& options);
+
+/// cases.csv, classes.csv, dice.svg, hd95.svg; with images also overlays/, worst.png and pages.
+/// Returns the files it wrote.
+std::vector<std::string> write_evaluation(const Evaluation& evaluation,
+                                          const EvaluationOptions& options,
+                                          const std::string& folder);
+
+/// "class  dice 0.891 +- 0.02 ..." a line a class.
+std::string summary_text(const Evaluation& evaluation, const EvaluationOptions& options);
+
+}  // namespace serpentine

@@ -1,0 +1,420 @@
+#include "segmentation/nifti.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <torch/torch.h>
+#include <zlib.h>
+
+#include "core/io/atomic_file.h"
+
+namespace serpentine {
+namespace {
+
+constexpr size_t kBytes1 = 348, kBytes2 = 540;
+constexpr int64_t kMostVoxels = int64_t{1} << 34;
+
+[[noreturn]] void fail(const std::filesystem::path& file, const std::string& why) {
+  throw std::runtime_error(file.string() + ": " + why);
+}
+
+// plain files too: gzopen passes them through
+class Reader {
+ public:
+  explicit Reader(const std::filesystem::path& file) : file_(file), gz_(gzopen(file.c_str(), "rb")) {
+    if (gz_ == nullptr) fail(file, "cannot be opened");
+    gzbuffer(gz_, 1 << 18);
+  }
+  ~Reader() { gzclose(gz_); }
+  Reader(const Reader&) = delete;
+  Reader& operator=(const Reader&) = delete;
+
+  /// The number of bytes that there were.
+  size_t read(char* to, size_t bytes) {
+    size_t done = 0;
+    while (done < bytes) {
+      const auto part = static_cast<unsigned>(std::min<size_t>(bytes - done, 1 << 30));
+      const int got = gzread(gz_, to + done, part);
+      if (got <= 0) break;
+      done += static_cast<size_t>(got);
+    }
+    return done;
+  }
+  void skip(int64_t bytes) {
+    std::vector<char> sink(4096);
+    while (bytes > 0) {
+      const auto part = static_cast<size_t>(std::min<int64_t>(bytes, 4096));
+      if (read(sink.data(), part) != part) fail(file_, "ends before its voxels begin");
+      bytes -= static_cast<int64_t>(part);
+    }
+  }
+  bool damaged() const {
+    int code = Z_OK;
+    gzerror(gz_, &code);
+    return code != Z_OK && code != Z_STREAM_END;
+  }
+
+ private:
+  std::filesystem::path file_;
+  gzFile gz_;
+};
+
+template <class T>
+T field(const std::string& raw, size_t at) {
+  T value;
+  std::memcpy(&value, raw.data() + at, sizeof value);
+  return value;
+}
+
+template <class T>
+void set(std::string& raw, size_t at, T value) {
+  std::memcpy(raw.data() + at, &value, sizeof value);
+}
+
+void swap_run(std::string& raw, size_t at, size_t width, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    char* begin = raw.data() + at + i * width;
+    std::reverse(begin, begin + width);
+  }
+}
+
+/// Numeric fields of both layouts that are used here or that a reader will look at.
+void swap_header(std::string& raw, int version) {
+  struct Run {
+    size_t at, width, count;
+  };
+  static const std::vector<Run> one = {{0, 4, 1},   {32, 4, 1},  {36, 2, 1},  {40, 2, 8},
+                                       {56, 4, 3},  {68, 2, 4},  {76, 4, 8},  {108, 4, 3},
+                                       {120, 2, 1}, {124, 4, 4}, {140, 4, 2}, {252, 2, 2},
+                                       {256, 4, 18}};
+  static const std::vector<Run> two = {{0, 4, 1},   {12, 2, 2},   {16, 8, 8},   {80, 8, 3},
+                                       {104, 8, 8}, {168, 8, 1},  {176, 8, 2},  {192, 8, 4},
+                                       {224, 8, 2}, {344, 4, 2},  {352, 8, 18}, {496, 4, 3}};
+  for (const auto& run : version == 1 ? one : two) swap_run(raw, run.at, run.width, run.count);
+}
+
+/// The rotation of a quaternion (b, c, d), nifti1.h method 2.
+Affine from_quaternion(double b, double c, double d, const std::array<double, 3>& offset,
+                       const std::array<double, 3>& spacing, double qfac) {
+  double a = 1 - (b * b + c * c + d * d);
+  if (a < 1e-7) {
+    const double scale = 1 / std::sqrt(std::max(b * b + c * c + d * d, 1e-30));
+    b *= scale;
+    c *= scale;
+    d *= scale;
+    a = 0;
+  } else {
+    a = std::sqrt(a);
+  }
+  const double x = spacing[0], y = spacing[1], z = spacing[2] * qfac;
+  return {{{(a * a + b * b - c * c - d * d) * x, 2 * (b * c - a * d) * y, 2 * (b * d + a * c) * z,
+            offset[0]},
+           {2 * (b * c + a * d) * x, (a * a + c * c - b * b - d * d) * y, 2 * (c * d - a * b) * z,
+            offset[1]},
+           {2 * (b * d - a * c) * x, 2 * (c * d + a * b) * y, (a * a + d * d - c * c - b * b) * z,
+            offset[2]}}};
+}
+
+double real(const NiftiHeader& header, size_t at1, size_t at2) {
+  return header.version == 1 ? static_cast<double>(field<float>(header.raw, at1))
+                             : field<double>(header.raw, at2);
+}
+
+int form_code(const NiftiHeader& header, bool sform) {
+  if (header.version == 1) return field<int16_t>(header.raw, sform ? 254 : 252);
+  return field<int32_t>(header.raw, sform ? 348 : 344);
+}
+
+void read_place(NiftiHeader& header) {
+  double qfac = 1;
+  std::array<double, 8> pixdim{};
+  for (size_t i = 0; i < 8; ++i) pixdim[i] = real(header, 76 + 4 * i, 104 + 8 * i);
+  if (pixdim[0] < 0) qfac = -1;
+  for (size_t axis = 0; axis < 3; ++axis) {
+    const double side = std::abs(pixdim[axis + 1]);
+    header.spacing[axis] = std::isfinite(side) && side > 0 ? side : 1;
+  }
+  if (form_code(header, true) > 0) {
+    header.oriented = true;
+    for (size_t row = 0; row < 3; ++row) {
+      for (size_t column = 0; column < 4; ++column) {
+        header.affine[row][column] =
+            real(header, 280 + 16 * row + 4 * column, 400 + 32 * row + 8 * column);
+      }
+    }
+    for (size_t axis = 0; axis < 3; ++axis) {  // the affine knows the spacing better
+      double square = 0;
+      for (size_t row = 0; row < 3; ++row)
+        square += header.affine[row][axis] * header.affine[row][axis];
+      if (std::isfinite(square) && square > 0) header.spacing[axis] = std::sqrt(square);
+    }
+    return;
+  }
+  std::array<double, 3> offset{};
+  for (size_t axis = 0; axis < 3; ++axis) offset[axis] = real(header, 268 + 4 * axis, 376 + 8 * axis);
+  header.oriented = form_code(header, false) > 0;
+  if (header.oriented) {
+    header.affine = from_quaternion(real(header, 256, 352), real(header, 260, 360),
+                                    real(header, 264, 368), offset, header.spacing, qfac);
+  } else {
+    header.affine = {{{header.spacing[0], 0, 0, 0},
+                      {0, header.spacing[1], 0, 0},
+                      {0, 0, header.spacing[2], 0}}};
+  }
+}
+
+NiftiHeader parse_header(const std::filesystem::path& file, Reader& reader) {
+  NiftiHeader header;
+  std::string raw(kBytes1, '\0');
+  const size_t got = reader.read(raw.data(), kBytes1);
+  if (got < kBytes1) fail(file, reader.damaged() ? "is damaged gzip" : "is too short for NIfTI");
+  auto first = field<int32_t>(raw, 0);
+  const auto swapped = static_cast<int32_t>(__builtin_bswap32(static_cast<uint32_t>(first)));
+  header.swapped = swapped == static_cast<int32_t>(kBytes1) || swapped == static_cast<int32_t>(kBytes2);
+  if (header.swapped) first = swapped;
+  if (first == static_cast<int32_t>(kBytes2)) {
+    header.version = 2;
+    raw.resize(kBytes2);
+    if (reader.read(raw.data() + kBytes1, kBytes2 - kBytes1) < kBytes2 - kBytes1)
+      fail(file, "is too short for NIfTI-2");
+  } else if (first != static_cast<int32_t>(kBytes1)) {
+    fail(file, "is not a NIfTI file");
+  }
+  const std::string magic = header.version == 1 ? raw.substr(344, 3) : raw.substr(4, 3);
+  if (magic != (header.version == 1 ? "n+1" : "n+2")) {
+    fail(file, magic == "ni1" || magic == "ni2" ? "has its voxels in a second file (.img); convert it to .nii"
+                                                : "is not a NIfTI file (an Analyze header?)");
+  }
+  if (header.swapped) swap_header(raw, header.version);
+  header.raw = raw;
+  const auto dim = [&](size_t i) {
+    return header.version == 1 ? static_cast<int64_t>(field<int16_t>(raw, 40 + 2 * i))
+                               : field<int64_t>(raw, 16 + 8 * i);
+  };
+  const int64_t axes = dim(0);
+  if (axes < 1 || axes > 7) fail(file, "says that it has " + std::to_string(axes) + " axes");
+  int64_t total = 1;
+  for (int64_t axis = 1; axis <= 7; ++axis) {
+    const int64_t side = axis <= axes ? dim(static_cast<size_t>(axis)) : 1;
+    if (side < 1) fail(file, "has no voxels along axis " + std::to_string(axis));
+    if (axis > 5 && side > 1) fail(file, "has more than 4 axes");
+    // channels may lie along the fourth or, as vectors, along the fifth axis
+    if (axis <= 3) header.size[static_cast<size_t>(axis - 1)] = side;
+    if (axis == 4) header.size[3] = side;
+    if (axis == 5) {
+      if (side > 1 && header.size[3] > 1) fail(file, "has more than 4 axes");
+      header.size[3] *= side;
+    }
+    if (side > kMostVoxels / total) fail(file, "says that it has more than 2^34 voxels");
+    total *= side;
+  }
+  header.datatype = header.version == 1 ? field<int16_t>(raw, 70) : field<int16_t>(raw, 12);
+  header.bits = header.version == 1 ? field<int16_t>(raw, 72) : field<int16_t>(raw, 14);
+  header.slope = real(header, 112, 176);
+  header.intercept = real(header, 116, 184);
+  if (!std::isfinite(header.slope) || header.slope == 0) {
+    header.slope = 1;
+    header.intercept = 0;
+  }
+  if (!std::isfinite(header.intercept)) header.intercept = 0;
+  header.voxels_at = header.version == 1 ? std::llround(static_cast<double>(field<float>(raw, 108)))
+                                         : field<int64_t>(raw, 168);
+  header.voxels_at = std::max<int64_t>(header.voxels_at, header.version == 1 ? 352 : 544);
+  read_place(header);
+  return header;
+}
+
+template <class T>
+void convert(const char* from, float* to, size_t count, bool swapped) {
+  for (size_t i = 0; i < count; ++i) {
+    std::array<char, sizeof(T)> bytes;
+    std::memcpy(bytes.data(), from + i * sizeof(T), sizeof(T));
+    if (swapped) std::reverse(bytes.begin(), bytes.end());
+    T value;
+    std::memcpy(&value, bytes.data(), sizeof(T));
+    to[i] = static_cast<float>(value);
+  }
+}
+
+using Convert = void (*)(const char*, float*, size_t, bool);
+struct Type {
+  size_t width;
+  Convert convert;
+};
+
+Type type_of(const std::filesystem::path& file, int datatype) {
+  switch (datatype) {
+    case 2:
+      return {1, convert<uint8_t>};
+    case 4:
+      return {2, convert<int16_t>};
+    case 8:
+      return {4, convert<int32_t>};
+    case 16:
+      return {4, convert<float>};
+    case 64:
+      return {8, convert<double>};
+    case 256:
+      return {1, convert<int8_t>};
+    case 512:
+      return {2, convert<uint16_t>};
+    case 768:
+      return {4, convert<uint32_t>};
+    case 1024:
+      return {8, convert<int64_t>};
+    case 1280:
+      return {8, convert<uint64_t>};
+    default:
+      fail(file, "has voxels of NIfTI type " + std::to_string(datatype) +
+                     ", which is not one number (complex, RGB) or not known");
+  }
+}
+
+}  // namespace
+
+NiftiHeader read_nifti_header(const std::filesystem::path& file) {
+  Reader reader(file);
+  return parse_header(file, reader);
+}
+
+torch::Tensor read_nifti(const std::filesystem::path& file, NiftiHeader* header) {
+  Reader reader(file);
+  const NiftiHeader found = parse_header(file, reader);
+  const Type type = type_of(file, found.datatype);
+  reader.skip(found.voxels_at - static_cast<int64_t>(found.raw.size()));
+  const auto total = static_cast<size_t>(found.size[0] * found.size[1] * found.size[2] * found.size[3]);
+
+  // memory is taken as voxels come, so that a header alone cannot ask for all of it
+  std::vector<float> values;
+  constexpr size_t kChunk = size_t{1} << 20;
+  std::vector<char> buffer(kChunk * type.width);
+  for (size_t done = 0; done < total;) {
+    const size_t count = std::min(kChunk, total - done);
+    const size_t got = reader.read(buffer.data(), count * type.width);
+    if (got < count * type.width) {
+      fail(file, std::string(reader.damaged() ? "is damaged or cut off" : "is cut off") + ": " +
+                     std::to_string(done + got / type.width) + " of " + std::to_string(total) +
+                     " voxels could be read");
+    }
+    values.resize(done + count);
+    type.convert(buffer.data(), values.data() + done, count, found.swapped);
+    done += count;
+  }
+  auto voxels = torch::empty({found.size[3], found.size[2], found.size[1], found.size[0]});
+  std::memcpy(voxels.mutable_data_ptr<float>(), values.data(), total * sizeof(float));
+  if (found.slope != 1 || found.intercept != 0) voxels.mul_(found.slope).add_(found.intercept);
+  if (header != nullptr) *header = found;
+  return voxels;
+}
+
+void write_nifti(const std::filesystem::path& file, const torch::Tensor& given,
+                 const NiftiHeader& like) {
+  TORCH_CHECK(given.dim() == 3, "write_nifti: voxels must be [K, J, I], got ", given.sizes());
+  const auto voxels = given.to(torch::kCPU).contiguous();
+  struct Kind {
+    int datatype, bits;
+  };
+  const auto kind = [&]() -> Kind {
+    switch (voxels.scalar_type()) {
+      case torch::kByte:
+        return {2, 8};
+      case torch::kShort:
+        return {4, 16};
+      case torch::kInt:
+        return {8, 32};
+      case torch::kFloat:
+        return {16, 32};
+      default:
+        TORCH_CHECK(false, "write_nifti: uint8, int16, int32 or float32, got ", voxels.dtype());
+    }
+  }();
+  std::string raw = like.raw;
+  const bool one = like.version == 1;
+  for (size_t axis = 0; axis < 8; ++axis) {
+    const int64_t side = axis == 0 ? 3 : axis <= 3 ? voxels.size(static_cast<int64_t>(3 - axis)) : 1;
+    if (one) {
+      set<int16_t>(raw, 40 + 2 * axis, static_cast<int16_t>(side));
+    } else {
+      set<int64_t>(raw, 16 + 8 * axis, side);
+    }
+  }
+  const size_t type_at = one ? 70 : 12;
+  set<int16_t>(raw, type_at, static_cast<int16_t>(kind.datatype));
+  set<int16_t>(raw, type_at + 2, static_cast<int16_t>(kind.bits));
+  const int64_t begin = one ? 352 : 544;
+  if (one) {
+    set<float>(raw, 108, static_cast<float>(begin));
+    for (const auto& [at, value] : {std::pair{112, 1.F}, {116, 0.F}, {124, 0.F}, {128, 0.F}})
+      set<float>(raw, static_cast<size_t>(at), value);
+  } else {
+    set<int64_t>(raw, 168, begin);
+    for (const auto& [at, value] : {std::pair{176, 1.}, {184, 0.}, {192, 0.}, {200, 0.}})
+      set<double>(raw, static_cast<size_t>(at), value);
+  }
+  raw.resize(static_cast<size_t>(begin), '\0');
+  raw.append(static_cast<const char*>(voxels.const_data_ptr()), voxels.nbytes());
+  if (file.extension() != ".gz") {
+    write_atomically(file.string(), raw);
+    return;
+  }
+  std::string packed(compressBound(static_cast<uLong>(raw.size())) + 64, '\0');
+  z_stream stream{};
+  deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
+  stream.next_in = reinterpret_cast<Bytef*>(raw.data());
+  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
+  size_t in = raw.size(), out = packed.size();
+  int code = Z_OK;
+  while (code == Z_OK) {  // zlib counts in 32 bits
+    stream.avail_in = static_cast<uInt>(std::min<size_t>(in, 1U << 30));
+    stream.avail_out = static_cast<uInt>(std::min<size_t>(out, 1U << 30));
+    const uInt had_in = stream.avail_in, had_out = stream.avail_out;
+    code = deflate(&stream, in == had_in ? Z_FINISH : Z_NO_FLUSH);
+    in -= had_in - stream.avail_in;
+    out -= had_out - stream.avail_out;
+  }
+  deflateEnd(&stream);
+  TORCH_CHECK(code == Z_STREAM_END, file.string(), ": could not be compressed");
+  packed.resize(packed.size() - out);
+  write_atomically(file.string(), packed);
+}
+
+NiftiHeader new_nifti_header(std::array<int64_t, 3> size, std::array<double, 3> spacing,
+                             const Affine* affine) {
+  NiftiHeader header;
+  header.size = {size[0], size[1], size[2], 1};
+  header.spacing = spacing;
+  header.oriented = affine != nullptr;
+  header.affine = affine != nullptr ? *affine
+                                    : Affine{{{spacing[0], 0, 0, 0},
+                                              {0, spacing[1], 0, 0},
+                                              {0, 0, spacing[2], 0}}};
+  header.raw.assign(kBytes1, '\0');
+  set<int32_t>(header.raw, 0, static_cast<int32_t>(kBytes1));
+  header.raw[38] = 'r';
+  set<float>(header.raw, 76, 1.F);
+  for (size_t axis = 0; axis < 3; ++axis) {
+    set<int16_t>(header.raw, 42 + 2 * axis, static_cast<int16_t>(size[axis]));
+    set<float>(header.raw, 80 + 4 * axis, static_cast<float>(spacing[axis]));
+  }
+  header.raw[123] = 2;  // millimetres
+  set<int16_t>(header.raw, 254, header.oriented ? int16_t{1} : int16_t{0});
+  for (size_t row = 0; row < 3; ++row) {
+    for (size_t column = 0; column < 4; ++column)
+      set<float>(header.raw, 280 + 16 * row + 4 * column,
+                 static_cast<float>(header.affine[row][column]));
+  }
+  std::memcpy(header.raw.data() + 344, "n+1", 4);
+  return header;
+}
+
+bool is_nifti_name(const std::filesystem::path& file) {
+  const auto name = file.filename().string();
+  return name.ends_with(".nii") || name.ends_with(".nii.gz");
+}
+
+}  // namespace serpentine

@@ -1,0 +1,122 @@
+// Sliding windows: every slab size and window gives what one whole pass gives; places come back.
+#include "segmentation/predict.h"
+
+#include "segmentation/files.h"
+#include "support/close.h"
+
+namespace serpentine::testing {
+namespace {
+
+/// Outputs that depend on the voxel alone, so that every window agrees.
+class Threshold : public Model {
+ public:
+  torch::Tensor forward(const Batch& batch) override {
+    const auto x = batch.input.select(1, 0);
+    return torch::stack({0.5 - x, x - 0.5, 2 * x - 3}, 1);
+  }
+};
+
+SegmentationPlan plan_of(int64_t dims, std::vector<int64_t> patch) {
+  SegmentationPlan plan;
+  plan.dims = dims;
+  plan.classes = 3;
+  plan.class_names = {"background", "a", "b"};
+  plan.values = {"0", "4", "9"};
+  plan.spacing = {1, 1, 1};
+  plan.normalize = {"none"};
+  plan.ct = {0, 1, 0, 1};
+  plan.patch = std::move(patch);
+  plan.features = {4};
+  plan.strides = {dims == 3 ? "1x1x1" : "1x1"};
+  plan.kernels = plan.strides;
+  return plan;
+}
+
+Volume volume_of(const torch::Tensor& image, std::array<double, 3> spacing = {1, 1, 1}) {
+  Volume volume;
+  volume.data = image.unsqueeze(0);
+  volume.spacing = spacing;
+  volume.name = "test";
+  return volume;
+}
+
+TEST(Predict, EqualsTheWholeWhateverTheWindows) {
+  torch::manual_seed(1);
+  const auto image = torch::rand({13, 17, 11}) * 4 + 0.01;
+  const auto& x = image;
+  const auto whole = torch::stack({0.5 - x, x - 0.5, 2 * x - 3}).argmax(0);
+  const auto expected = whole.eq(1) * 4 + whole.eq(2) * 9;
+  const std::vector<std::shared_ptr<Model>> models = {std::make_shared<Threshold>()};
+  for (const auto& patch : {std::vector<int64_t>{4, 8, 6}, {16, 16, 16}, {13, 17, 11}}) {
+    for (const int64_t slab : {1, 5, 0}) {
+      auto volume = volume_of(image);
+      PredictOptions options;
+      options.slab = slab;
+      options.batch = 3;
+      const auto labels = predict_volume(models, plan_of(3, patch), volume, torch::kCPU, options);
+      expect_equal(labels.to(torch::kLong), expected.to(torch::kLong));
+    }
+  }
+  auto volume = volume_of(image);
+  const auto flat = predict_volume(models, plan_of(2, {1, 8, 8}), volume, torch::kCPU, {});
+  expect_equal(flat.to(torch::kLong), expected.to(torch::kLong));
+}
+
+TEST(Predict, ResamplesBackAndKeepsTheBorderOfZeros) {
+  auto image = torch::zeros({10, 20, 20});
+  image.slice(0, 2, 8).slice(1, 4, 16).slice(2, 4, 16).fill_(1);
+  auto plan = plan_of(3, {8, 8, 8});
+  plan.spacing = {1, 1, 1};
+  auto volume = volume_of(image, {2, 0.5, 0.5});
+  const auto labels = predict_volume({std::make_shared<Threshold>()}, plan, volume, torch::kCPU, {});
+  EXPECT_EQ(labels.sizes(), (at::IntArrayRef{10, 20, 20}));
+  expect_equal(labels.to(torch::kFloat), image * 4);
+}
+
+TEST(Predict, SlabsEqualTheWholeWhenResampling) {
+  torch::manual_seed(5);
+  const auto image = torch::rand({9, 12, 12}) * 4 + 0.01;
+  const std::vector<std::shared_ptr<Model>> models = {std::make_shared<Threshold>()};
+  torch::Tensor first;
+  for (const int64_t slab : {1, 2, 7, 100}) {
+    auto volume = volume_of(image, {1.7, 0.8, 1.1});
+    PredictOptions options;
+    options.slab = slab;
+    const auto labels =
+        predict_volume(models, plan_of(3, {6, 6, 6}), volume, torch::kCPU, options);
+    if (!first.defined()) first = labels;
+    expect_equal(labels, first);
+  }
+}
+
+TEST(Predict, KnowsItsMemory) {
+  auto volume = volume_of(torch::ones({64, 64, 64}));
+  const auto plan = plan_of(3, {16, 32, 32});
+  PredictOptions options;
+  const auto memory = predict_memory(plan, volume, options);
+  EXPECT_EQ(memory.image, 4 * 64 * 64 * 64);
+  EXPECT_EQ(memory.sums, 4 * 4 * 16 * 64 * 64);  // 16 of the 64 slices, three classes and weights
+  EXPECT_EQ(memory.windows, 7 * 3 * 3);
+}
+
+TEST(Predict, WindowsReachTheEnd) {
+  EXPECT_EQ(window_starts(10, 16, 0.5), (std::vector<int64_t>{0}));
+  EXPECT_EQ(window_starts(16, 16, 0.5), (std::vector<int64_t>{0}));
+  const auto starts = window_starts(37, 16, 0.5);
+  EXPECT_EQ(starts.front(), 0);
+  EXPECT_EQ(starts.back(), 21);
+  for (size_t i = 1; i < starts.size(); ++i) EXPECT_LE(starts[i] - starts[i - 1], 8);
+}
+
+TEST(Predict, CleansLabels) {
+  auto labels = torch::zeros({1, 6, 6}, torch::kByte);
+  labels[0].slice(0, 0, 3).slice(1, 0, 3).fill_(2);
+  labels[0][1][1] = 0;
+  labels[0][5][5] = 2;
+  const auto made = cleaned(labels, true, true);
+  EXPECT_EQ(made[0][5][5].item<int64_t>(), 0);
+  EXPECT_EQ(made[0][1][1].item<int64_t>(), 2);
+}
+
+}  // namespace
+}  // namespace serpentine::testing

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <numbers>
 
-#include <torch/torch.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <torch/torch.h>
 
 namespace serpentine {
 namespace {
@@ -28,10 +28,10 @@ Tensor rotation(const std::array<double, 3>& angle) {
 Tensor bends(const std::array<int64_t, 3>& size, double amplitude, Chance& chance) {
   namespace F = torch::nn::functional;
   const auto coarse = [](int64_t side) { return std::max<int64_t>(2, side / 16 + 2); };
-  auto noise = torch::rand({1, 3, coarse(size[0]), coarse(size[1]), coarse(size[2])},
-                           chance.generator()) *
-                   2 -
-               1;
+  auto noise =
+      torch::rand({1, 3, coarse(size[0]), coarse(size[1]), coarse(size[2])}, chance.generator()) *
+          2 -
+      1;
   if (size[0] == 1) noise.select(1, 0).zero_();
   return F::interpolate(noise, F::InterpolateFuncOptions()
                                    .size(std::vector<int64_t>{size[0], size[1], size[2]})
@@ -42,7 +42,8 @@ Tensor bends(const std::array<int64_t, 3>& size, double amplitude, Chance& chanc
 
 Tensor blurred(const Tensor& image, double sigma) {
   const auto radius = static_cast<int64_t>(std::ceil(3 * sigma));
-  auto kernel = torch::arange(-radius, radius + 1, torch::kFloat).square().div(-2 * sigma * sigma).exp();
+  auto kernel =
+      torch::arange(-radius, radius + 1, torch::kFloat).square().div(-2 * sigma * sigma).exp();
   kernel = kernel / kernel.sum();
   auto x = image.unsqueeze(1);  // [C, 1, d, h, w]
   for (int64_t axis = 0; axis < 3; ++axis) {
@@ -50,7 +51,8 @@ Tensor blurred(const Tensor& image, double sigma) {
     std::vector<int64_t> shape = {1, 1, 1, 1, 1};
     shape[static_cast<size_t>(axis + 2)] = 2 * radius + 1;
     std::vector<int64_t> pads(6, 0);
-    pads[static_cast<size_t>(2 * (2 - axis))] = pads[static_cast<size_t>(2 * (2 - axis) + 1)] = radius;
+    pads[static_cast<size_t>(2 * (2 - axis))] = pads[static_cast<size_t>(2 * (2 - axis) + 1)] =
+        radius;
     x = torch::conv3d(torch::replication_pad3d(x, pads), kernel.view(shape));
   }
   return x.squeeze(1);
@@ -61,15 +63,13 @@ Tensor low_resolution(const Tensor& image, double zoom) {
   std::vector<int64_t> small, full;
   for (int64_t axis = 1; axis < 4; ++axis) {
     full.push_back(image.size(axis));
-    small.push_back(std::max<int64_t>(
-        1, std::llround(static_cast<double>(image.size(axis)) * zoom)));
+    small.push_back(
+        std::max<int64_t>(1, std::llround(static_cast<double>(image.size(axis)) * zoom)));
   }
   const auto few = F::interpolate(image.unsqueeze(0),
                                   F::InterpolateFuncOptions().size(small).mode(torch::kNearest));
-  return F::interpolate(few, F::InterpolateFuncOptions()
-                                 .size(full)
-                                 .mode(torch::kTrilinear)
-                                 .align_corners(false))[0];
+  return F::interpolate(
+      few, F::InterpolateFuncOptions().size(full).mode(torch::kTrilinear).align_corners(false))[0];
 }
 
 /// Values as a share of their range to a power, with mean and deviation kept.
@@ -141,9 +141,9 @@ Patch cut_patch(const Tensor& image, const Tensor& target, const std::array<int6
   if (!rotates && !scales && !bends_it) return plain_patch(image, target, size, first);
 
   // thick slices are turned within their plane only
-  const double most = (options.rotate > 0       ? options.rotate
-                       : (flat || long_axis)    ? 180.
-                                                : 30.) *
+  const double most = (options.rotate > 0    ? options.rotate
+                       : (flat || long_axis) ? 180.
+                                             : 30.) *
                       std::numbers::pi / 180;
   std::array<double, 3> angle = {};
   if (rotates) {
@@ -173,7 +173,8 @@ Patch cut_patch(const Tensor& image, const Tensor& target, const std::array<int6
   std::array<int64_t, 3> begin{}, extent{};
   for (size_t axis = 0; axis < 3; ++axis) {
     const auto along = places[static_cast<int64_t>(axis)];
-    const double middle = static_cast<double>(first[axis]) + static_cast<double>(size[axis] - 1) / 2;
+    const double middle =
+        static_cast<double>(first[axis]) + static_cast<double>(size[axis] - 1) / 2;
     along.add_(middle);
     begin[axis] = static_cast<int64_t>(std::floor(along.min().item<double>()));
     extent[axis] = static_cast<int64_t>(std::ceil(along.max().item<double>())) + 1 - begin[axis];
@@ -189,9 +190,9 @@ Patch cut_patch(const Tensor& image, const Tensor& target, const std::array<int6
   constexpr int64_t kLinear = 0, kNearest = 1, kBorder = 1;
   Patch cut;
   cut.image = torch::grid_sampler(part.image.unsqueeze(0), where, kLinear, kBorder, true)[0];
-  cut.target = torch::grid_sampler(part.target.to(torch::kFloat).view({1, 1, extent[0], extent[1],
-                                                                        extent[2]}),
-                                   where, kNearest, kBorder, true)[0][0]
+  cut.target = torch::grid_sampler(
+                   part.target.to(torch::kFloat).view({1, 1, extent[0], extent[1], extent[2]}),
+                   where, kNearest, kBorder, true)[0][0]
                    .round()
                    .to(torch::kInt);
   return cut;
@@ -202,7 +203,8 @@ void vary_patch(Patch& patch, const PatchAugmentOptions& options, Chance& chance
   std::vector<int64_t> turned;
   for (int64_t axis = 0; axis < 3; ++axis) {
     const char name = "zyx"[axis];
-    if (options.mirror.find(name) != std::string::npos && chance.happens(0.5)) turned.push_back(axis);
+    if (options.mirror.find(name) != std::string::npos && chance.happens(0.5))
+      turned.push_back(axis);
   }
   if (!turned.empty()) {
     patch.target = patch.target.flip(turned).contiguous();

@@ -39,9 +39,9 @@ std::vector<fs::path> images_in(const fs::path& folder) {
 /// {name, channel} of NAME_0001.nii.gz; channel -1 without a number.
 std::pair<std::string, int64_t> channel_of(const fs::path& file) {
   const auto name = case_name(file);
-  const bool numbered = name.size() > 5 && name[name.size() - 5] == '_' &&
-                        std::all_of(name.end() - 4, name.end(),
-                                    [](unsigned char c) { return std::isdigit(c) != 0; });
+  const bool numbered =
+      name.size() > 5 && name[name.size() - 5] == '_' &&
+      std::all_of(name.end() - 4, name.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
   if (!numbered) return {name, -1};
   return {name.substr(0, name.size() - 5), std::stoll(name.substr(name.size() - 4))};
 }
@@ -62,8 +62,7 @@ bool is_number(const std::string& text) {
 void read_classes(const std::string& file, CaseList& list) {
   std::ifstream stream(file);
   const auto json = nlohmann::ordered_json::parse(stream);  // regions are written in their sequence
-  if (!json.contains("labels") || !json["labels"].is_object())
-    fail(file, "has no object `labels`");
+  if (!json.contains("labels") || !json["labels"].is_object()) fail(file, "has no object `labels`");
   for (const auto& [key, value] : json["labels"].items()) {
     LabelClass found;
     if (value.is_array()) {
@@ -87,9 +86,9 @@ void read_classes(const std::string& file, CaseList& list) {
               [](const auto& a, const auto& b) { return a.values < b.values; });
     return;
   }
-  std::erase_if(list.classes, [](const auto& one) { return one.values == std::vector<int64_t>{0}; });
-  if (!json.contains("regions_class_order"))
-    fail(file, "has regions but no `regions_class_order`");
+  std::erase_if(list.classes,
+                [](const auto& one) { return one.values == std::vector<int64_t>{0}; });
+  if (!json.contains("regions_class_order")) fail(file, "has regions but no `regions_class_order`");
   list.region_order = json["regions_class_order"].get<std::vector<int64_t>>();
   if (list.region_order.size() != list.classes.size())
     fail(file, "`regions_class_order` needs one value a region");
@@ -112,7 +111,8 @@ std::string label_beside(const fs::path& folder, const std::string& image) {
     if (name.ends_with(end)) name.resize(name.size() - end.size());
   for (const char* end : {".nii.gz", ".nii", ".png", ".tif", ".tiff", ".bmp"}) {
     for (const char* suffix : {"", "_mask", "_anno", "_segmentation", "_manual1", "_label"}) {
-      if (fs::exists(folder / (name + suffix + end))) return (folder / (name + suffix + end)).string();
+      if (fs::exists(folder / (name + suffix + end)))
+        return (folder / (name + suffix + end)).string();
     }
   }
   return "";
@@ -121,9 +121,9 @@ std::string label_beside(const fs::path& folder, const std::string& image) {
 /// Groups NAME_0000.ext; files without numbers are cases of their own.
 std::vector<CaseFiles> group(const std::vector<fs::path>& files, int64_t channels,
                              std::vector<std::string>& notes) {
-  const bool numbered = !files.empty() && std::all_of(files.begin(), files.end(), [](const auto& file) {
-    return channel_of(file).second >= 0;
-  });
+  const bool numbered =
+      !files.empty() && std::all_of(files.begin(), files.end(),
+                                    [](const auto& file) { return channel_of(file).second >= 0; });
   std::map<std::string, std::map<int64_t, std::string>> parts;
   for (const auto& file : files) {
     const auto [name, channel] = channel_of(file);
@@ -138,8 +138,7 @@ std::vector<CaseFiles> group(const std::vector<fs::path>& files, int64_t channel
     CaseFiles files_of{name, {}, "", name, ""};
     for (const auto& [channel, file] : images) files_of.images.push_back(file);
     const auto count = static_cast<int64_t>(images.size());
-    if (images.rbegin()->first != count - 1 ||
-        (channels > 1 && numbered && count != channels)) {
+    if (images.rbegin()->first != count - 1 || (channels > 1 && numbered && count != channels)) {
       notes.push_back(name + ": left out, channels are missing");
       continue;
     }
@@ -174,8 +173,8 @@ CaseList from_json(const fs::path& root) {
                  label = (root / entry.at("label").get<std::string>()).lexically_normal();
       const auto name = case_name(image);
       if (!fs::exists(image) || !fs::exists(label)) {
-        list.notes.push_back(name + ": left out, " +
-                             (fs::exists(image) ? label : image).string() + " is missing");
+        list.notes.push_back(name + ": left out, " + (fs::exists(image) ? label : image).string() +
+                             " is missing");
         continue;
       }
       list.cases.push_back({name, {image.string()}, label.string(), name, ""});
@@ -207,9 +206,12 @@ CaseList from_folders(const fs::path& root, const CaseOptions& options) {
   };
   if (take(root, "")) return list;
   bool found = false;
-  for (const auto& [folder, split] : std::vector<std::pair<const char*, const char*>>{
-           {"train", "train"}, {"training", "train"}, {"val", "validation"},
-           {"validation", "validation"}, {"test", "test"}}) {
+  for (const auto& [folder, split] :
+       std::vector<std::pair<const char*, const char*>>{{"train", "train"},
+                                                        {"training", "train"},
+                                                        {"val", "validation"},
+                                                        {"validation", "validation"},
+                                                        {"test", "test"}}) {
     if (fs::is_directory(root / folder)) found |= take(root / folder, split);
   }
   if (!found) {
@@ -238,7 +240,8 @@ CaseList from_csv(const fs::path& file) {
   if (!std::getline(stream, line)) fail(file.string(), "is empty");
   const auto head = cells_of(line);
   CaseList list;
-  if (std::none_of(head.begin(), head.end(), [](const auto& c) { return c.starts_with("image"); }) ||
+  if (std::none_of(head.begin(), head.end(),
+                   [](const auto& c) { return c.starts_with("image"); }) ||
       std::find(head.begin(), head.end(), "label") == head.end())
     fail(file.string(), "needs the columns image (image1, image2, ... for channels) and label");
   for (int64_t number = 2; std::getline(stream, line); ++number) {

@@ -32,9 +32,9 @@ struct CaseList {
   std::vector<LabelClass> classes;    // background first; empty: whatever the labels hold
   std::vector<int64_t> region_order;  // of regions: the value to write, later ones over earlier
   bool regions = false;
-  int64_t ignore = -1;                // the value that is not trained on; -1: none
-  double label_scale = 0;             // masks of 0 and 255: 255
-  std::vector<std::string> notes;     // what was left out, and why
+  int64_t ignore = -1;             // the value that is not trained on; -1: none
+  double label_scale = 0;          // masks of 0 and 255: 255
+  std::vector<std::string> notes;  // what was left out, and why
 };
 
 struct CaseOptions {

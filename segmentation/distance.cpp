@@ -5,8 +5,8 @@
 #include <numeric>
 #include <vector>
 
-#include <torch/torch.h>
 #include <ATen/Parallel.h>
+#include <torch/torch.h>
 
 #include "core/check.h"
 
@@ -95,8 +95,8 @@ class Union {
 
 torch::Tensor distance_to(const torch::Tensor& given, const Spacing& spacing) {
   check_mask("distance_to", given);
-  auto squares = torch::where(given, torch::zeros({}, torch::kFloat), torch::full({}, kFar))
-                     .contiguous();
+  auto squares =
+      torch::where(given, torch::zeros({}, torch::kFloat), torch::full({}, kFar)).contiguous();
   auto* data = squares.mutable_data_ptr<float>();
   const std::array<int64_t, 3> size = {given.size(0), given.size(1), given.size(2)};
   for (size_t axis = 3; axis-- > 0;) {

@@ -1,7 +1,7 @@
 // Exact Euclidean distances in millimetres, surfaces and connected components of masks.
 //
-// Felzenszwalb & Huttenlocher, "Distance transforms of sampled functions" (2012): one lower envelope
-// of parabolas a line and axis; linear in the voxels. Masks are bool [D, H, W] on the CPU.
+// Felzenszwalb & Huttenlocher, "Distance transforms of sampled functions" (2012): one lower
+// envelope of parabolas a line and axis; linear in the voxels. Masks are bool [D, H, W] on the CPU.
 #pragma once
 
 #include <array>

@@ -33,7 +33,8 @@ std::pair<double, double> grey_range(const Volume& image) {
   if (values.numel() > 200000) values = values.slice(0, 0, values.numel(), values.numel() / 200000);
   const auto sorted = std::get<0>(values.sort());
   const auto at = [&](double share) {
-    return sorted[static_cast<int64_t>(share * static_cast<double>(sorted.numel() - 1))].item<double>();
+    return sorted[static_cast<int64_t>(share * static_cast<double>(sorted.numel() - 1))]
+        .item<double>();
   };
   const double low = at(0.005), high = at(0.995);
   return {low, high > low ? high : low + 1};
@@ -50,10 +51,12 @@ Tensor both(const Volume& image, const Tensor& guess, const Tensor& truth, int64
   auto left = overlay(grey, upright(guess[z], image), low, high),
        right = overlay(grey, upright(truth[z], image), low, high);
   const double ratio = image.spacing[1] / image.spacing[2];
-  const auto scale = static_cast<double>(std::max<int64_t>(
-      1, (kLeastSide + std::min(left.size(0), left.size(1)) - 1) / std::min(left.size(0), left.size(1))));
+  const auto scale = static_cast<double>(
+      std::max<int64_t>(1, (kLeastSide + std::min(left.size(0), left.size(1)) - 1) /
+                               std::min(left.size(0), left.size(1))));
   const auto height = std::llround(static_cast<double>(left.size(0)) * scale * std::max(1., ratio)),
-             width = std::llround(static_cast<double>(left.size(1)) * scale * std::max(1., 1 / ratio));
+             width =
+                 std::llround(static_cast<double>(left.size(1)) * scale * std::max(1., 1 / ratio));
   left = resize_image(left, height, width, Resampling::kNearest);
   right = resize_image(right, height, width, Resampling::kNearest);
   return torch::cat({left, torch::full({left.size(0), 4, 3}, 255, torch::kByte), right}, 1)
@@ -112,7 +115,8 @@ int64_t worst_of(const Tensor& guess, const Tensor& truth) {
 }  // namespace
 
 Tensor overlay(const Tensor& image, const Tensor& labels, double low, double high) {
-  const auto grey = image.size(0) >= 3 ? image.narrow(0, 0, 3) : image.narrow(0, 0, 1).expand({3, -1, -1});
+  const auto grey =
+      image.size(0) >= 3 ? image.narrow(0, 0, 3) : image.narrow(0, 0, 1).expand({3, -1, -1});
   auto picture = ((grey - low) / (high - low)).clamp(0, 1).mul(255).permute({1, 2, 0}).contiguous();
   const auto values = std::get<0>(torch::_unique(labels));
   for (int64_t i = 0; i < values.numel(); ++i) {
@@ -122,7 +126,8 @@ Tensor overlay(const Tensor& image, const Tensor& labels, double low, double hig
     const auto ink = torch::tensor({colour[0], colour[1], colour[2]}, torch::kFloat);
     const auto mask = labels.eq(value);
     const auto border = surface_of(mask.unsqueeze(0).contiguous())[0];
-    const auto share = (mask.to(torch::kFloat) * 0.3 + border.to(torch::kFloat) * 0.7).unsqueeze(-1);
+    const auto share =
+        (mask.to(torch::kFloat) * 0.3 + border.to(torch::kFloat) * 0.7).unsqueeze(-1);
     picture = picture * (1 - share) + ink * share;
   }
   return picture.round().to(torch::kByte);
@@ -192,17 +197,19 @@ std::string box_plot_svg(const std::string& title, const std::vector<BoxGroup>& 
   svg += line;
   for (int tick = 0; tick <= 5; ++tick) {
     const double value = low + (high - low) * tick / 5;
-    std::snprintf(line, sizeof line,
-                  "<line x1='60' x2='%.0f' y1='%.1f' y2='%.1f' stroke='#ddd'/><text x='54' y='%.1f' "
-                  "text-anchor='end'>%.3g</text>\n",
-                  width - 10, y(value), y(value), y(value) + 4, value);
+    std::snprintf(
+        line, sizeof line,
+        "<line x1='60' x2='%.0f' y1='%.1f' y2='%.1f' stroke='#ddd'/><text x='54' y='%.1f' "
+        "text-anchor='end'>%.3g</text>\n",
+        width - 10, y(value), y(value), y(value) + 4, value);
     svg += line;
   }
   for (size_t g = 0; g < groups.size(); ++g) {
     auto values = groups[g].values;
     const double x = 115 + 110 * static_cast<double>(g);
-    std::snprintf(line, sizeof line, "<text x='%.0f' y='345' text-anchor='middle'>%s (%zu)</text>\n",
-                  x, escaped(groups[g].name).c_str(), values.size());
+    std::snprintf(line, sizeof line,
+                  "<text x='%.0f' y='345' text-anchor='middle'>%s (%zu)</text>\n", x,
+                  escaped(groups[g].name).c_str(), values.size());
     svg += line;
     if (values.empty()) continue;
     std::sort(values.begin(), values.end());

@@ -12,11 +12,12 @@ namespace serpentine {
 
 struct EvaluationOptions {
   MetricOptions metrics;
-  std::vector<std::pair<std::string, std::vector<int64_t>>> classes;  // name, values; empty: all seen
-  std::string images;       // folder of the images, for overlays; "": none are drawn
-  int64_t worst = 6;        // cases on the contact sheet and as pages
-  double label_scale = 0;   // truths are divided by it
-  int64_t ignore = -1;      // truth value that does not count
+  std::vector<std::pair<std::string, std::vector<int64_t>>>
+      classes;             // name, values; empty: all seen
+  std::string images;      // folder of the images, for overlays; "": none are drawn
+  int64_t worst = 6;       // cases on the contact sheet and as pages
+  double label_scale = 0;  // truths are divided by it
+  int64_t ignore = -1;     // truth value that does not count
 };
 
 struct CaseScores {
@@ -28,8 +29,8 @@ struct CaseScores {
 struct Evaluation {
   std::vector<std::string> class_names;
   std::vector<std::vector<int64_t>> class_values;
-  std::vector<CaseScores> cases;    // sorted by name
-  std::vector<std::string> notes;   // cases that were left out, and why
+  std::vector<CaseScores> cases;   // sorted by name
+  std::vector<std::string> notes;  // cases that were left out, and why
 };
 
 /// Pairs files by name. Throws when no pair can be read.

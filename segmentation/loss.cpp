@@ -54,8 +54,7 @@ void SegmentationLossOptions::fields(Fields& f) {
   f("gamma", gamma, "focal: how much easy voxels lose their weight", {.least = 0});
   f("alpha", alpha, "Tversky: weight of false positives", {.least = 0});
   f("beta", beta, "Tversky: weight of false negatives", {.least = 0});
-  f("class_weights", class_weights, "cross entropy: weight of each class; default 1",
-    {.least = 0});
+  f("class_weights", class_weights, "cross entropy: weight of each class; default 1", {.least = 0});
 }
 
 Tensor one_hot_target(const Tensor& target, int64_t classes, bool regions) {
@@ -105,8 +104,8 @@ Tensor segmentation_loss(const Tensor& logits, const Tensor& target, bool region
   const auto likely = (chance * seen).narrow(1, first, classes - first),
              wanted = (truth * seen).narrow(1, first, classes - first);
   if (options.dice > 0) {
-    total = total + options.dice * overlap_loss(likely, wanted, 0.5, 0.5, options.batch_dice,
-                                                options.smooth);
+    total = total + options.dice *
+                        overlap_loss(likely, wanted, 0.5, 0.5, options.batch_dice, options.smooth);
   }
   if (options.tversky > 0) {
     total = total + options.tversky * overlap_loss(likely, wanted, options.alpha, options.beta,

@@ -19,9 +19,11 @@ double share(double part, double whole) { return whole > 0 ? part / whole : kNon
 /// Linear between the two nearest ranks, as NumPy's.
 double percentile(std::vector<float>& values, double percent) {
   const double rank = percent / 100 * static_cast<double>(values.size() - 1);
-  const auto low = static_cast<size_t>(std::floor(rank)), high = std::min(low + 1, values.size() - 1);
+  const auto low = static_cast<size_t>(std::floor(rank)),
+             high = std::min(low + 1, values.size() - 1);
   const double between = rank - std::floor(rank);
-  return (1 - between) * static_cast<double>(values[low]) + between * static_cast<double>(values[high]);
+  return (1 - between) * static_cast<double>(values[low]) +
+         between * static_cast<double>(values[high]);
 }
 
 std::vector<float> sorted_values(const torch::Tensor& distances, const torch::Tensor& surface) {
@@ -60,9 +62,9 @@ void measure_surfaces(const torch::Tensor& guess, const torch::Tensor& truth,
   for (const double tolerance : options.tolerances) {
     double within = 0;
     for (const auto* side : {&there, &back}) {
-      within += static_cast<double>(std::upper_bound(side->begin(), side->end(),
-                                                     static_cast<float>(tolerance) * 1.000001F) -
-                                    side->begin());
+      within += static_cast<double>(
+          std::upper_bound(side->begin(), side->end(), static_cast<float>(tolerance) * 1.000001F) -
+          side->begin());
     }
     found.nsd.push_back(within / count);
   }
@@ -122,7 +124,7 @@ MaskMetrics mask_metrics(const torch::Tensor& given_guess, const torch::Tensor& 
 }
 
 std::vector<std::string> metric_names(const MetricOptions& options) {
-  std::vector<std::string> names = {"dice",  "iou",  "precision", "recall",
+  std::vector<std::string> names = {"dice",    "iou",   "precision", "recall",
                                     "hd95_mm", "hd_mm", "assd_mm"};
   for (const double tolerance : options.tolerances) {
     char text[32];

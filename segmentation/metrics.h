@@ -24,8 +24,8 @@ struct MetricOptions {
 /// has a voxel, distances when one of them has none.
 struct MaskMetrics {
   double dice = 0, iou = 0, precision = 0, recall = 0;
-  double hd95 = 0, hd = 0, assd = 0;  // millimetres; hd95: the larger of the two directions
-  std::vector<double> nsd;            // one a tolerance
+  double hd95 = 0, hd = 0, assd = 0;          // millimetres; hd95: the larger of the two directions
+  std::vector<double> nsd;                    // one a tolerance
   double volume_truth = 0, volume_guess = 0;  // millilitres
   double volume_error = 0;                    // (guess - truth) / truth
   int64_t lesions = 0, lesions_found = 0, false_lesions = 0;

@@ -26,7 +26,8 @@ constexpr int64_t kMostVoxels = int64_t{1} << 34;
 // plain files too: gzopen passes them through
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& file) : file_(file), gz_(gzopen(file.c_str(), "rb")) {
+  explicit Reader(const std::filesystem::path& file)
+      : file_(file), gz_(gzopen(file.c_str(), "rb")) {
     if (gz_ == nullptr) fail(file, "cannot be opened");
     gzbuffer(gz_, 1 << 18);
   }
@@ -88,13 +89,12 @@ void swap_header(std::string& raw, int version) {
   struct Run {
     size_t at, width, count;
   };
-  static const std::vector<Run> one = {{0, 4, 1},   {32, 4, 1},  {36, 2, 1},  {40, 2, 8},
-                                       {56, 4, 3},  {68, 2, 4},  {76, 4, 8},  {108, 4, 3},
-                                       {120, 2, 1}, {124, 4, 4}, {140, 4, 2}, {252, 2, 2},
-                                       {256, 4, 18}};
-  static const std::vector<Run> two = {{0, 4, 1},   {12, 2, 2},   {16, 8, 8},   {80, 8, 3},
-                                       {104, 8, 8}, {168, 8, 1},  {176, 8, 2},  {192, 8, 4},
-                                       {224, 8, 2}, {344, 4, 2},  {352, 8, 18}, {496, 4, 3}};
+  static const std::vector<Run> one = {
+      {0, 4, 1},   {32, 4, 1},  {36, 2, 1},  {40, 2, 8},  {56, 4, 3},  {68, 2, 4},  {76, 4, 8},
+      {108, 4, 3}, {120, 2, 1}, {124, 4, 4}, {140, 4, 2}, {252, 2, 2}, {256, 4, 18}};
+  static const std::vector<Run> two = {{0, 4, 1},   {12, 2, 2},  {16, 8, 8},   {80, 8, 3},
+                                       {104, 8, 8}, {168, 8, 1}, {176, 8, 2},  {192, 8, 4},
+                                       {224, 8, 2}, {344, 4, 2}, {352, 8, 18}, {496, 4, 3}};
   for (const auto& run : version == 1 ? one : two) swap_run(raw, run.at, run.width, run.count);
 }
 
@@ -156,15 +156,15 @@ void read_place(NiftiHeader& header) {
     return;
   }
   std::array<double, 3> offset{};
-  for (size_t axis = 0; axis < 3; ++axis) offset[axis] = real(header, 268 + 4 * axis, 376 + 8 * axis);
+  for (size_t axis = 0; axis < 3; ++axis)
+    offset[axis] = real(header, 268 + 4 * axis, 376 + 8 * axis);
   header.oriented = form_code(header, false) > 0;
   if (header.oriented) {
     header.affine = from_quaternion(real(header, 256, 352), real(header, 260, 360),
                                     real(header, 264, 368), offset, header.spacing, qfac);
   } else {
-    header.affine = {{{header.spacing[0], 0, 0, 0},
-                      {0, header.spacing[1], 0, 0},
-                      {0, 0, header.spacing[2], 0}}};
+    header.affine = {
+        {{header.spacing[0], 0, 0, 0}, {0, header.spacing[1], 0, 0}, {0, 0, header.spacing[2], 0}}};
   }
 }
 
@@ -175,7 +175,8 @@ NiftiHeader parse_header(const std::filesystem::path& file, Reader& reader) {
   if (got < kBytes1) fail(file, reader.damaged() ? "is damaged gzip" : "is too short for NIfTI");
   auto first = field<int32_t>(raw, 0);
   const auto swapped = static_cast<int32_t>(__builtin_bswap32(static_cast<uint32_t>(first)));
-  header.swapped = swapped == static_cast<int32_t>(kBytes1) || swapped == static_cast<int32_t>(kBytes2);
+  header.swapped =
+      swapped == static_cast<int32_t>(kBytes1) || swapped == static_cast<int32_t>(kBytes2);
   if (header.swapped) first = swapped;
   if (first == static_cast<int32_t>(kBytes2)) {
     header.version = 2;
@@ -187,8 +188,9 @@ NiftiHeader parse_header(const std::filesystem::path& file, Reader& reader) {
   }
   const std::string magic = header.version == 1 ? raw.substr(344, 3) : raw.substr(4, 3);
   if (magic != (header.version == 1 ? "n+1" : "n+2")) {
-    fail(file, magic == "ni1" || magic == "ni2" ? "has its voxels in a second file (.img); convert it to .nii"
-                                                : "is not a NIfTI file (an Analyze header?)");
+    fail(file, magic == "ni1" || magic == "ni2"
+                   ? "has its voxels in a second file (.img); convert it to .nii"
+                   : "is not a NIfTI file (an Analyze header?)");
   }
   if (header.swapped) swap_header(raw, header.version);
   header.raw = raw;
@@ -287,7 +289,8 @@ torch::Tensor read_nifti(const std::filesystem::path& file, NiftiHeader* header)
   const NiftiHeader found = parse_header(file, reader);
   const Type type = type_of(file, found.datatype);
   reader.skip(found.voxels_at - static_cast<int64_t>(found.raw.size()));
-  const auto total = static_cast<size_t>(found.size[0] * found.size[1] * found.size[2] * found.size[3]);
+  const auto total =
+      static_cast<size_t>(found.size[0] * found.size[1] * found.size[2] * found.size[3]);
 
   // memory is taken as voxels come, so that a header alone cannot ask for all of it
   std::vector<float> values;
@@ -336,7 +339,9 @@ void write_nifti(const std::filesystem::path& file, const torch::Tensor& given,
   std::string raw = like.raw;
   const bool one = like.version == 1;
   for (size_t axis = 0; axis < 8; ++axis) {
-    const int64_t side = axis == 0 ? 3 : axis <= 3 ? voxels.size(static_cast<int64_t>(3 - axis)) : 1;
+    const int64_t side = axis == 0   ? 3
+                         : axis <= 3 ? voxels.size(static_cast<int64_t>(3 - axis))
+                                     : 1;
     if (one) {
       set<int16_t>(raw, 40 + 2 * axis, static_cast<int16_t>(side));
     } else {
@@ -389,10 +394,10 @@ NiftiHeader new_nifti_header(std::array<int64_t, 3> size, std::array<double, 3> 
   header.size = {size[0], size[1], size[2], 1};
   header.spacing = spacing;
   header.oriented = affine != nullptr;
-  header.affine = affine != nullptr ? *affine
-                                    : Affine{{{spacing[0], 0, 0, 0},
-                                              {0, spacing[1], 0, 0},
-                                              {0, 0, spacing[2], 0}}};
+  header.affine =
+      affine != nullptr
+          ? *affine
+          : Affine{{{spacing[0], 0, 0, 0}, {0, spacing[1], 0, 0}, {0, 0, spacing[2], 0}}};
   header.raw.assign(kBytes1, '\0');
   set<int32_t>(header.raw, 0, static_cast<int32_t>(kBytes1));
   header.raw[38] = 'r';

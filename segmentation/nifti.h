@@ -15,16 +15,16 @@ namespace serpentine {
 using Affine = std::array<std::array<double, 4>, 3>;  // voxel (i, j, k, 1) to millimetres
 
 struct NiftiHeader {
-  int version = 1;                         // 1 or 2
-  std::array<int64_t, 4> size{};           // i, j, k and volumes (1 for a 3-D file)
-  std::array<double, 3> spacing{};         // millimetres along i, j, k
-  Affine affine{};                         // by sform, else qform, else spacing alone
-  bool oriented = false;                   // there was an sform or qform
+  int version = 1;                  // 1 or 2
+  std::array<int64_t, 4> size{};    // i, j, k and volumes (1 for a 3-D file)
+  std::array<double, 3> spacing{};  // millimetres along i, j, k
+  Affine affine{};                  // by sform, else qform, else spacing alone
+  bool oriented = false;            // there was an sform or qform
   double slope = 1, intercept = 0;
   int datatype = 0, bits = 0;
-  int64_t voxels_at = 0;                   // byte where voxels begin
+  int64_t voxels_at = 0;  // byte where voxels begin
   bool swapped = false;
-  std::string raw;                         // the header's bytes in this machine's order
+  std::string raw;  // the header's bytes in this machine's order
 };
 
 /// Sizes, spacing and orientation without the voxels. Throws "FILE: why".

@@ -45,7 +45,8 @@ class PatchDataset : public Dataset {
   Batch draw(at::ArrayRef<int64_t> indices, const Draw& how) const override {
     std::vector<torch::Tensor> inputs, targets;
     for (size_t i = 0; i < indices.size(); ++i) {
-      const Batch one = make(indices[i], how.seed, how.epoch, i < how.copies.size() ? how.copies[i] : 0);
+      const Batch one =
+          make(indices[i], how.seed, how.epoch, i < how.copies.size() ? how.copies[i] : 0);
       inputs.push_back(one.input);
       targets.push_back(one.target);
     }
@@ -59,8 +60,8 @@ class PatchDataset : public Dataset {
   Batch make(int64_t index, int64_t seed, int64_t epoch, int64_t copy) const {
     if (index < 0 || index >= size()) throw std::out_of_range("PatchDataset");
     Chance chance(seed, epoch, {index, copy});
-    const auto& one = (*cases_)[static_cast<size_t>(chance.below(
-        static_cast<int64_t>(cases_->size())))];
+    const auto& one =
+        (*cases_)[static_cast<size_t>(chance.below(static_cast<int64_t>(cases_->size())))];
     const std::array<int64_t, 3> size = {plan_.patch[0], plan_.patch[1], plan_.patch[2]};
     const auto centre = place(one, size, chance);
     auto patch = cut_patch(one.data.image, one.data.target, size, centre, options_.augment, chance);
@@ -74,8 +75,8 @@ class PatchDataset : public Dataset {
     std::array<int64_t, 3> centre{};
     const bool around = !one.places.empty() && chance.happens(options_.foreground);
     if (around) {
-      const auto& places = one.places[static_cast<size_t>(
-          chance.below(static_cast<int64_t>(one.places.size())))];
+      const auto& places =
+          one.places[static_cast<size_t>(chance.below(static_cast<int64_t>(one.places.size())))];
       const auto flat = places[chance.below(places.numel())].item<int64_t>();
       centre = {flat / (shape[1] * shape[2]), flat / shape[2] % shape[1], flat % shape[2]};
     }
@@ -85,8 +86,8 @@ class PatchDataset : public Dataset {
       if (most < least) {
         centre[axis] = shape[axis] / 2;
       } else {
-        centre[axis] = around ? std::clamp(centre[axis], least, most)
-                              : least + chance.below(most - least + 1);
+        centre[axis] =
+            around ? std::clamp(centre[axis], least, most) : least + chance.below(most - least + 1);
       }
     }
     return centre;
@@ -123,7 +124,8 @@ class TileDataset : public Dataset {
     for (size_t axis = 0; axis < 3; ++axis) {
       extent[axis] = plan_.patch[axis];
       const int64_t begin = tile.number[axis] * extent[axis];
-      first[axis] = std::max<int64_t>(0, std::min(begin, one.target.size(static_cast<int64_t>(axis)) - extent[axis]));
+      first[axis] = std::max<int64_t>(
+          0, std::min(begin, one.target.size(static_cast<int64_t>(axis)) - extent[axis]));
     }
     auto patch = plain_patch(one.image, one.target, extent, first);
     for (int64_t axis = 0; axis < 3; ++axis) {
@@ -164,8 +166,8 @@ class PatchSource : public DataSource {
     } else {
       plan_ = read_plan_file(options.plan);
     }
-    const auto split = split_cases(list, options.folds, options.fold, options.validation,
-                                   options.seed);
+    const auto split =
+        split_cases(list, options.folds, options.fold, options.validation, options.seed);
     auto training = split.train;
     if (options.limit > 0 && static_cast<int64_t>(training.size()) > options.limit)
       training.resize(static_cast<size_t>(options.limit));
@@ -186,7 +188,8 @@ class PatchSource : public DataSource {
         progress.update(++done);
       }
     };
-    prepare_all(training, [&](PreparedCase made) { train_->push_back(with_places(std::move(made))); });
+    prepare_all(training,
+                [&](PreparedCase made) { train_->push_back(with_places(std::move(made))); });
     prepare_all(split.validation, [&](PreparedCase made) {
       held_names_.push_back(made.name);
       validation_.push_back(std::move(made));
@@ -198,8 +201,7 @@ class PatchSource : public DataSource {
   }
 
   std::shared_ptr<const Dataset> part(Part which) const override {
-    if (which == Part::kTrain)
-      return std::make_shared<PatchDataset>(train_, plan_, options_);
+    if (which == Part::kTrain) return std::make_shared<PatchDataset>(train_, plan_, options_);
     return std::make_shared<TileDataset>(which == Part::kTest ? test_ : validation_, plan_);
   }
 
@@ -230,8 +232,8 @@ class PatchSource : public DataSource {
     PatchCase one{std::move(made), {}};
     const auto flat = one.data.target.flatten();
     for (int64_t k = plan_.regions ? 0 : 1; k < plan_.classes; ++k) {
-      const auto has = plan_.regions ? flat.gt(0) & flat.bitwise_and(int64_t{1} << k).ne(0)
-                                     : flat.eq(k);
+      const auto has =
+          plan_.regions ? flat.gt(0) & flat.bitwise_and(int64_t{1} << k).ne(0) : flat.eq(k);
       auto places = has.nonzero().flatten();
       if (places.numel() == 0) continue;
       const int64_t step = (places.numel() + kPlacesAClass - 1) / kPlacesAClass;

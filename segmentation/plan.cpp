@@ -16,7 +16,7 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kLeastEdge = 4;       // of the coarsest map
+constexpr int64_t kLeastEdge = 4;         // of the coarsest map
 constexpr int64_t kSamplesACase = 10000;  // voxels of the foreground, for percentiles
 
 template <class T>
@@ -32,7 +32,8 @@ double percentile(std::vector<double> values, double share) {
   return values[at];
 }
 
-/// Of each axis, over cases: the median, or the tenth percentile where one axis is coarse and short.
+/// Of each axis, over cases: the median, or the tenth percentile where one axis is coarse and
+/// short.
 std::array<double, 3> chosen_spacing(const Fingerprint& fingerprint) {
   std::array<double, 3> spacing{};
   std::array<int64_t, 3> size{};
@@ -268,8 +269,8 @@ Fingerprint take_fingerprint(CaseList& list) {
     const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
     double square = 0;
     for (const double value : values) square += (value - mean) * (value - mean);
-    found.foreground.push_back({mean, std::sqrt(square / count), percentile(values, 0.005),
-                                percentile(values, 0.995)});
+    found.foreground.push_back(
+        {mean, std::sqrt(square / count), percentile(values, 0.005), percentile(values, 0.995)});
   }
   return found;
 }
@@ -281,7 +282,8 @@ double step_memory(const std::vector<int64_t>& patch, int64_t batch,
   for (const int64_t side : patch) voxels *= static_cast<double>(side);
   total += voxels * 6 * static_cast<double>(classes);  // logits, their softmax, the loss
   for (size_t s = 0; s < features.size(); ++s) {
-    for (const int64_t side : parse_extent("strides", strides[s], static_cast<int64_t>(patch.size())))
+    for (const int64_t side :
+         parse_extent("strides", strides[s], static_cast<int64_t>(patch.size())))
       voxels /= static_cast<double>(side);
     // two units in the encoder and two in the decoder keep two tensors each, one is joined
     total += voxels * static_cast<double>(features[s]) * 10;
@@ -302,14 +304,16 @@ SegmentationPlan make_plan(const CaseList& list, const Fingerprint& fingerprint,
   plan.inside_mask = fingerprint.kept < 0.75;
   for (int64_t c = 0; c < plan.in_channels; ++c) {
     const auto at = static_cast<size_t>(c);
-    const bool ct = at < list.channels.size() && (list.channels[at] == "CT" || list.channels[at] == "ct");
+    const bool ct =
+        at < list.channels.size() && (list.channels[at] == "CT" || list.channels[at] == "ct");
     plan.normalize.push_back(ct ? "ct" : "zscore");
     plan.ct.insert(plan.ct.end(), fingerprint.foreground[at].begin(),
                    fingerprint.foreground[at].end());
   }
   const auto middle = median_size(fingerprint, spacing);
   const auto skip = static_cast<size_t>(3 - plan.dims);
-  const std::vector<double> sides(spacing.begin() + static_cast<std::ptrdiff_t>(skip), spacing.end());
+  const std::vector<double> sides(spacing.begin() + static_cast<std::ptrdiff_t>(skip),
+                                  spacing.end());
   const std::vector<int64_t> most(middle.begin() + static_cast<std::ptrdiff_t>(skip), middle.end());
   auto patch = options.patch.empty() ? first_patch(sides, most) : options.patch;
   TORCH_CHECK(patch.size() == sides.size(), "plan: the patch needs ", sides.size(),
@@ -351,11 +355,12 @@ SegmentationPlan make_plan(const CaseList& list, const Fingerprint& fingerprint,
   for (const int64_t side : most) all *= static_cast<double>(side);
   if (plan.dims == 2) all *= static_cast<double>(middle[0]);
   for (const int64_t side : plan.patch) one *= static_cast<double>(side);
-  const auto fits = static_cast<int64_t>(plan.memory / plan.estimate * static_cast<double>(least_batch));
+  const auto fits =
+      static_cast<int64_t>(plan.memory / plan.estimate * static_cast<double>(least_batch));
   const auto share = static_cast<int64_t>(std::llround(all * 0.05 / one));
   plan.batch = options.batch > 0 ? options.batch : std::max<int64_t>(2, std::min(fits, share));
-  plan.estimate = step_memory(plan.network_patch(), plan.batch, plan.features, plan.strides,
-                              plan.classes);
+  plan.estimate =
+      step_memory(plan.network_patch(), plan.batch, plan.features, plan.strides, plan.classes);
   check_plan(plan, list.path);
   return plan;
 }
@@ -368,7 +373,8 @@ void check_plan(const SegmentationPlan& plan, const std::string& where) {
               ": the labels hold one value only; there is nothing to tell apart");
   TORCH_CHECK(!plan.regions || plan.region_order.size() == plan.values.size(), where,
               ": region_order needs one value a region");
-  TORCH_CHECK(!plan.regions || plan.classes <= 30, where, ": at most 30 regions, got ", plan.classes);
+  TORCH_CHECK(!plan.regions || plan.classes <= 30, where, ": at most 30 regions, got ",
+              plan.classes);
   TORCH_CHECK(plan.spacing.size() == 3 && plan.patch.size() == 3, where,
               ": spacing and patch need 3 numbers (z, y, x)");
   TORCH_CHECK(plan.dims == 3 || plan.patch[0] == 1, where,

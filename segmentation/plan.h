@@ -18,21 +18,21 @@ namespace serpentine {
 struct SegmentationPlan {
   int64_t dims = 3, in_channels = 1, classes = 2;
   std::vector<std::string> class_names;
-  std::vector<std::string> values;        // of each class: "1", or "1+2+3" of a region
-  std::vector<int64_t> region_order;      // regions only: the value that each writes
+  std::vector<std::string> values;    // of each class: "1", or "1+2+3" of a region
+  std::vector<int64_t> region_order;  // regions only: the value that each writes
   bool regions = false;
   int64_t ignore = -1;
   double label_scale = 0;
-  std::vector<double> spacing;            // z, y, x in millimetres
-  std::vector<std::string> normalize;     // of each channel: zscore, ct, unit or none
-  std::vector<double> ct;                 // of each channel: mean, deviation, 0.5 and 99.5 percent
-  bool inside_mask = false;               // zscore over what is not zero
-  std::vector<int64_t> patch;             // z, y, x; z is 1 in two dimensions
+  std::vector<double> spacing;         // z, y, x in millimetres
+  std::vector<std::string> normalize;  // of each channel: zscore, ct, unit or none
+  std::vector<double> ct;              // of each channel: mean, deviation, 0.5 and 99.5 percent
+  bool inside_mask = false;            // zscore over what is not zero
+  std::vector<int64_t> patch;          // z, y, x; z is 1 in two dimensions
   int64_t batch = 2;
   std::vector<int64_t> features;
   std::vector<std::string> kernels, strides;
-  double memory = 8;                      // GB that the patch and batch were chosen for
-  double estimate = 0;                    // GB of a training step, estimated
+  double memory = 8;    // GB that the patch and batch were chosen for
+  double estimate = 0;  // GB of a training step, estimated
   void fields(Fields& f);
 
   /// The patch without the axis of one slice.
@@ -43,19 +43,19 @@ struct SegmentationPlan {
 
 /// What the rules look at; over all labelled cases.
 struct Fingerprint {
-  std::vector<std::array<double, 3>> spacings;      // of each case
-  std::vector<std::array<int64_t, 3>> sizes;        // cropped to what is not zero
-  double kept = 1;                                  // median share of voxels that cropping kept
+  std::vector<std::array<double, 3>> spacings;  // of each case
+  std::vector<std::array<int64_t, 3>> sizes;    // cropped to what is not zero
+  double kept = 1;                              // median share of voxels that cropping kept
   int64_t channels = 1;
   bool pictures = false;
-  std::map<int64_t, int64_t> voxels;                // of each label value
-  std::vector<std::array<double, 4>> foreground;    // a channel: mean, deviation, percentiles
+  std::map<int64_t, int64_t> voxels;              // of each label value
+  std::vector<std::array<double, 4>> foreground;  // a channel: mean, deviation, percentiles
   std::vector<std::string> notes;
 };
 
 struct PlanOptions {
-  int64_t dims = 0;      // 0: 3 for volumes, 2 for pictures
-  double memory = 8;     // GB
+  int64_t dims = 0;           // 0: 3 for volumes, 2 for pictures
+  double memory = 8;          // GB
   int64_t most_features = 0;  // 0: 320 in 3-D, 512 in 2-D
   int64_t first_features = 32;
   std::vector<int64_t> patch;  // instead of the rule

@@ -21,7 +21,8 @@ Tensor window_weights(const std::array<int64_t, 3>& size) {
   Tensor all = torch::ones({1});
   for (size_t axis = 0; axis < 3; ++axis) {
     const double sigma = static_cast<double>(size[axis]) / 8;
-    const auto place = torch::arange(size[axis], torch::kFloat) - static_cast<double>(size[axis] - 1) / 2;
+    const auto place =
+        torch::arange(size[axis], torch::kFloat) - static_cast<double>(size[axis] - 1) / 2;
     const auto line = place.square().div(-2 * sigma * sigma).exp();
     all = axis == 0 ? line : (all.unsqueeze(-1) * line);
   }
@@ -43,20 +44,21 @@ class LabelSink {
             int64_t coarse, int64_t slab, Tensor labels)
       : plan_(plan), from_(from), to_(to), slab_(slab), labels_(std::move(labels)) {
     for (size_t axis = 0; axis < 3; ++axis) {
-      taps_.push_back(axis_taps(from[axis], to[axis], static_cast<int64_t>(axis) == coarse
-                                                          ? Taps::kNearest
-                                                          : Taps::kLinear));
+      taps_.push_back(
+          axis_taps(from[axis], to[axis],
+                    static_cast<int64_t>(axis) == coarse ? Taps::kNearest : Taps::kLinear));
     }
   }
 
   /// outputs: [K, n, h, w], the next n slices.
   void push(const Tensor& outputs) {
-    pending_ = pending_.defined() && pending_.size(1) > 0 ? torch::cat({pending_, outputs}, 1)
-                                                          : outputs;
+    pending_ =
+        pending_.defined() && pending_.size(1) > 0 ? torch::cat({pending_, outputs}, 1) : outputs;
     have_ = first_ + pending_.size(1);
     while (next_ < to_[0]) {
       int64_t last = next_;
-      while (last < to_[0] && last - next_ < slab_ && taps_[0].reads(next_, last + 1).second <= have_)
+      while (last < to_[0] && last - next_ < slab_ &&
+             taps_[0].reads(next_, last + 1).second <= have_)
         ++last;
       const bool worth = last - next_ == slab_ || last == to_[0] || have_ == from_[0];
       if (last == next_ || !worth) break;
@@ -123,7 +125,8 @@ Tensor outputs_of(const std::vector<std::shared_ptr<Model>>& models, const Segme
   return flat ? sum.unsqueeze(2) : sum;
 }
 
-std::array<int64_t, 3> padded_size(const SegmentationPlan& plan, const std::array<int64_t, 3>& size) {
+std::array<int64_t, 3> padded_size(const SegmentationPlan& plan,
+                                   const std::array<int64_t, 3>& size) {
   std::array<int64_t, 3> padded{};
   for (size_t axis = 0; axis < 3; ++axis) padded[axis] = std::max(size[axis], plan.patch[axis]);
   return padded;
@@ -175,7 +178,8 @@ class RollingSums {
 std::vector<int64_t> window_starts(int64_t size, int64_t window, double step) {
   if (size <= window) return {0};
   const double wanted = std::max(1.0, static_cast<double>(window) * step);
-  const auto count = static_cast<int64_t>(std::ceil(static_cast<double>(size - window) / wanted)) + 1;
+  const auto count =
+      static_cast<int64_t>(std::ceil(static_cast<double>(size - window) / wanted)) + 1;
   std::vector<int64_t> starts;
   for (int64_t i = 0; i < count; ++i) {
     starts.push_back(std::llround(static_cast<double>(size - window) * static_cast<double>(i) /
@@ -198,8 +202,8 @@ PredictMemory predict_memory(const SegmentationPlan& plan, const Volume& volume,
   memory.labels = whole[0] * whole[1] * whole[2] * 2;  // and the non-zero mask
   memory.windows = 1;
   for (size_t axis = 0; axis < 3; ++axis) {
-    memory.windows *= static_cast<int64_t>(
-        window_starts(size[axis], plan.patch[axis], options.step).size());
+    memory.windows *=
+        static_cast<int64_t>(window_starts(size[axis], plan.patch[axis], options.step).size());
   }
   return memory;
 }
@@ -254,7 +258,8 @@ Tensor predict_volume(const std::vector<std::shared_ptr<Model>>& models,
   std::vector<std::array<int64_t, 3>> waiting;
   const auto flush = [&] {
     std::vector<Tensor> windows;
-    for (const auto& first : waiting) windows.push_back(plain_patch(image, {}, window, first).image);
+    for (const auto& first : waiting)
+      windows.push_back(plain_patch(image, {}, window, first).image);
     if (windows.empty()) return;
     const auto outputs = outputs_of(models, plan, torch::stack(windows).to(device), options.mirror);
     for (size_t i = 0; i < waiting.size(); ++i)

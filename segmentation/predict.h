@@ -18,10 +18,10 @@
 namespace serpentine {
 
 struct PredictOptions {
-  double step = 0.5;    // of a window, as a share of its size
-  bool mirror = true;   // average over mirrored windows (mirror axes: all of the plan's)
-  int64_t batch = 1;    // windows at once
-  int64_t slab = 0;     // output slices decided at once; 0: about 128 MB
+  double step = 0.5;   // of a window, as a share of its size
+  bool mirror = true;  // average over mirrored windows (mirror axes: all of the plan's)
+  int64_t batch = 1;   // windows at once
+  int64_t slab = 0;    // output slices decided at once; 0: about 128 MB
   std::function<void(int64_t done, int64_t all)> progress;  // windows
 };
 

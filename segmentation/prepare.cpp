@@ -144,9 +144,9 @@ PreparedCase prepare_case(const SegmentationPlan& plan, const CaseFiles& files) 
   const Box box = nonzero_box(volume.data);
   PreparedCase made{files.name, prepare_image(plan, volume, box), {}};
   const auto classes = to_classes(plan, cropped(values, box), files.label);
-  made.target = resample_labels(
-      classes, {made.image.size(1), made.image.size(2), made.image.size(3)},
-      coarse_axis_of(plan, volume));
+  made.target =
+      resample_labels(classes, {made.image.size(1), made.image.size(2), made.image.size(3)},
+                      coarse_axis_of(plan, volume));
   return made;
 }
 

@@ -14,8 +14,8 @@ std::vector<double> weights_at(double fraction, Taps taps) {
   if (taps == Taps::kNearest) return {1};
   const double t = fraction;
   if (taps == Taps::kLinear) return {1 - t, t};
-  return {((-t + 2) * t - 1) * t / 2, ((3 * t - 5) * t * t + 2) / 2,
-          ((-3 * t + 4) * t + 1) * t / 2, (t - 1) * t * t / 2};
+  return {((-t + 2) * t - 1) * t / 2, ((3 * t - 5) * t * t + 2) / 2, ((-3 * t + 4) * t + 1) * t / 2,
+          (t - 1) * t * t / 2};
 }
 
 }  // namespace

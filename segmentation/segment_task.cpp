@@ -64,7 +64,8 @@ class SegmentTask : public Task {
     SERPENTINE_CHECK(logits.size(1) == options_.classes, kWho, "the model has ", logits.size(1),
                      " output channels, the data ", options_.classes, " classes");
     const auto seen = batch.target.ge(0).unsqueeze(1);
-    const auto truth = one_hot_target(batch.target, options_.classes, options_.regions).to(torch::kBool) & seen;
+    const auto truth =
+        one_hot_target(batch.target, options_.classes, options_.regions).to(torch::kBool) & seen;
     const auto guess =
         (options_.regions
              ? logits.gt(0)
@@ -121,7 +122,8 @@ class SegmentTask : public Task {
     for (int64_t axis = 1; axis < target.dim(); ++axis) {
       const int64_t from = small.size(axis), to = like.size(axis + 1);
       if (from == to) continue;
-      const auto rows = torch::arange(to, target.options()).mul(2).add(1).mul(from).div(2 * to, "floor");
+      const auto rows =
+          torch::arange(to, target.options()).mul(2).add(1).mul(from).div(2 * to, "floor");
       small = small.index_select(axis, rows);
     }
     return small;

@@ -141,8 +141,7 @@ class UperNet : public ScaledModel {
                      widths.size());
     head_ = register_module("decode_head", PyramidHead(widths, options));
     if (options.auxiliary > 0) {
-      auxiliary_ = register_module("auxiliary_head",
-                                   PlainHead(widths[widths.size() - 2], options));
+      auxiliary_ = register_module("auxiliary_head", PlainHead(widths[widths.size() - 2], options));
     }
   }
 
@@ -152,8 +151,7 @@ class UperNet : public ScaledModel {
   std::vector<Tensor> scales(const Batch& batch) override {
     const auto maps = backbone_->forward_maps(batch.input);
     std::vector<Tensor> outputs = {resized(head_(maps), batch.input)};
-    if (auxiliary_)
-      outputs.push_back(resized(auxiliary_(maps[maps.size() - 2]), batch.input));
+    if (auxiliary_) outputs.push_back(resized(auxiliary_(maps[maps.size() - 2]), batch.input));
     return outputs;
   }
   std::vector<double> scale_weights(size_t count) const override {

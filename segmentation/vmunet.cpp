@@ -43,8 +43,8 @@ struct VmUNetOptions {
 class PatchExpandImpl : public Module {
  public:
   PatchExpandImpl(int64_t in, int64_t wide, int64_t factor) : factor_(factor) {
-    expand_ = register_module(
-        "expand", torch::nn::Linear(torch::nn::LinearOptions(in, wide).bias(false)));
+    expand_ = register_module("expand",
+                              torch::nn::Linear(torch::nn::LinearOptions(in, wide).bias(false)));
     norm_ = register_module(
         "norm", torch::nn::LayerNorm(torch::nn::LayerNormOptions({wide / (factor * factor)})));
   }
@@ -107,10 +107,10 @@ class VmUNet : public Model {
  public:
   explicit VmUNet(const VmUNetOptions& options) : options_(options) {
     const size_t stages = options.dims.size();
-    SERPENTINE_CHECK(stages >= 2 && options.depths.size() == stages &&
-                         options.depths_decoder.size() == stages,
-                     "vmunet", "dims, depths and depths_decoder need one entry a stage, got ",
-                     stages, ", ", options.depths.size(), " and ", options.depths_decoder.size());
+    SERPENTINE_CHECK(
+        stages >= 2 && options.depths.size() == stages && options.depths_decoder.size() == stages,
+        "vmunet", "dims, depths and depths_decoder need one entry a stage, got ", stages, ", ",
+        options.depths.size(), " and ", options.depths_decoder.size());
     SERPENTINE_CHECK(options.dims[0] % 4 == 0, "vmunet", "dims must begin with a multiple of 4");
     const auto inner = register_module("vmunet", std::make_shared<Module>());
     const auto embed = inner->register_module("patch_embed", std::make_shared<Module>());
@@ -136,14 +136,13 @@ class VmUNet : public Model {
       const int64_t width = options.dims[stages - 1 - s];
       up_.push_back(ups->register_module(std::to_string(s), Stage(options, width, rates[s])));
       if (s == 0) continue;
-      up_[s]->up = up_[s]->register_module(
-          "upsample", PatchExpand(options.dims[stages - s], 4 * width, 2));
+      up_[s]->up =
+          up_[s]->register_module("upsample", PatchExpand(options.dims[stages - s], 4 * width, 2));
     }
-    last_ = inner->register_module("final_up",
-                                   PatchExpand(options.dims[0], 4 * options.dims[0], 4));
-    head_ = inner->register_module(
-        "final_conv",
-        torch::nn::Conv2d(torch::nn::Conv2dOptions(options.dims[0] / 4, options.classes, 1)));
+    last_ =
+        inner->register_module("final_up", PatchExpand(options.dims[0], 4 * options.dims[0], 4));
+    head_ = inner->register_module("final_conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(
+                                                     options.dims[0] / 4, options.classes, 1)));
     init_swin_style(*this);
   }
 

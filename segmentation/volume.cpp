@@ -193,27 +193,26 @@ void write_labels(const std::filesystem::path& file, const torch::Tensor& labels
     return;
   }
   const auto type = most > 255 ? torch::kShort : torch::kByte;
-  const NiftiHeader like = image.header ? *image.header
-                                        : new_nifti_header({host.size(2), host.size(1), host.size(0)},
-                                                           {image.spacing[2], image.spacing[1],
-                                                            image.spacing[0]});
+  const NiftiHeader like =
+      image.header ? *image.header
+                   : new_nifti_header({host.size(2), host.size(1), host.size(0)},
+                                      {image.spacing[2], image.spacing[1], image.spacing[0]});
   write_nifti(file, to_file(host, image).to(type), like);
 }
 
 void write_values(const std::filesystem::path& file, const torch::Tensor& values,
                   const Volume& image) {
   const auto host = values.to(torch::kCPU, torch::kFloat);
-  const NiftiHeader like = image.header ? *image.header
-                                        : new_nifti_header({host.size(2), host.size(1), host.size(0)},
-                                                           {image.spacing[2], image.spacing[1],
-                                                            image.spacing[0]});
+  const NiftiHeader like =
+      image.header ? *image.header
+                   : new_nifti_header({host.size(2), host.size(1), host.size(0)},
+                                      {image.spacing[2], image.spacing[1], image.spacing[0]});
   write_nifti(file, to_file(host, image), like);
 }
 
 void check_finite(const Volume& volume) {
   const auto bad = (~torch::isfinite(volume.data)).sum().item<int64_t>();
-  if (bad > 0)
-    fail(volume.name, "holds " + std::to_string(bad) + " voxels that are not numbers");
+  if (bad > 0) fail(volume.name, "holds " + std::to_string(bad) + " voxels that are not numbers");
 }
 
 }  // namespace serpentine

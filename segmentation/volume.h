@@ -18,13 +18,13 @@
 namespace serpentine {
 
 struct Volume {
-  torch::Tensor data;                        // float32 [C, D, H, W]
+  torch::Tensor data;                         // float32 [C, D, H, W]
   std::array<double, 3> spacing = {1, 1, 1};  // of z, y, x in millimetres; pixels of pictures: 1
-  bool picture = false;                      // of a PNG, JPEG or TIFF file
-  std::array<int64_t, 3> from = {0, 1, 2};   // axis of the file (k, j, i) that became z, y, x
-  std::array<bool, 3> flipped = {};          // whether that axis was turned
-  std::optional<NiftiHeader> header;         // of the file
-  std::string name;                          // file, for errors
+  bool picture = false;                       // of a PNG, JPEG or TIFF file
+  std::array<int64_t, 3> from = {0, 1, 2};    // axis of the file (k, j, i) that became z, y, x
+  std::array<bool, 3> flipped = {};           // whether that axis was turned
+  std::optional<NiftiHeader> header;          // of the file
+  std::string name;                           // file, for errors
 
   std::array<int64_t, 3> size() const { return {data.size(1), data.size(2), data.size(3)}; }
 };

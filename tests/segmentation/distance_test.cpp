@@ -14,10 +14,10 @@ torch::Tensor by_search(const torch::Tensor& mask, const Spacing& spacing) {
   for (int64_t z = 0; z < mask.size(0); ++z) {
     for (int64_t y = 0; y < mask.size(1); ++y) {
       for (int64_t x = 0; x < mask.size(2); ++x) {
-        const auto here = torch::tensor({static_cast<double>(z) * spacing[0],
-                                         static_cast<double>(y) * spacing[1],
-                                         static_cast<double>(x) * spacing[2]},
-                                        torch::kDouble);
+        const auto here =
+            torch::tensor({static_cast<double>(z) * spacing[0], static_cast<double>(y) * spacing[1],
+                           static_cast<double>(x) * spacing[2]},
+                          torch::kDouble);
         if (places.size(0) > 0)
           far[z][y][x] = (places - here).square().sum(1).min().sqrt().item<double>();
       }

@@ -49,8 +49,7 @@ inline Ball ball(int64_t depth, int64_t height, int64_t width, double radius) {
   };
   const auto grid = torch::meshgrid({axis(depth), axis(height), axis(width)}, "ij");
   const auto far = (grid[0].square() + grid[1].square() + grid[2].square()).sqrt();
-  const auto labels =
-      far.lt(radius).to(torch::kByte) + far.lt(radius / 2).to(torch::kByte);
+  const auto labels = far.lt(radius).to(torch::kByte) + far.lt(radius / 2).to(torch::kByte);
   return {labels.to(torch::kFloat) * 100 + 20, labels};
 }
 
@@ -66,6 +65,7 @@ std::string error_of(Function&& function) {
   return "";
 }
 
-inline const std::string kSamples = std::string(SERPENTINE_SOURCE_DIR) + "/data/samples/hippocampus";
+inline const std::string kSamples =
+    std::string(SERPENTINE_SOURCE_DIR) + "/data/samples/hippocampus";
 
 }  // namespace serpentine::testing

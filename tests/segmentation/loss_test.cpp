@@ -9,7 +9,7 @@
 namespace serpentine::testing {
 namespace {
 
-SegmentationLossOptions only(double SegmentationLossOptions::*term) {
+SegmentationLossOptions only(double SegmentationLossOptions::* term) {
   SegmentationLossOptions options;
   options.dice = options.ce = 0;
   options.*term = 1;
@@ -20,9 +20,9 @@ SegmentationLossOptions only(double SegmentationLossOptions::*term) {
 TEST(SegmentationLoss, DiceOfAPerfectGuessIsZero) {
   const auto target = torch::tensor({0, 1, 1, 2}, torch::kLong).view({1, 2, 2});
   const auto logits = one_hot_target(target, 3, false) * 200 - 100;
-  EXPECT_NEAR(segmentation_loss(logits, target, false, only(&SegmentationLossOptions::dice))
-                  .item<double>(),
-              0, 1e-6);
+  EXPECT_NEAR(
+      segmentation_loss(logits, target, false, only(&SegmentationLossOptions::dice)).item<double>(),
+      0, 1e-6);
 }
 
 TEST(SegmentationLoss, DiceByHand) {
@@ -30,9 +30,9 @@ TEST(SegmentationLoss, DiceByHand) {
   // 2 * 0.5 / (2 + 1) = 1/3
   const auto target = torch::tensor({0, 0, 0, 1}, torch::kLong).view({1, 2, 2});
   const auto logits = torch::zeros({1, 2, 2, 2});
-  EXPECT_NEAR(segmentation_loss(logits, target, false, only(&SegmentationLossOptions::dice))
-                  .item<double>(),
-              2. / 3, 1e-6);
+  EXPECT_NEAR(
+      segmentation_loss(logits, target, false, only(&SegmentationLossOptions::dice)).item<double>(),
+      2. / 3, 1e-6);
   EXPECT_NEAR(
       segmentation_loss(logits, target, false, only(&SegmentationLossOptions::ce)).item<double>(),
       std::log(2.), 1e-6);
@@ -88,7 +88,8 @@ class Echo : public Model {
 TEST(SegmentTask, MetricsAreExactWhateverTheBatch) {
   Registry<Task> tasks("task");
   add_segmentation_tasks(tasks);
-  const auto task = tasks.build(Config::parse("{type: segmentation, classes: 3, names: [a, b, c]}"));
+  const auto task =
+      tasks.build(Config::parse("{type: segmentation, classes: 3, names: [a, b, c]}"));
   torch::manual_seed(4);
   Batch all;
   all.target = torch::randint(-1, 3, {4, 5, 5}, torch::kLong);

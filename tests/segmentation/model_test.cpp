@@ -21,7 +21,8 @@ struct Built {
 Built build(const std::string& type, std::vector<std::string> overrides = {}) {
   const std::string root = SERPENTINE_SOURCE_DIR;
   overrides.push_back("data.path=" + kSamples);
-  const Config config = Config::load(root + "/configs/test/segmentation_" + type + ".yaml", overrides);
+  const Config config =
+      Config::load(root + "/configs/test/segmentation_" + type + ".yaml", overrides);
   Registry<DataSource> sources("data");
   Registry<Model> models("model");
   Registry<Task> tasks("task");
@@ -101,10 +102,10 @@ INSTANTIATE_TEST_SUITE_P(All, SegmentationModel,
                                            "segmamba", "vmunet", "upernet"));
 
 TEST(SegmentationModels, TakeAnyOrderOfAVolume) {
-  for (const char* scan :
-       {"{type: raster, axes: zyx}", "{type: hilbert}", "{type: tri_orientated}",
-        "{type: bidirectional, inner: {type: raster}}",
-        "{type: stack, parts: [{type: raster}, {type: raster, axes: yzx}, {type: raster, axes: zxy}]}"}) {
+  for (const char* scan : {"{type: raster, axes: zyx}", "{type: hilbert}", "{type: tri_orientated}",
+                           "{type: bidirectional, inner: {type: raster}}",
+                           "{type: stack, parts: [{type: raster}, {type: raster, axes: yzx}, "
+                           "{type: raster, axes: zxy}]}"}) {
     const Built built = build("umamba_bot", {std::string("model.scan=") + scan});
     const Batch batch = built.source->part(Part::kValidation)->get_batch({0});
     EXPECT_TRUE(torch::isfinite(built.model->forward(batch)).all().item<bool>()) << scan;

@@ -97,12 +97,11 @@ TEST_P(Orientation, ComesBackWhereItWas) {
   EXPECT_EQ(volume.data.flatten()[-1].item<int64_t>(), value);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Axes, Orientation,
-    ::testing::Values(Affine{{{1, 0, 0, 0}, {0, 2, 0, 0}, {0, 0, 3, 0}}},
-                      Affine{{{-1, 0, 0, 5}, {0, -2, 0, 5}, {0, 0, 3, 0}}},
-                      Affine{{{0, 0, 3, 1}, {-1, 0, 0, 2}, {0, -2, 0, 3}}},
-                      Affine{{{0, 2, 0, 0}, {0, 0, -3, 0}, {1, 0, 0, 0}}}));
+INSTANTIATE_TEST_SUITE_P(Axes, Orientation,
+                         ::testing::Values(Affine{{{1, 0, 0, 0}, {0, 2, 0, 0}, {0, 0, 3, 0}}},
+                                           Affine{{{-1, 0, 0, 5}, {0, -2, 0, 5}, {0, 0, 3, 0}}},
+                                           Affine{{{0, 0, 3, 1}, {-1, 0, 0, 2}, {0, -2, 0, 3}}},
+                                           Affine{{{0, 2, 0, 0}, {0, 0, -3, 0}, {1, 0, 0, 0}}}));
 
 }  // namespace
 }  // namespace serpentine::testing

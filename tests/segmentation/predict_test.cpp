@@ -68,7 +68,8 @@ TEST(Predict, ResamplesBackAndKeepsTheBorderOfZeros) {
   auto plan = plan_of(3, {8, 8, 8});
   plan.spacing = {1, 1, 1};
   auto volume = volume_of(image, {2, 0.5, 0.5});
-  const auto labels = predict_volume({std::make_shared<Threshold>()}, plan, volume, torch::kCPU, {});
+  const auto labels =
+      predict_volume({std::make_shared<Threshold>()}, plan, volume, torch::kCPU, {});
   EXPECT_EQ(labels.sizes(), (at::IntArrayRef{10, 20, 20}));
   expect_equal(labels.to(torch::kFloat), image * 4);
 }
@@ -82,8 +83,7 @@ TEST(Predict, SlabsEqualTheWholeWhenResampling) {
     auto volume = volume_of(image, {1.7, 0.8, 1.1});
     PredictOptions options;
     options.slab = slab;
-    const auto labels =
-        predict_volume(models, plan_of(3, {6, 6, 6}), volume, torch::kCPU, options);
+    const auto labels = predict_volume(models, plan_of(3, {6, 6, 6}), volume, torch::kCPU, options);
     if (!first.defined()) first = labels;
     expect_equal(labels, first);
   }

@@ -6,70 +6,16 @@
 #include <torch/library.h>
 
 #include <optional>
-#include <string>
 #include <string_view>
 #include <tuple>
 
-#include "core/check.h"
 #include "core/ops/causal_conv1d_published.h"
 #include "core/ops/selective_scan.h"
 #include "core/ops/selective_scan_published.h"
+#include "python/arguments.h"
 
 namespace serpentine {
 namespace {
-
-using OptionalTensor = std::optional<at::Tensor>;
-
-at::Tensor or_undefined(const OptionalTensor& tensor) { return tensor.value_or(at::Tensor()); }
-
-Rows parse_rows(std::string_view name) {
-  TORCH_CHECK(name == "token" || name == "position",
-              "selective_scan: rows must be token or position, got ", name);
-  return name == "token" ? Rows::kToken : Rows::kPosition;
-}
-
-Merge parse_merge(std::string_view name) {
-  TORCH_CHECK(name == "sum" || name == "mean" || name == "concat",
-              "selective_scan: merge must be sum, mean or concat, got ", name);
-  return name == "sum" ? Merge::kSum : name == "mean" ? Merge::kMean : Merge::kConcat;
-}
-
-using OrderParts = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, bool>;
-
-OrderParts order_parts(const at::Tensor& tokens, const OptionalTensor& offsets,
-                       const OptionalTensor& branch, int64_t num_tokens) {
-  const at::TensorOptions ints = tokens.options().dtype(at::kInt);
-  const int64_t positions = tokens.size(-1);
-  const at::Tensor starts =
-      offsets ? *offsets : at::arange(0, positions + 1, std::max<int64_t>(positions, 1), ints);
-  const at::Tensor branches = branch ? *branch : at::zeros({starts.size(0) - 1}, ints);
-  const ScanOrder order = make_order(tokens, starts, branches, num_tokens);
-  return {order.tokens, order.offsets, order.branch, order.visits, order.complete};
-}
-
-// Without tokens, the identity over u's rows; offsets and branch default to one sequence. With
-// visits, the five are taken as serpentine::make_order gave them, and nothing is derived again.
-ScanOrder order_of(const at::Tensor& u, int64_t num_branches, const OptionalTensor& tokens,
-                   const OptionalTensor& offsets, const OptionalTensor& branch,
-                   const OptionalTensor& visits, bool complete, std::optional<int64_t> num_tokens) {
-  TORCH_CHECK(u.dim() == 3, "selective_scan: u must be [B, T, D] or [B, P, D], got ", u.sizes());
-  if (!tokens) {
-    TORCH_CHECK(!branch && !visits, "selective_scan: branch and visits need tokens");
-    return offsets ? ragged_order(*offsets) : identity_order(u.size(1), u.device());
-  }
-  ScanOrder order;
-  if (visits) {
-    TORCH_CHECK(offsets && branch, "selective_scan: visits need offsets and branch");
-    order = {*tokens, *offsets, *branch, *visits};
-    order.complete = complete;
-  } else {
-    std::tie(order.tokens, order.offsets, order.branch, order.visits, order.complete) =
-        order_parts(*tokens, offsets, branch, num_tokens.value_or(u.size(1)));
-  }
-  order.num_tokens = order.visits.size(-2);
-  order.num_branches = num_branches;
-  return order;
-}
 
 std::tuple<at::Tensor, at::Tensor> scan(
     const at::Tensor& u, const at::Tensor& delta, const at::Tensor& A, const at::Tensor& B,
@@ -78,6 +24,14 @@ std::tuple<at::Tensor, at::Tensor> scan(
     const OptionalTensor& offsets, const OptionalTensor& branch, const OptionalTensor& visits,
     bool complete, std::optional<int64_t> num_tokens, std::string_view rows, std::string_view merge,
     bool return_final_state) {
+  if (u.is_meta()) {
+    const int64_t visits_in_row =
+        parse_merge(merge) == Merge::kConcat && visits ? visits->size(-1) : 1;
+    const int64_t sequences = branch ? branch->size(0) : offsets ? offsets->size(0) - 1 : 1;
+    const int64_t rows_out = num_tokens.value_or(visits ? visits->size(-2) : u.size(1));
+    return {u.new_empty({u.size(0), rows_out, visits_in_row * u.size(2)}),
+            A.new_empty({u.size(0), sequences, u.size(2), A.size(2)})};
+  }
   SelectiveScanArgs args;
   args.u = u;
   args.delta = delta;
@@ -101,6 +55,9 @@ std::tuple<at::Tensor, at::Tensor> published_scan(const at::Tensor& u, const at:
                                                   const OptionalTensor& z,
                                                   const OptionalTensor& delta_bias,
                                                   bool delta_softplus, bool return_last_state) {
+  if (u.is_meta()) {
+    return {at::empty_like(u), A.new_empty({u.size(0), u.size(1), A.size(1)})};
+  }
   PublishedScanArgs args;
   args.u = u;
   args.delta = delta;

@@ -136,6 +136,83 @@ class Ops(unittest.TestCase):
                                              return_final_states=True, activation="silu")
         self.expect_same(actual, (expected, padded[:, :, -3:]), [x, weight, bias, before])
 
+    def draw_ssd(self, batch=2, length=23, heads=4, channels=3, groups=2, states=5):
+        decay = -torch.rand(1, heads, generator=self.generator, dtype=torch.float64)
+        return {
+            "x": self.draw(batch, length, heads, channels),
+            "dt": self.draw(batch, length, 1, heads),
+            "A": decay.requires_grad_(),
+            "B": self.draw(batch, length, 1, groups, states),
+            "C": self.draw(batch, length, 1, groups, states),
+            "D": self.draw(1, heads),
+            "dt_bias": self.draw(1, heads)}
+
+    def test_ssd_is_the_scan_with_one_decay_a_head(self):
+        inputs = self.draw_ssd()
+        state = self.draw(2, 1, 4, 3, 5)
+        actual = serpentine.ssd(**inputs, initial_state=state, chunk=8, return_final_state=True)
+        ys, lasts = [], []
+        for head in range(4):
+            group = head // 2
+            y, last = scan_by_definition(
+                inputs["x"][:, :, head], inputs["dt"][:, :, 0, head, None].expand(-1, -1, 3),
+                inputs["A"][0, head].expand(3, 5), inputs["B"][:, :, 0, group],
+                inputs["C"][:, :, 0, group], inputs["D"][0, head], inputs["dt_bias"][0, head],
+                state[:, 0, head])
+            ys.append(y)
+            lasts.append(last)
+        expected = torch.stack(ys, 2), torch.stack(lasts, 1).unsqueeze(1)
+        self.expect_same(actual, expected, [*inputs.values(), state])
+
+    def test_published_chunk_scan(self):
+        inputs = self.draw_ssd()
+        z = self.draw(2, 23, 4, 3)
+        published = {name: value.squeeze(2 if name in ("dt", "B", "C") else 0)
+                     for name, value in inputs.items() if name != "x"}
+        actual = serpentine.mamba_chunk_scan_combined(
+            inputs["x"], published.pop("dt"), published.pop("A"), published.pop("B"),
+            published.pop("C"), chunk_size=8, z=z, dt_softplus=True, return_final_states=True,
+            **published)
+        y, state = serpentine.ssd(**inputs, return_final_state=True)
+        self.expect_same(actual, (y * F.silu(z), state.squeeze(1)), [*inputs.values(), z])
+
+    def test_steps_follow_the_scan(self):
+        inputs = self.draw_ssd(length=6)
+        one = {name: value.detach() for name, value in inputs.items()}
+        y, last = serpentine.ssd(**one, return_final_state=True)
+        state = torch.zeros(2, 4, 3, 5, dtype=torch.float64)
+        spread = {"A": one["A"][0, :, None, None].expand(4, 3, 5),
+                  "D": one["D"][0, :, None].expand(4, 3),
+                  "dt_bias": one["dt_bias"][0, :, None].expand(4, 3)}
+        for t in range(6):
+            step = serpentine.selective_state_update(
+                state, one["x"][:, t], one["dt"][:, t, 0, :, None].expand(2, 4, 3), spread["A"],
+                one["B"][:, t, 0], one["C"][:, t, 0], spread["D"], dt_bias=spread["dt_bias"],
+                dt_softplus=True)
+            torch.testing.assert_close(step, y[:, t], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(state, last[:, 0], rtol=1e-9, atol=1e-9)
+
+    def test_norms(self):
+        x, z, residual = self.draw(2, 5, 12), self.draw(2, 5, 12), self.draw(2, 5, 12)
+        weight, bias = self.draw(12), self.draw(12)
+        parts = (x * F.silu(z)).unflatten(-1, (3, 4))
+        normed = (parts * (parts.square().mean(-1, keepdim=True) + 1e-5).rsqrt()).flatten(-2)
+        actual = serpentine.gated_rms_norm(x, weight, bias, z, group_size=4, norm_before_gate=False)
+        self.expect_same([actual], [normed * weight + bias], [x, z, weight, bias])
+        total = x + residual
+        expected = F.layer_norm(total, (12,), weight, bias, 1e-5), total
+        self.expect_same(serpentine.add_norm(x, residual, weight, bias, rms=False), expected,
+                         [x, residual, weight, bias])
+
+    def test_meta_tensors_have_the_shapes(self):
+        inputs = {name: value.detach().to("meta") for name, value in self.draw_ssd().items()}
+        y, state = serpentine.ssd(**inputs, return_final_state=True)
+        self.assertEqual((y.shape, state.shape), ((2, 23, 4, 3), (2, 1, 4, 3, 5)))
+        self.assertTrue(y.is_meta)
+        scan = {name: value.detach().to("meta") for name, value in self.draw_scan().items()}
+        y, state = serpentine.selective_scan(**scan, return_final_state=True)
+        self.assertEqual((y.shape, state.shape), ((2, 37, 5), (2, 1, 5, 4)))
+
     def test_wrong_shapes_say_so(self):
         inputs = self.draw_scan()
         inputs["B"] = inputs["B"][:, :-1]

@@ -22,7 +22,7 @@ void check_range(const std::vector<double>& range, const char* key) {
 /// A crop of random area and shape, scaled to the view (Szegedy et al., arXiv 1409.4842): ten
 /// tries, then the largest central crop of an allowed shape.
 torch::Tensor random_resized_crop(const torch::Tensor& planes, const ImageView& view,
-                                  const AugmentOptions& o, Random& random) {
+                                  const ImageAugmentOptions& o, Random& random) {
   const int64_t height = planes.size(1), width = planes.size(2);
   const double area = static_cast<double>(height * width);
   int64_t h = 0, w = 0, top = 0, left = 0;
@@ -77,7 +77,7 @@ void erase(torch::Tensor& image, Random& random) {
 
 }  // namespace
 
-void AugmentOptions::fields(Fields& f) {
+void ImageAugmentOptions::fields(Fields& f) {
   f("crop", crop,
     "random_resized: a part of random area and shape; padded: a border of zeros, cut at random",
     {.choices = {"none", "random_resized", "padded"}});
@@ -101,7 +101,7 @@ void AugmentOptions::fields(Fields& f) {
     {.least = 0, .most = 1});
 }
 
-void AugmentOptions::check() const {
+void ImageAugmentOptions::check() const {
   check_range(scale, "scale");
   check_range(ratio, "ratio");
   SERPENTINE_CHECK(scale[1] <= 1, kWho, "scale must not be above 1");
@@ -112,7 +112,7 @@ void AugmentOptions::check() const {
 }
 
 torch::Tensor augmented(const torch::Tensor& picture, const ImageView& view,
-                        const AugmentOptions& o, Random& random) {
+                        const ImageAugmentOptions& o, Random& random) {
   torch::Tensor image =
       o.crop == "random_resized"
           ? random_resized_crop(planes_of(picture, view.channels), view, o, random)
@@ -130,7 +130,7 @@ torch::Tensor augmented(const torch::Tensor& picture, const ImageView& view,
   return image;
 }
 
-void mix_batch(Batch& batch, int64_t classes, const AugmentOptions& o, Random& random) {
+void mix_batch(Batch& batch, int64_t classes, const ImageAugmentOptions& o, Random& random) {
   if (!o.mixes() || batch.size() == 0) return;
   const bool mixing = random.chance(o.mix);
   const bool cut = o.cutmix > 0 && (o.mixup <= 0 || random.chance(o.switch_to_cutmix));

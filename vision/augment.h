@@ -12,7 +12,7 @@
 
 namespace serpentine {
 
-struct AugmentOptions {
+struct ImageAugmentOptions {
   std::string crop = "none";
   std::vector<double> scale = {0.08, 1}, ratio = {0.75, 4.0 / 3};
   int64_t pad = 4;
@@ -29,12 +29,12 @@ struct AugmentOptions {
 
 /// One picture as training sees it: uint8 [H, W, C] -> float32 [C, height, width], normalised.
 torch::Tensor augmented(const torch::Tensor& picture, const ImageView& view,
-                        const AugmentOptions& options, Random& random);
+                        const ImageAugmentOptions& options, Random& random);
 
 /// Mixes the examples of a batch in pairs (first with last): mixup (Zhang et al., arXiv 1710.09412)
 /// or cutmix (Yun et al., arXiv 1905.04899). Targets int64 [B] become shares float32 [B, classes];
 /// a named `weight` is mixed with them.
-void mix_batch(Batch& batch, int64_t classes, const AugmentOptions& options, Random& random);
+void mix_batch(Batch& batch, int64_t classes, const ImageAugmentOptions& options, Random& random);
 
 /// RandAugment (Cubuk et al., arXiv 1909.13719) with the fifteen operations and increasing
 /// magnitudes of timm, each drawn with probability one half: float32 [C, H, W] in [0, 1] -> the

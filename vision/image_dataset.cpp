@@ -88,7 +88,7 @@ Batch ImageDataset::get_batch(at::ArrayRef<int64_t> indices) const {
 
 Batch ImageDataset::draw(at::ArrayRef<int64_t> indices, const Draw& how) const {
   if (!parts_.augment) return get_batch(indices);
-  const AugmentOptions& options = *parts_.augment;
+  const ImageAugmentOptions& options = *parts_.augment;
   const auto& view = parts_.view;
   // a part of a picture is enlarged to the view: twice its size keeps the detail of most parts
   const int64_t side =

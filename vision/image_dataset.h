@@ -25,7 +25,7 @@ class ImageDataset : public Dataset {
     std::vector<double> class_weights;  // empty: no `weight` in batches
     int64_t classes = 0;
     ImageView view;
-    std::optional<AugmentOptions> augment;
+    std::optional<ImageAugmentOptions> augment;
   };
   explicit ImageDataset(Parts parts) : parts_(std::move(parts)) {}
 

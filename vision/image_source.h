@@ -24,7 +24,7 @@ struct ImageDataOptions {
   double validation = 0.1, test = 0.1;
   std::string balance = "none";
   int64_t seed = 0, limit = 0;
-  AugmentOptions augment;
+  ImageAugmentOptions augment;
   void fields(Fields& f);
 };
 

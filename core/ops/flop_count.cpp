@@ -11,12 +11,12 @@ thread_local FlopCount* current = nullptr;
 
 using Inputs = c10::ArrayRef<const c10::IValue>;
 
-double size(const at::Tensor& tensor, int64_t axis) {
+double extent(const at::Tensor& tensor, int64_t axis) {
   return static_cast<double>(tensor.size(axis));
 }
 
 double product(const at::Tensor& left, const at::Tensor& right) {
-  return 2.0 * static_cast<double>(left.numel()) * size(right, -1);
+  return 2.0 * static_cast<double>(left.numel()) * extent(right, -1);
 }
 
 /// aten::convolution(input, weight, bias, stride, padding, dilation, transposed, output_padding,
@@ -30,7 +30,7 @@ double convolution(Inputs in) {
   }
   const auto stride = in[3].toIntVector(), pad = in[4].toIntVector(),
              dilation = in[5].toIntVector();
-  double outputs = size(input, 0) * size(weight, 0);
+  double outputs = extent(input, 0) * extent(weight, 0);
   for (int64_t axis = 2; axis < input.dim(); ++axis) {
     const auto at = static_cast<size_t>(axis - 2);
     const auto of = [&](const std::vector<int64_t>& all) {
@@ -45,7 +45,7 @@ double convolution(Inputs in) {
 double attention(Inputs in) {
   const auto& query = in[0].toTensor();
   const auto& key = in[1].toTensor();
-  return 4.0 * static_cast<double>(query.numel()) * size(key, -2);
+  return 4.0 * static_cast<double>(query.numel()) * extent(key, -2);
 }
 
 double count(const std::string& name, Inputs in) {
@@ -57,12 +57,12 @@ double count(const std::string& name, Inputs in) {
   if (name == "serpentine::selective_scan") {
     const auto& u = in[0].toTensor();
     const double positions = static_cast<double>(in[2].toInt());
-    return size(u, 0) * positions * size(u, 2) * (9 * size(in[1].toTensor(), -1) + 2);
+    return extent(u, 0) * positions * extent(u, 2) * (9 * extent(in[1].toTensor(), -1) + 2);
   }
   if (name == "serpentine::causal_conv1d") {
     const auto& x = in[0].toTensor();
-    return 2 * size(x, 0) * static_cast<double>(in[2].toInt()) * size(x, 2) *
-           size(in[1].toTensor(), -1);
+    return 2 * extent(x, 0) * static_cast<double>(in[2].toInt()) * extent(x, 2) *
+           extent(in[1].toTensor(), -1);
   }
   return 0;
 }

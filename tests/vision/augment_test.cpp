@@ -22,8 +22,8 @@ ImageView view_of(int64_t side, int64_t channels) {
   return view;
 }
 
-AugmentOptions everything() {
-  AugmentOptions o;
+ImageAugmentOptions everything() {
+  ImageAugmentOptions o;
   o.crop = "random_resized";
   o.flip = 0.5;
   o.randaugment = 2;
@@ -34,7 +34,7 @@ AugmentOptions everything() {
   return o;
 }
 
-std::shared_ptr<ImageDataset> dataset(const AugmentOptions& options, int64_t count) {
+std::shared_ptr<ImageDataset> dataset(const ImageAugmentOptions& options, int64_t count) {
   torch::manual_seed(5);
   ImageDataset::Parts parts;
   parts.store = std::make_shared<PackedImages>(
@@ -86,7 +86,7 @@ TEST(Augment, EpochsSeedsAndCopiesDiffer) {
 }
 
 TEST(Augment, RepeatsComeInARowAndKeepTheEpochsLength) {
-  AugmentOptions flips;
+  ImageAugmentOptions flips;
   flips.crop = "random_resized";
   const auto data = dataset(flips, 10);
   LoaderOptions how;
@@ -119,7 +119,7 @@ TEST(Augment, FlipAndPaddedCropMoveWholePixels) {
   view.mean = {0, 0, 0};
   view.deviation = {1, 1, 1};
   const auto picture = flat_picture(12, 200, 30, 40);
-  AugmentOptions o;
+  ImageAugmentOptions o;
   o.flip = 1;
   Random random(0, 0);
   EXPECT_TRUE(to_picture(augmented(picture, view, o, random), view).equal(picture.flip({1})));
@@ -178,7 +178,7 @@ TEST(Augment, HueTurnsAroundTheCircle) {
 
 TEST(Augment, MixingKeepsSharesAndPixelsInStep) {
   for (const bool cut : {false, true}) {
-    AugmentOptions o;
+    ImageAugmentOptions o;
     (cut ? o.cutmix : o.mixup) = 1;
     Batch batch;
     batch.input =

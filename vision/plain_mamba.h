@@ -3,6 +3,7 @@
 // Yang et al., "PlainMamba", arXiv 2403.17695, Figures 2 and 3. Keys and quirks as
 // ChenhongyiYang/PlainMamba: only what is scanned follows the route; delta, B and C of step i are
 // those of token i, and delta's bias is added twice.
+// differs: the whole model's stem is one convolution; the authors' may have several.
 // B batch, T = H W tokens, C channels, D inner channels, N states.
 #pragma once
 

@@ -55,7 +55,8 @@ torch::Tensor resized_positions_published(const torch::Tensor& table, int64_t nu
   const auto side = [](int64_t count) {
     const auto root = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(count))));
     SERPENTINE_CHECK(count > 0 && root * root == count, "pos_embed",
-                     "the published resize takes square grids only, got ", count, " patches");
+                     "the published resize takes square grids only, got ", count,
+                     " patches; pos_embed_resize: correct takes any");
     return root;
   };
   const int64_t old_side = side(table.size(1) - num_extra), new_side = side(num_new - num_extra);

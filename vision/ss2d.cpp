@@ -55,6 +55,16 @@ Ss2dVariant Ss2dVariant::parse(const std::string& forward_type) {
   return variant;
 }
 
+torch::Tensor project_delta(const torch::Tensor& rows, const torch::Tensor& weight, bool dense) {
+  if (!dense) return torch::einsum("btkr,kdr->btkd", {rows, weight});
+  const int64_t routes = weight.size(0), inner = weight.size(1), rank = weight.size(2);
+  const auto blocks =
+      torch::diagonal_scatter(torch::zeros({routes, inner, routes, rank}, weight.options()),
+                              weight.permute({1, 2, 0}), 0, 0, 2)
+          .view({routes * inner, routes * rank});
+  return torch::linear(rows.flatten(2), blocks).unflatten(2, {routes, inner});
+}
+
 void RouteParameters::register_in(torch::nn::Module& owner, int64_t routes, int64_t rank,
                                   int64_t states, int64_t inner) {
   x_proj =
@@ -125,7 +135,7 @@ torch::Tensor RouteParameters::scan(const torch::Tensor& u, const RoutedOrder& r
                           .view({u.size(0), u.size(1), routes, rank + 2 * states})
                           .split_with_sizes(parts, -1);
     args.u = u;
-    args.delta = torch::einsum("btkr,kdr->btkd", {rows[0], dt_proj}).to(narrow);
+    args.delta = project_delta(rows[0], dt_proj, u.is_cuda()).to(narrow);
     args.B = rows[1].to(narrow);
     args.C = rows[2].to(narrow);
     return selective_scan(args, routed.order, Rows::kToken, merge).y;

@@ -46,6 +46,11 @@ struct Ss2dOptions {
   int64_t rank() const { return dt_rank > 0 ? dt_rank : (d_model + 15) / 16; }
 };
 
+/// delta of every token and route: rows [B, T, K, R], weight [K, D, R] -> [B, T, K, D]. `dense`: as
+/// one product with a block-diagonal matrix, K times the work (R is small), but its result lies as
+/// the scan reads it, which a GPU otherwise has to copy.
+torch::Tensor project_delta(const torch::Tensor& rows, const torch::Tensor& weight, bool dense);
+
 /// The parameters of K scans, stacked: keys x_proj_weight [K, R + 2 N, D], dt_projs_weight
 /// [K, D, R], dt_projs_bias [K, D], A_logs [K D, N], Ds [K D].
 struct RouteParameters {

@@ -233,10 +233,11 @@ StateDict Vim::adapt(StateDict weights) const {
     if (name != "pos_embed" || tensor.dim() != 3 || tensor.sizes() == pos_embed_.sizes()) continue;
     const int64_t extra = classes_.number(), patches = tensor.size(1) - extra;
     const auto side = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(patches))));
+    if (side * side != patches) continue;  // of which grid it was cannot be told
     const auto table = tensor.to(torch::kFloat);
     if (options_.resize == "published" && extra > 0) {
       tensor = resized_positions_published(table, pos_embed_.size(1), extra);
-    } else if (side * side == patches) {
+    } else {
       tensor = resized_positions(table, side, side, grid_h_, grid_w_, extra_rows());
     }
   }

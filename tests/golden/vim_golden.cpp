@@ -95,8 +95,11 @@ void check_shuffle_mamba(Fixture& fixture) {
                 {"shuffle_rate", "shuffle_rate"},
                 {"registers", "num_cls_tokens"},
                 {"register_reduce", "cls_reduce"}});
-  // the register models have no stride of their own
-  if (!args.contains("stride")) options["stride"] = args.value("patch_size", int64_t{16});
+  if (fixture.config.at("model") == "shufflemamba_reg") {
+    // these have no stride of their own, and one register by default
+    options["stride"] = args.value("patch_size", int64_t{16});
+    options["registers"] = args.value("num_cls_tokens", int64_t{1});
+  }
   options["image_size"] = sides(args.value("img_size", Json(224)));
   check_image_model(fixture, *build_image_model(fixture, options));
 }

@@ -91,7 +91,7 @@ void check_backbone(Fixture& fixture) {
   const auto maps = model->forward_maps(input);
   std::vector<Tensor> flat;
   for (size_t i = 0; i < maps.size(); ++i) {
-    fixture.check("feature" + std::to_string(i), maps[i]);
+    fixture.check("feature" + std::to_string(options["out_indices"][i].get<int64_t>()), maps[i]);
     flat.push_back(maps[i].flatten());
   }
   const Tensor output = torch::cat(flat);

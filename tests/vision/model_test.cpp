@@ -1,4 +1,6 @@
 // What every image classifier promises, from its file in configs/test.
+#include <array>
+
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -7,6 +9,7 @@
 #include "core/io/state_dict.h"
 #include "support/close.h"
 #include "vision/image_model.h"
+#include "vision/ss2d.h"
 #include "vision/vision.h"
 
 namespace serpentine {
@@ -177,6 +180,20 @@ TEST(VisionModels, HaveThePublishedNumberOfParameters) {
       count += parameter.numel();
     EXPECT_EQ(count, one.parameters) << one.model;
   }
+}
+
+TEST(Ss2d, ProjectsDeltaDenselyAsByRoute) {
+  std::array<std::vector<torch::Tensor>, 2> gradients;
+  for (const bool dense : {false, true}) {
+    torch::manual_seed(1);
+    const auto rows = torch::randn({2, 5, 4, 3}, torch::kDouble).requires_grad_();
+    const auto weight = torch::randn({4, 6, 3}, torch::kDouble).requires_grad_();
+    const auto delta = project_delta(rows, weight, dense);
+    delta.square().sum().backward();
+    gradients[dense ? 1 : 0] = {delta, rows.grad(), weight.grad()};
+  }
+  for (size_t i = 0; i < 3; ++i)
+    EXPECT_TRUE(testing::is_close_max(gradients[1][i], gradients[0][i], 1e-12));
 }
 
 TEST(VisionModels, TakeAnySerialization) {

@@ -1,0 +1,27 @@
+#!/bin/bash
+# Checkpoints of the authors' programs become model folders.
+# Usage: convert.sh PROGRAM SOURCE_TREE
+# shellcheck source=support.sh
+source "$(dirname "$0")/support.sh" "$1" "$2"
+golden=$tree/tests/golden/vision
+
+# a .pth of each family, as its authors' program would have saved it
+for family in vmamba vmamba_v0 efficientvmamba medmamba vim_rope vmamba_gmlp_posembed; do
+  expect 0 'tensors written' "$serpentine" weights "$golden/$family/weights.safetensors" --to $family.pth
+  expect 0 'all weights fit' "$serpentine" convert $family.pth -o $family
+  expect_file $family/config.yaml $family/checkpoints/best.safetensors
+  expect 0 'fits the model' "$serpentine" weights $family.pth --model $family/config.yaml
+  expect 0 'fits the model' "$serpentine" weights $family/checkpoints/best.safetensors --model $family/config.yaml
+done
+
+# what shapes cannot tell is said, and can be given
+expect 1 'no square: give image_size' "$serpentine" convert "$golden/vim/weights.safetensors" -o vim
+expect 0 'all weights fit' "$serpentine" convert "$golden/vim/weights.safetensors" -o vim 'image_size=[48,96]'
+refuse 2 'unknown key' "$serpentine" convert "$golden/vim/weights.safetensors" -o vim 'heads=3'
+
+# what is no image model, or no checkpoint
+refuse 1 'no image model known here' "$serpentine" convert "$golden/cross_scan/io.safetensors" -o none
+echo text >text.pth
+refuse 1 'neither a safetensors' "$serpentine" convert text.pth -o none
+
+finish

@@ -38,7 +38,7 @@ class RoutedMambaImpl : public Mixer {
  public:
   /// `branches`: of the orders it will be given; kShared: 1.
   RoutedMambaImpl(const RoutedMambaOptions& options, int64_t branches);
-  void reset();  // Vim's, whose later dt biases start at zero
+  void reset() override;  // Vim's, whose later dt biases start at zero
 
   torch::Tensor forward(const torch::Tensor& x, const ScanOrder& order) override;
 

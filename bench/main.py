@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -130,7 +131,7 @@ def parse():
     parser.add_argument("--workers", required=True, help="folder of scan_cpu and limits")
     parser.add_argument("--ggml", help="the ggml_scan program")
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--only", help="cases whose shape as B,D,L,N contains this text")
+    parser.add_argument("--only", help="cases whose shape B,D,L,N matches this regular expression: ',1$'")
     parser.add_argument("--peers", help="implementations to run, by commas; all by default")
     parser.add_argument("--rounds", type=int, default=9, help="turns of every implementation")
     parser.add_argument("--seconds", type=float, default=8.0,
@@ -148,7 +149,7 @@ def main():
     options = parse()
     threads = [int(count) for count in options.threads.split(",")]
     shapes = [s for s in SHAPES if (not options.quick or s[2] == 196)
-              and (not options.only or options.only in ",".join(map(str, s)))]
+              and (not options.only or re.search(options.only, ",".join(map(str, s))))]
     results = {"machine": report.machine(), "limits": limits(options.workers, threads), "rows": []}
     pool = workers.start(options.workers, options.ggml)
     if options.peers:

@@ -48,7 +48,7 @@ else
 fi
 
 cmake -S "$source" -B "$build" -DSERPENTINE_BENCH=ON -DSERPENTINE_PYTHON="$python" >/dev/null
-cmake --build "$build" --target scan_cpu limits
+cmake --build "$build" --target scan_cpu scan_orders limits
 # freed blocks stay with the process, for every implementation alike: page faults are not theirs
 export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=268435456:glibc.malloc.trim_threshold=1073741824
 PYTHONPATH=$peers${PYTHONPATH:+:$PYTHONPATH} exec "$python" "$source/bench/main.py" \

@@ -32,11 +32,31 @@ HWY_INLINE int64_t few_place(int64_t channel, int64_t states) {
   return channel / kBlock * kBlock * states + channel % kBlock;
 }
 
+/// Results of this size are written past the caches: a line that is written whole need not be read
+/// first, and nobody finds it in a cache afterwards anyway.
+inline constexpr int64_t kStreamBytes = int64_t{8} << 20;
+
+template <class T>
+bool few_streams(const ScanCall& call, const void* data) {
+  return call.batch * call.positions * call.channels * static_cast<int64_t>(sizeof(T)) >=
+             kStreamBytes &&
+         call.channels % kBlock == 0 && reinterpret_cast<uintptr_t>(data) % 64 == 0;
+}
+
+/// The same for rows, which must be of T and begin on a cache line each.
+template <class T>
+bool few_streams(const ScanCall& call, const RowsView& view) {
+  const Element own = sizeof(T) == 8 ? Element::kDouble : Element::kFloat;
+  const int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+  return view.element == own && view.row % line == 0 && view.batch % line == 0 &&
+         view.branch % line == 0 && few_streams<T>(call, view.data);
+}
+
 /// A row's operand and where it is for each position of the tile.
 template <class D>
 struct FewRows {
-  FewRows(const RowsView& of, const int64_t* at, int64_t first)
-      : view(of), rows(at), channel(first) {}
+  FewRows(const RowsView& of, const int64_t* at, int64_t first, bool past_caches = false)
+      : view(of), rows(at), channel(first), stream(past_caches) {}
 
   HWY_INLINE hn::Vec<D> load(D d, int64_t p, int64_t lane) const {
     if (HWY_UNLIKELY(rows[p] < 0)) return hn::Zero(d);
@@ -44,11 +64,16 @@ struct FewRows {
   }
   HWY_INLINE void store(D d, hn::Vec<D> value, int64_t p, int64_t lane) const {
     if (HWY_UNLIKELY(rows[p] < 0)) return;
+    if (stream) {
+      hn::Stream(value, d, static_cast<hn::TFromD<D>*>(view.data) + rows[p] + channel + lane);
+      return;
+    }
     store_as(d, value, view.data, view.element, rows[p] + channel + lane);
   }
   /// Asks for `width` channels of a row, from `from` channels behind the first on: rows lie too far
   /// apart for the machine to guess, and a page holds few of them.
   HWY_INLINE void prefetch(int64_t p, int64_t from, int64_t width) const {
+    if (stream) return;
     for (int64_t i = 0; i < width; i += kBlock) {
       prefetch_next(view, rows[p] + channel + from + i - kBlock);
     }
@@ -57,6 +82,7 @@ struct FewRows {
   const RowsView view;
   const int64_t* rows;
   int64_t channel;
+  bool stream;
 };
 
 /// This branch's row of [K, channels] from `channel` on, zeros when it is absent.
@@ -89,21 +115,26 @@ HWY_NOINLINE void few_forward(const ScanCall& call, const Tile<T>& tile, int64_t
   }
   const FewRows<D> u(call.u, tile.rows(kTileU), channel);
   const FewRows<D> delta(call.delta, tile.rows(kTileDelta), channel);
-  const FewRows<D> y(call.y, tile.rows(kTileY), channel);
+  const FewRows<D> y(call.y, tile.rows(kTileY), channel, few_streams<T>(call, call.y));
   T* steps = call.steps == nullptr ? nullptr : tile.steps(channel);
+  const bool stream_steps = steps != nullptr && few_streams<T>(call, call.steps);
   const T* B = tile.B.get();
   const T* C = tile.C.get();
   for (int64_t p = 0; p < tile.count; ++p, B += kStates, C += kStates) {
     u.prefetch(p, width, width);
     delta.prefetch(p, width, width);
     y.prefetch(p, width, width);
-    if (steps != nullptr) hwy::Prefetch(steps + p * call.channels + width);
+    if (steps != nullptr && !stream_steps) hwy::Prefetch(steps + p * call.channels + width);
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       const V x = u.load(d, p, v * lanes);
       V step = hn::Add(delta.load(d, p, v * lanes), bias[v]);
       if (call.softplus) step = softplus(d, step);
-      if (steps != nullptr) hn::StoreU(step, d, steps + p * call.channels + v * lanes);
+      if (stream_steps) {
+        hn::Stream(step, d, steps + p * call.channels + v * lanes);
+      } else if (steps != nullptr) {
+        hn::StoreU(step, d, steps + p * call.channels + v * lanes);
+      }
       const V input = hn::Mul(step, x);
       V sum = hn::Mul(skip[v], x);
 #pragma GCC unroll 2
@@ -170,8 +201,9 @@ HWY_NOINLINE void few_replay(const ScanCall& call, const Tile<T>& tile, int64_t 
   const auto lanes = static_cast<int64_t>(hn::Lanes(d)), width = kVectors * lanes;
   const FewRows<D> u(call.u, tile.rows(kTileU), channel);
   const FewRows<D> dy(call.dy, tile.rows(kTileY), channel);
-  const FewRows<D> du(call.du, tile.rows(kTileDu), channel);
-  const FewRows<D> ddelta(call.ddelta, tile.rows(kTileDdelta), channel);
+  const FewRows<D> du(call.du, tile.rows(kTileDu), channel, few_streams<T>(call, call.du));
+  const FewRows<D> ddelta(call.ddelta, tile.rows(kTileDdelta), channel,
+                          few_streams<T>(call, call.ddelta));
   const T* step_row = tile.steps(channel);
   V rate[kVectors][kStates], state[kVectors][kStates];
 #pragma GCC unroll 2
@@ -227,8 +259,9 @@ HWY_NOINLINE void few_retreat(const ScanCall& call, const Tile<T>& tile, int64_t
   constexpr int kEach = kVectors * kStates;
   const FewRows<D> u(call.u, tile.rows(kTileU), channel);
   const FewRows<D> dy(call.dy, tile.rows(kTileY), channel);
-  const FewRows<D> du(call.du, tile.rows(kTileDu), channel);
-  const FewRows<D> ddelta(call.ddelta, tile.rows(kTileDdelta), channel);
+  const FewRows<D> du(call.du, tile.rows(kTileDu), channel, few_streams<T>(call, call.du));
+  const FewRows<D> ddelta(call.ddelta, tile.rows(kTileDdelta), channel,
+                          few_streams<T>(call, call.ddelta));
   V rate[kVectors][kStates], after[kVectors][kStates], back[kVectors][kStates];
   V dA[kVectors][kStates], skip[kVectors], dD[kVectors], dbias[kVectors];
 #pragma GCC unroll 2

@@ -17,11 +17,13 @@ namespace serpentine::cpu::HWY_NAMESPACE {
 void forward(const ScanCall& call, bool wide, int64_t begin, int64_t end) {
   const FlushDenormals flush;
   wide ? forward_range<double>(call, begin, end) : forward_range<float>(call, begin, end);
+  hwy::FlushStream();  // other threads must find what was written past the caches
 }
 
 void backward(const ScanCall& call, bool wide, int64_t begin, int64_t end) {
   const FlushDenormals flush;
   wide ? backward_range<double>(call, begin, end) : backward_range<float>(call, begin, end);
+  hwy::FlushStream();
 }
 
 }  // namespace serpentine::cpu::HWY_NAMESPACE

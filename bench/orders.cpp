@@ -1,5 +1,5 @@
-// What an order costs on the CPU: the selective scan through a cross-scan and through a random order,
-// over the same scan without an order.
+// What an order costs on the CPU: the selective scan through a cross-scan and through a random
+// order, over the same scan without an order.
 //
 // scan_orders [THREADS [ROUNDS]]: one line a case. The orders take turns, each call alone on the
 // clock; what is printed is the least time of each, which other work on the machine disturbs least.
@@ -89,9 +89,9 @@ std::array<double, 2> compare(const Case& shape, const ScanOrder& plain, const S
 void run(int rounds) {
   std::printf("| (B, D, H, W, N) | order | pass | identity, ms | through the order, ms | over |\n");
   std::printf("| --- | --- | --- | --- | --- | --- |\n");
-  for (const Case& shape : {Case{1, 384, 14, 14, 16}, Case{8, 384, 14, 14, 16},
-                            Case{1, 192, 56, 56, 16}, Case{8, 384, 14, 14, 1},
-                            Case{1, 192, 56, 56, 1}}) {
+  for (const Case& shape :
+       {Case{1, 384, 14, 14, 16}, Case{8, 384, 14, 14, 16}, Case{1, 192, 56, 56, 16},
+        Case{8, 384, 14, 14, 1}, Case{1, 192, 56, 56, 1}}) {
     const int64_t tokens = shape.height * shape.width;
     const std::pair<const char*, std::array<ScanOrder, 2>> orders[] = {
         {"cross", {four_times(tokens), cross_order(shape.height, shape.width)}},

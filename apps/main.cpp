@@ -99,6 +99,7 @@ int run(int argc, char** argv) {
   add_cloud_command(app, action);
   add_draw_scan_command(app, action);
   add_convert_command(app, action);
+  add_crossval_command(app, action);
   add_parity_command(app, action);
   add_weights_command(app, action);
   add_schema_command(app, action);
@@ -140,7 +141,8 @@ std::string without_source_line(std::string text) {
 void begin_with_settings(int argc, char** argv) {
   if (argc < 2 || std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
   const std::string command = argv[1];
-  if (command != "train" && command != "demo" && command != "backtest") return;
+  if (command != "train" && command != "demo" && command != "backtest" &&
+      command != "crossval") return;
   setenv("GOMP_SPINCOUNT", "10000", 0);
   setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
   execv("/proc/self/exe", argv);  // where that fails, all goes on as it was

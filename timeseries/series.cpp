@@ -8,9 +8,9 @@
 
 #include <torch/torch.h>
 
-#include "timeseries/csv.h"
+#include "core/io/csv.h"
 #include "timeseries/npz.h"
-#include "timeseries/text.h"
+#include "core/io/text.h"
 
 namespace serpentine {
 namespace {

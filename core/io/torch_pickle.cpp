@@ -83,8 +83,14 @@ void strip_prefix(StateDict& tensors) {
   for (auto& [name, tensor] : tensors) name.erase(0, prefix.size());
 }
 
-TorchCheckpoint extract(const Pickle& pickle, TensorBuilder builder, const std::string& path) {
+/// `alone`: a tensor by itself will do.
+TorchCheckpoint extract(const Pickle& pickle, TensorBuilder builder, const std::string& path,
+                        bool alone) {
   TorchCheckpoint result;
+  if (alone && TensorBuilder::is_tensor(*pickle.root)) {
+    result.tensors.emplace_back("", builder.build(*pickle.root, "the tensor"));
+    return result;
+  }
   for (const auto& name : pickle.called) {
     const bool known = std::find(kUnderstood.begin(), kUnderstood.end(), name) != kUnderstood.end();
     if (!known) result.skipped.push_back(name);
@@ -108,7 +114,7 @@ TorchCheckpoint extract(const Pickle& pickle, TensorBuilder builder, const std::
 
 uint64_t memory_limit(uint64_t file_size) { return 16 * file_size + (uint64_t{64} << 20); }
 
-TorchCheckpoint read_zip(const std::string& path) {
+TorchCheckpoint read_zip(const std::string& path, bool alone) {
   const ZipReader zip(path);
   const std::string member = "data.pkl";
   std::string prefix;
@@ -126,12 +132,13 @@ TorchCheckpoint read_zip(const std::string& path) {
   }
   const Pickle pickle = parse_pickle(zip.read(prefix + member), path);
   const auto load = [&](const std::string& key) { return zip.read(prefix + "data/" + key); };
-  return extract(pickle, TensorBuilder(path, load, memory_limit(zip.file_size())), path);
+  return extract(pickle, TensorBuilder(path, load, memory_limit(zip.file_size())), path,
+                 alone);
 }
 
 // The format before torch 1.6: four pickles (magic number, version, machine, object), the list of
 // the storages' keys, then each storage as an int64 count and its elements.
-TorchCheckpoint read_legacy(const std::string& path) {
+TorchCheckpoint read_legacy(const std::string& path, bool alone) {
   const InputFile file(path);
   const std::string bytes = file.read_text(file.size(), 0);
   std::string_view rest = bytes;
@@ -179,15 +186,19 @@ TorchCheckpoint read_legacy(const std::string& path) {
     TORCH_CHECK(known != storages.end(), path, ": the storage '", key, "' is missing");
     return std::string(known->second);
   };
-  return extract(object, TensorBuilder(path, load, memory_limit(file.size())), path);
+  return extract(object, TensorBuilder(path, load, memory_limit(file.size())), path, alone);
+}
+
+TorchCheckpoint read(const std::string& path, bool alone) {
+  const InputFile file(path);
+  const std::string head = file.read_text(std::min<uint64_t>(file.size(), 4), 0);
+  return head.rfind("PK", 0) == 0 ? read_zip(path, alone) : read_legacy(path, alone);
 }
 
 }  // namespace
 
-TorchCheckpoint read_torch_pickle(const std::string& path) {
-  const InputFile file(path);
-  const std::string head = file.read_text(std::min<uint64_t>(file.size(), 4), 0);
-  return head.rfind("PK", 0) == 0 ? read_zip(path) : read_legacy(path);
-}
+TorchCheckpoint read_torch_pickle(const std::string& path) { return read(path, false); }
+
+StateDict read_torch_tensors(const std::string& path) { return read(path, true).tensors; }
 
 }  // namespace serpentine

@@ -20,6 +20,10 @@ struct TorchCheckpoint {
 /// share. Throws c10::Error with file and cause, also when the file holds no state dict.
 TorchCheckpoint read_torch_pickle(const std::string& path);
 
+/// The tensors of a file that need not be a state dict: a tensor alone (under the name ""), or the
+/// tensors of a dictionary. Throws as read_torch_pickle.
+StateDict read_torch_tensors(const std::string& path);
+
 /// Writes a dictionary of tensors that torch.load(weights_only=True) reads. Atomic.
 void write_torch_state_dict(const std::string& path, const StateDict& tensors);
 

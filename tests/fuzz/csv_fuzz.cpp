@@ -2,7 +2,7 @@
 #include <exception>
 #include <string>
 
-#include "timeseries/csv.h"
+#include "core/io/csv.h"
 
 // The first byte chooses the options.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -1,5 +1,5 @@
 // Tables: what is read, and the one sentence that each kind of damage gets.
-#include "timeseries/csv.h"
+#include "core/io/csv.h"
 
 #include <cmath>
 #include <filesystem>
@@ -8,7 +8,7 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
-#include "timeseries/text.h"
+#include "core/io/text.h"
 
 namespace serpentine {
 namespace {

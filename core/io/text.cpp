@@ -1,4 +1,4 @@
-#include "timeseries/text.h"
+#include "core/io/text.h"
 
 #include <cstdio>
 #include <stdexcept>

@@ -1,4 +1,4 @@
-#include "timeseries/csv.h"
+#include "core/io/csv.h"
 
 #include <algorithm>
 #include <charconv>
@@ -7,7 +7,7 @@
 #include <set>
 #include <stdexcept>
 
-#include "timeseries/text.h"
+#include "core/io/text.h"
 
 namespace serpentine {
 namespace {

@@ -1,0 +1,191 @@
+// serpentine crossval: every fold of a run over bags, one after another, and their table.
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include <torch/torch.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.h"
+#include "apps/model_file.h"
+#include "apps/trained.h"
+#include "apps/training.h"
+#include "core/check.h"
+#include "core/io/atomic_file.h"
+#include "core/io/state_dict.h"
+#include "core/train/trainer.h"
+#include "pathology/cross_validation.h"
+#include "pathology/statistics.h"
+
+namespace serpentine {
+namespace {
+
+constexpr const char* kFooter =
+    R"(Each fold is a run of its own in OUT/fold_<k>, with predictions of its validation and test bags and
+the temperature that calibrates them. OUT holds summary.csv, summary.md, the splits as CLAM writes
+them, and the predictions of all folds together. Folds that are finished are kept, so the same command
+goes on after an interruption.
+Examples:
+  serpentine crossval configs/pathology/tcga_lung_mamba_mil.yaml --folds 10 --out runs/lung
+  serpentine crossval run.yaml --folds 5 trainer.epochs=20 data.splits.seed=1)";
+
+struct CrossvalArguments {
+  std::vector<std::string> words;  // CONFIG and overrides
+  std::string out;
+  int64_t folds = 0, bootstrap = 1000;
+};
+
+std::string fold_folder(const std::string& out, int64_t fold) {
+  return out + "/fold_" + std::to_string(fold);
+}
+
+/// What tells a finished fold: it is written last.
+std::string fold_mark(const std::string& folder) { return folder + "/calibration.json"; }
+
+struct Opened {
+  RunPlan plan;
+  std::shared_ptr<BagSource> source;
+  std::shared_ptr<BagModel> model;
+};
+
+Opened open_fold(const Packages& packages, const std::string& folder) {
+  Opened opened;
+  opened.plan = read_plan(packages, yaml_of(folder));
+  const RunParts parts = build_parts(packages, opened.plan);
+  opened.source = std::dynamic_pointer_cast<BagSource>(parts.source);
+  opened.model = std::dynamic_pointer_cast<BagModel>(parts.model);
+  const std::string weights = weights_of_run(folder);
+  const LoadReport fit =
+      load_state_dict(*parts.model, read_state_dict(weights), parts.model->tolerated_keys());
+  TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
+  return opened;
+}
+
+/// Predictions and calibration of a trained fold, and its split.
+void finish_fold(const Packages& packages, const std::string& out, int64_t fold) {
+  const std::string folder = fold_folder(out, fold);
+  const Opened opened = open_fold(packages, folder);
+  const auto device = pick_device(opened.plan.options.fit.trainer.device);
+  opened.model->to(device);
+  const bool survival = opened.source->set().survival;
+  const auto said = [&](Part part) {
+    return predict_bags(*opened.model, *opened.source->bags(part), device);
+  };
+  const NamedPredictions validation = said(Part::kValidation), test = said(Part::kTest);
+  double temperature = 1;
+  if (!survival && !validation.names.empty())
+    temperature = fit_temperature(validation.all.logits, validation.all.targets);
+  write_predictions(folder + "/validation_predictions.csv", validation, survival, temperature);
+  write_predictions(folder + "/test_predictions.csv", test, survival, temperature);
+  write_split(out + "/splits", fold, opened.source->split(), opened.source->infos(),
+              opened.source->set().classes);
+  const nlohmann::json mark = {{"temperature", temperature}, {"survival", survival}};
+  write_atomically(fold_mark(folder), mark.dump(1) + "\n");
+}
+
+FoldResult read_fold(const std::string& out, int64_t fold, bool& survival) {
+  const std::string folder = fold_folder(out, fold);
+  std::ifstream file(fold_mark(folder));
+  const auto mark = nlohmann::json::parse(file, nullptr, false);
+  TORCH_CHECK(mark.is_object() && mark.contains("temperature"), fold_mark(folder),
+              ": is damaged; remove it to repeat the end of this fold");
+  survival = mark.at("survival").get<bool>();
+  FoldResult result;
+  result.fold = fold;
+  result.temperature = mark.at("temperature").get<double>();
+  result.test = read_predictions(folder + "/test_predictions.csv", survival);
+  result.metrics = fold_metrics(result.test, survival, result.temperature);
+  return result;
+}
+
+void split_words(const CrossvalArguments& arguments, TrainRequest& request) {
+  for (const auto& word : arguments.words) {
+    const size_t equals = word.find('=');
+    if (equals != std::string::npos && word.find('/') > equals) {
+      request.overrides.push_back(word);
+    } else if (request.config.empty()) {
+      request.config = word;
+    } else {
+      throw UsageError("crossval: '" + word + "' is neither the YAML file nor KEY=VALUE");
+    }
+  }
+  if (request.config.empty()) throw UsageError("crossval: which YAML file?");
+}
+
+int64_t folds_of(const CrossvalArguments& arguments, const RunPlan& plan) {
+  if (plan.options.data.type() != "bags")
+    throw UsageError("crossval: data.type must be bags, got " + plan.options.data.type());
+  if (arguments.folds > 0) return arguments.folds;
+  return plan.options.data.read_typed<BagSourceOptions>(BagSourceOptions{}).splits.folds;
+}
+
+int run_crossval(const CrossvalArguments& arguments) {
+  TrainRequest base;
+  split_words(arguments, base);
+  const Packages packages = all_packages();
+  const RunPlan plan = read_plan(packages, base.config, base.overrides);
+  const int64_t folds = folds_of(arguments, plan);
+  const std::string scheme =
+      plan.options.data.read_typed<BagSourceOptions>(BagSourceOptions{}).splits.scheme;
+  const std::string stem = std::filesystem::path(base.config).stem().string();
+  const std::string out =
+      arguments.out.empty()
+          ? "runs/crossval-" + (plan.options.name.empty() ? stem : plan.options.name)
+          : arguments.out;
+  make_folder(out + "/splits");
+  for (int64_t fold = 0; fold < folds; ++fold) {
+    const std::string folder = fold_folder(out, fold);
+    if (std::filesystem::exists(fold_mark(folder))) {
+      std::cout << "fold " << fold << "     finished before" << std::endl;
+      continue;
+    }
+    TrainRequest request = base;
+    request.overrides.push_back("data.splits.fold=" + std::to_string(fold));
+    if (scheme == "kfold") request.overrides.push_back("data.splits.folds=" + std::to_string(folds));
+    request.out = folder;
+    request.replace = true;  // an interrupted fold without a checkpoint begins again
+    if (std::filesystem::exists(folder + "/checkpoints") &&
+        !std::filesystem::is_empty(folder + "/checkpoints")) {
+      request.config = yaml_of(folder);
+      request.overrides.clear();
+      request.resume = true;
+      request.replace = false;
+    }
+    const TrainResult result = train_run(packages, request);
+    if (result.code != 0) return result.code;
+    finish_fold(packages, out, fold);
+  }
+  std::vector<FoldResult> results;
+  bool survival = false;
+  for (int64_t fold = 0; fold < folds; ++fold) results.push_back(read_fold(out, fold, survival));
+  const SummaryTable table = summarize(results, survival, arguments.bootstrap);
+  write_atomically(out + "/summary.csv", table.csv());
+  write_atomically(out + "/summary.md", table.markdown());
+  write_predictions(out + "/predictions.csv", ensemble(results, survival), survival, 1);
+  std::cout << table.markdown();
+  if (survival) std::cout << draw_survival(results, out + "/survival") << "\n";
+  std::cout << out << "\n";
+  return 0;
+}
+
+}  // namespace
+
+void add_crossval_command(CLI::App& app, Action& action) {
+  auto* command = app.add_subcommand("crossval", "Train every fold of a run over bags");
+  command->footer(kFooter);
+  auto arguments = std::make_shared<CrossvalArguments>();
+  command->add_option("CONFIG", arguments->words,
+                      "YAML file, then overrides such as trainer.epochs=5");
+  command->add_option("--folds", arguments->folds, "Folds (default: data.splits.folds)")
+      ->check(CLI::Range(int64_t{2}, int64_t{1000}));
+  command->add_option("--out", arguments->out, "Folder (default: runs/crossval-<name>)");
+  command->add_option("--bootstrap", arguments->bootstrap, "Resamples of the pooled intervals")
+      ->check(CLI::Range(int64_t{0}, int64_t{1000000}))
+      ->capture_default_str();
+  command->callback(
+      [&action, arguments] { action = [arguments] { return run_crossval(*arguments); }; });
+}
+
+}  // namespace serpentine

@@ -1,0 +1,353 @@
+#include "pathology/bag_set.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <set>
+
+#include <torch/torch.h>
+
+#include "core/check.h"
+#include "core/io/csv.h"
+#include "core/io/progress.h"
+
+namespace serpentine {
+namespace {
+
+constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+constexpr size_t kNamed = 3;  // names in a sentence
+
+int64_t find_column(const CsvTable& table, const std::string& chosen,
+                    const std::vector<std::string>& usual, const char* what, bool needed) {
+  const auto at = [&](const std::string& name) {
+    const auto found = std::find(table.names.begin(), table.names.end(), name);
+    return found == table.names.end() ? int64_t{-1} : found - table.names.begin();
+  };
+  if (!chosen.empty()) {
+    SERPENTINE_CHECK(at(chosen) >= 0, table.path(), "there is no column '", chosen, "' (columns.",
+                     what, ")");
+    return at(chosen);
+  }
+  for (const auto& name : usual) {
+    if (at(name) >= 0) return at(name);
+  }
+  SERPENTINE_CHECK(!needed, table.path(), "which column is the ", what, "? Set columns.", what);
+  return -1;
+}
+
+/// The first twelve characters of a TCGA barcode name the patient.
+std::string patient_of(const std::string& slide) {
+  const bool barcode = slide.size() > 12 && slide.rfind("TCGA-", 0) == 0 && slide[7] == '-' &&
+                       slide[12] == '-';
+  return barcode ? slide.substr(0, 12) : slide;
+}
+
+std::string plain_name(std::string slide) {
+  if (slide.ends_with(".svs")) slide.resize(slide.size() - 4);
+  return slide;
+}
+
+/// "3 bags are left out: a (why), b (why), ..."
+class LeftOut {
+ public:
+  void add(const std::string& name, const std::string& why) {
+    if (++count_ <= kNamed) text_ += (text_.empty() ? "" : "; ") + name + " (" + why + ")";
+  }
+  void tell(std::vector<std::string>& notes) const {
+    if (count_ == 0) return;
+    notes.push_back(std::to_string(count_) + (count_ == 1 ? " bag is" : " bags are") +
+                    " left out: " + text_ + (count_ > kNamed ? "; ..." : ""));
+  }
+
+ private:
+  size_t count_ = 0;
+  std::string text_;
+};
+
+std::string sentence_of(const std::exception& error) {
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  std::string text = torch_error ? torch_error->what_without_backtrace() : error.what();
+  return text.substr(0, text.find('\n'));
+}
+
+/// The rows of a table as bags without tiles.
+std::vector<Bag> described_bags(const CsvTable& table, const BagSetOptions& options, BagSet& set,
+                                LeftOut& left) {
+  const BagColumns& columns = options.columns;
+  const int64_t slide = find_column(table, columns.slide,
+                                    {"slide_id", "slide", "bag", "name", "filename"}, "slide", true);
+  const int64_t patient = find_column(table, columns.patient,
+                                      {"case_id", "patient", "patient_id", "case"}, "patient", false);
+  const int64_t site = find_column(table, columns.site, {"site", "center", "centre"}, "site", false);
+  const int64_t time = find_column(table, columns.time, {}, "time", false);
+  const int64_t label = time >= 0 ? -1
+                                  : find_column(table, columns.label, {"label", "class", "target"},
+                                                "label", true);
+  const int64_t event = find_column(table, columns.event, {}, "event", false);
+  const int64_t censored =
+      find_column(table, columns.censorship, time >= 0 && event < 0
+                      ? std::vector<std::string>{"censorship"} : std::vector<std::string>{},
+                  "censorship", time >= 0 && event < 0);
+  std::vector<int64_t> folds;
+  for (int64_t k = 0;; ++k) {
+    const auto found = std::find(table.names.begin(), table.names.end(), "fold" + std::to_string(k));
+    if (found == table.names.end()) break;
+    folds.push_back(found - table.names.begin());
+  }
+  if (folds.empty()) {
+    const int64_t split = find_column(table, "", {"split"}, "split", false);
+    if (split >= 0) folds.push_back(split);
+  }
+  set.survival = time >= 0;
+  std::set<std::string> seen;
+  std::vector<Bag> bags;
+  for (int64_t row = 0; row < table.rows(); ++row) {
+    Bag bag;
+    const auto text = [&](int64_t column) {
+      return column < 0 ? std::string() : std::string(table.cell(row, column));
+    };
+    bag.name = plain_name(text(slide));
+    if (bag.name.empty()) {
+      left.add(table.place(row, slide), "it has no name");
+      continue;
+    }
+    bag.patient = patient >= 0 && !text(patient).empty() ? text(patient) : patient_of(bag.name);
+    bag.site = text(site);
+    bag.label = text(label);
+    for (const int64_t fold : folds) bag.parts.push_back(text(fold));
+    if (!seen.insert(bag.name).second) {
+      left.add(bag.name, "a second row of this name");
+      continue;
+    }
+    if (set.survival) {
+      bag.time = table.number(row, time);
+      const double seen_event = event >= 0 ? table.number(row, event) : 1 - table.number(row, censored);
+      bag.event = seen_event > 0.5;
+      if (!(bag.time >= 0) || std::isnan(seen_event)) {
+        left.add(bag.name, "no time or event");
+        continue;
+      }
+    } else if (bag.label.empty()) {
+      left.add(bag.name, "no label");
+      continue;
+    }
+    bags.push_back(std::move(bag));
+  }
+  if (patient < 0)
+    set.notes.push_back("there is no column of patients; " +
+                        std::string("TCGA names give them, other bags are patients of their own"));
+  return bags;
+}
+
+/// Throws unless the tiles can be used; the first bag's width is the set's.
+void check_tiles(const TileFeatures& tiles, BagSet& set) {
+  TORCH_CHECK(tiles.features.size(0) > 0, "it holds no tile");
+  if (set.width == 0) set.width = tiles.features.size(1);
+  TORCH_CHECK(tiles.features.size(1) == set.width, "its tiles have ", tiles.features.size(1),
+              " features, those before ", set.width);
+  const auto bad = tiles.features.isfinite().all(1).logical_not().sum().item<int64_t>();
+  TORCH_CHECK(bad == 0, bad, " of its ", tiles.features.size(0), " tiles have features that are ",
+              "not finite");
+}
+
+TileFeatures joined(const std::vector<std::string>& files) {
+  std::vector<torch::Tensor> features, coords;
+  for (const auto& file : files) {
+    TileFeatures part = read_tile_features(file);
+    if (part.features.size(0) == 0) continue;
+    features.push_back(part.features);
+    if (part.coords.defined()) coords.push_back(part.coords);
+  }
+  if (features.empty()) return {torch::empty({0, 0}), {}};
+  return {torch::cat(features), coords.size() == features.size() ? torch::cat(coords) : torch::Tensor()};
+}
+
+/// One bag a patient: the files of all slides, the first slide's table row.
+std::vector<Bag> by_patient(std::vector<Bag> bags) {
+  std::vector<Bag> merged;
+  std::map<std::string, size_t> place;
+  for (Bag& bag : bags) {
+    const auto [found, fresh] = place.try_emplace(bag.patient, merged.size());
+    if (fresh) {
+      bag.name = bag.patient;
+      merged.push_back(std::move(bag));
+    } else {
+      auto& files = merged[found->second].files;
+      files.insert(files.end(), bag.files.begin(), bag.files.end());
+    }
+  }
+  return merged;
+}
+
+void read_folder(const BagSetOptions& options, BagSet& set, LeftOut& left) {
+  const CsvTable table = read_csv(options.path, {.header = "yes"});
+  std::vector<Bag> found;
+  for (Bag& bag : described_bags(table, options, set, left)) {
+    const std::string file = find_tile_features(options.features, bag.name);
+    if (file.empty()) {
+      left.add(bag.name, "no file of features in " + options.features);
+      continue;
+    }
+    bag.files = {file};
+    found.push_back(std::move(bag));
+  }
+  if (options.level == "patient") found = by_patient(std::move(found));
+  Progress progress("reading bags", static_cast<int64_t>(found.size()));
+  int64_t done = 0;
+  for (Bag& bag : found) {
+    try {
+      TileFeatures tiles = joined(bag.files);
+      check_tiles(tiles, set);
+      if (options.keep) {
+        bag.features = tiles.features;
+        bag.coords = tiles.coords;
+      }
+      set.bags.push_back(std::move(bag));
+    } catch (const std::exception& error) {
+      left.add(bag.name, sentence_of(error));
+    }
+    progress.update(++done);
+  }
+}
+
+void read_packed(const BagSetOptions& options, BagSet& set, LeftOut& left) {
+  const CsvTable table = read_csv(options.path, {.header = "yes"});
+  const std::string stem = options.path.substr(0, options.path.size() - std::string(".index.csv").size());
+  const std::string file = stem + ".f16";
+  const int64_t first = find_column(table, "", {"first_row"}, "first_row", true);
+  const int64_t rows = find_column(table, "", {"rows"}, "rows", true);
+  int64_t total = 0;
+  for (int64_t row = 0; row < table.rows(); ++row) {
+    total = std::max(total, static_cast<int64_t>(table.number(row, first) + table.number(row, rows)));
+  }
+  std::ifstream bytes(file, std::ios::binary | std::ios::ate);
+  SERPENTINE_CHECK(bytes.good(), file, "cannot be opened");
+  const auto size = static_cast<int64_t>(bytes.tellg());
+  SERPENTINE_CHECK(total > 0 && size > 0 && size % (2 * total) == 0, file, "holds ", size,
+                   " bytes, which are not ", total, " rows of float16 as ", options.path, " says");
+  const torch::Tensor all = torch::empty({total, size / (2 * total)}, torch::kHalf);
+  bytes.seekg(0);
+  bytes.read(static_cast<char*>(all.mutable_data_ptr()), size);
+  SERPENTINE_CHECK(bytes.good(), file, "cannot be read");
+  std::map<std::string, int64_t> row_of;
+  const int64_t slide = find_column(table, options.columns.slide,
+                                    {"slide_id", "slide", "bag", "name", "filename"}, "slide", true);
+  for (int64_t row = 0; row < table.rows(); ++row)
+    row_of.emplace(plain_name(std::string(table.cell(row, slide))), row);
+  for (Bag& bag : described_bags(table, options, set, left)) {
+    const int64_t row = row_of.at(bag.name);
+    const auto from = static_cast<int64_t>(table.number(row, first)),
+               count = static_cast<int64_t>(table.number(row, rows));
+    try {
+      TORCH_CHECK(from >= 0 && count >= 0, "first_row and rows must not be negative");
+      bag.features = all.narrow(0, from, count).to(torch::kFloat);
+      check_tiles({bag.features, {}}, set);
+      set.bags.push_back(std::move(bag));
+    } catch (const std::exception& error) {
+      left.add(bag.name, sentence_of(error));
+    }
+  }
+}
+
+void read_instances(const BagSetOptions& options, BagSet& set, LeftOut& left) {
+  const CsvTable table = read_csv(options.path, {.header = "no"});
+  SERPENTINE_CHECK(table.columns() >= 3, options.path,
+                   "rows must be: bag label, bag number, features of an instance");
+  const int64_t width = table.columns() - 2;
+  std::vector<std::vector<float>> rows;
+  std::map<std::string, size_t> place;
+  for (int64_t row = 0; row < table.rows(); ++row) {
+    const std::string name(table.cell(row, 1)), label(table.cell(row, 0));
+    const auto [found, fresh] = place.try_emplace(name, set.bags.size());
+    if (fresh) {
+      Bag bag;
+      bag.name = bag.patient = name;
+      bag.label = label;
+      bag.time = kNone;
+      set.bags.push_back(std::move(bag));
+      rows.emplace_back();
+    }
+    if (set.bags[found->second].label != label)
+      table.fail(row, 0, "bag " + name + " has two labels");
+    for (int64_t column = 2; column < table.columns(); ++column)
+      rows[found->second].push_back(static_cast<float>(table.number(row, column)));
+  }
+  std::vector<Bag> all = std::move(set.bags);
+  set.bags.clear();
+  for (size_t i = 0; i < all.size(); ++i) {
+    all[i].features = torch::tensor(rows[i]).view({-1, width});
+    try {
+      check_tiles({all[i].features, {}}, set);
+      set.bags.push_back(std::move(all[i]));
+    } catch (const std::exception& error) {
+      left.add(all[i].name, sentence_of(error));
+    }
+  }
+}
+
+void number_classes(const BagSetOptions& options, BagSet& set, LeftOut& left) {
+  if (set.survival) return;
+  std::set<std::string> found;
+  for (const Bag& bag : set.bags) found.insert(bag.label);
+  set.classes.assign(found.begin(), found.end());
+  if (!options.classes.empty()) {
+    set.classes = options.classes;
+    std::erase_if(set.bags, [&](const Bag& bag) {
+      const bool other = std::find(set.classes.begin(), set.classes.end(), bag.label) ==
+                         set.classes.end();
+      if (other) left.add(bag.name, "its label '" + bag.label + "' is not among data.classes");
+      return other;
+    });
+  }
+  SERPENTINE_CHECK(set.classes.size() >= 2, options.path, "there must be two classes at least, got ",
+                   set.classes.size());
+}
+
+}  // namespace
+
+void BagColumns::fields(Fields& f) {
+  f("slide", slide, "names of the bags; default slide_id, slide, bag, name or filename");
+  f("patient", patient, "default case_id, patient, patient_id or case; else TCGA names give it");
+  f("label", label, "default label, class or target");
+  f("time", time, "of survival; with it bags have no label");
+  f("event", event, "1 where the event was seen");
+  f("censorship", censorship, "or 1 where it was not; default censorship");
+  f("site", site, "default site, center or centre");
+}
+
+void BagSetOptions::fields(Fields& f) {
+  f("path", path, "table of the bags, NAME.index.csv of packed ones, or a table of instances",
+    {.required = true});
+  f("features", features, "folder of .h5, .pt, .safetensors or .npy, one a slide");
+  f("level", level, "what is one bag: a slide, or all slides of a patient",
+    {.choices = {"slide", "patient"}});
+  f.group("columns", columns, "of the table");
+  f("classes", classes, "labels in the sequence of the outputs; default all, by name");
+  f("keep", keep, "features stay in memory; false: a bag is read whenever it is needed");
+}
+
+TileFeatures BagSet::read(const Bag& bag) const {
+  if (bag.features.defined()) return {bag.features, bag.coords};
+  return joined(bag.files);
+}
+
+BagSet read_bag_set(const BagSetOptions& options) {
+  BagSet set;
+  LeftOut left;
+  if (options.path.ends_with(".index.csv")) {
+    read_packed(options, set, left);
+  } else if (!options.features.empty()) {
+    read_folder(options, set, left);
+  } else {
+    read_instances(options, set, left);
+  }
+  number_classes(options, set, left);
+  left.tell(set.notes);
+  SERPENTINE_CHECK(!set.bags.empty(), options.path, "no bag can be used",
+                   set.notes.empty() ? "" : ": " + set.notes.back());
+  return set;
+}
+
+}  // namespace serpentine

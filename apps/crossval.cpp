@@ -1,23 +1,20 @@
 // serpentine crossval: every fold of a run over bags, one after another, and their table.
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 
-#include <torch/torch.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "apps/bag_results.h"
 #include "apps/command.h"
 #include "apps/model_file.h"
 #include "apps/trained.h"
 #include "apps/training.h"
 #include "core/check.h"
 #include "core/io/atomic_file.h"
-#include "core/io/state_dict.h"
-#include "core/train/trainer.h"
+#include "core/train/checkpoint.h"
 #include "pathology/cross_validation.h"
-#include "pathology/statistics.h"
 
 namespace serpentine {
 namespace {
@@ -41,55 +38,18 @@ std::string fold_folder(const std::string& out, int64_t fold) {
   return out + "/fold_" + std::to_string(fold);
 }
 
-/// What tells a finished fold: it is written last.
-std::string fold_mark(const std::string& folder) { return folder + "/calibration.json"; }
-
-struct Opened {
-  RunPlan plan;
-  std::shared_ptr<BagSource> source;
-  std::shared_ptr<BagModel> model;
-};
-
-Opened open_fold(const Packages& packages, const std::string& folder) {
-  Opened opened;
-  opened.plan = read_plan(packages, yaml_of(folder));
-  const RunParts parts = build_parts(packages, opened.plan);
-  opened.source = std::dynamic_pointer_cast<BagSource>(parts.source);
-  opened.model = std::dynamic_pointer_cast<BagModel>(parts.model);
-  const std::string weights = weights_of_run(folder);
-  const LoadReport fit =
-      load_state_dict(*parts.model, read_state_dict(weights), parts.model->tolerated_keys());
-  TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
-  return opened;
-}
-
-/// Predictions and calibration of a trained fold, and its split.
-void finish_fold(const Packages& packages, const std::string& out, int64_t fold) {
-  const std::string folder = fold_folder(out, fold);
-  const Opened opened = open_fold(packages, folder);
-  const auto device = pick_device(opened.plan.options.fit.trainer.device);
-  opened.model->to(device);
-  const bool survival = opened.source->set().survival;
-  const auto said = [&](Part part) {
-    return predict_bags(*opened.model, *opened.source->bags(part), device);
-  };
-  const NamedPredictions validation = said(Part::kValidation), test = said(Part::kTest);
-  double temperature = 1;
-  if (!survival && !validation.names.empty())
-    temperature = fit_temperature(validation.all.logits, validation.all.targets);
-  write_predictions(folder + "/validation_predictions.csv", validation, survival, temperature);
-  write_predictions(folder + "/test_predictions.csv", test, survival, temperature);
-  write_split(out + "/splits", fold, opened.source->split(), opened.source->infos(),
-              opened.source->set().classes);
-  const nlohmann::json mark = {{"temperature", temperature}, {"survival", survival}};
-  write_atomically(fold_mark(folder), mark.dump(1) + "\n");
+void copy_split(const std::string& from, const std::string& to, int64_t fold) {
+  const std::string stem = "/splits_" + std::to_string(fold);
+  for (const char* kind : {".csv", "_bool.csv", "_descriptor.csv"})
+    std::filesystem::copy_file(from + stem + kind, to + stem + kind,
+                               std::filesystem::copy_options::overwrite_existing);
 }
 
 FoldResult read_fold(const std::string& out, int64_t fold, bool& survival) {
   const std::string folder = fold_folder(out, fold);
-  std::ifstream file(fold_mark(folder));
+  std::ifstream file(calibration_file(folder));
   const auto mark = nlohmann::json::parse(file, nullptr, false);
-  TORCH_CHECK(mark.is_object() && mark.contains("temperature"), fold_mark(folder),
+  TORCH_CHECK(mark.is_object() && mark.contains("temperature"), calibration_file(folder),
               ": is damaged; remove it to repeat the end of this fold");
   survival = mark.at("survival").get<bool>();
   FoldResult result;
@@ -137,7 +97,7 @@ int run_crossval(const CrossvalArguments& arguments) {
   make_folder(out + "/splits");
   for (int64_t fold = 0; fold < folds; ++fold) {
     const std::string folder = fold_folder(out, fold);
-    if (std::filesystem::exists(fold_mark(folder))) {
+    if (std::filesystem::exists(calibration_file(folder))) {
       std::cout << "fold " << fold << "     finished before" << std::endl;
       continue;
     }
@@ -146,8 +106,7 @@ int run_crossval(const CrossvalArguments& arguments) {
     if (scheme == "kfold") request.overrides.push_back("data.splits.folds=" + std::to_string(folds));
     request.out = folder;
     request.replace = true;  // an interrupted fold without a checkpoint begins again
-    if (std::filesystem::exists(folder + "/checkpoints") &&
-        !std::filesystem::is_empty(folder + "/checkpoints")) {
+    if (!list_checkpoints(folder + "/checkpoints").empty()) {
       request.config = yaml_of(folder);
       request.overrides.clear();
       request.resume = true;
@@ -155,7 +114,7 @@ int run_crossval(const CrossvalArguments& arguments) {
     }
     const TrainResult result = train_run(packages, request);
     if (result.code != 0) return result.code;
-    finish_fold(packages, out, fold);
+    copy_split(folder, out + "/splits", fold);
   }
   std::vector<FoldResult> results;
   bool survival = false;

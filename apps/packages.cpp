@@ -39,9 +39,6 @@ Catalog Packages::catalog() const {
   Registry<Serialization> scans("serialization");
   add_serializations(scans);
   catalog.add(scans);
-  Registry<Serialization> serializations("serialization");
-  add_serializations(serializations);
-  catalog.add(serializations);
   return catalog;
 }
 

@@ -8,6 +8,7 @@
 
 #include <torch/torch.h>
 
+#include "apps/bag_results.h"
 #include "apps/command.h"
 #include "apps/run_record.h"
 #include "apps/trained.h"
@@ -196,6 +197,7 @@ TrainResult train_run(const Packages& packages, const TrainRequest& request) {
     write_atomically(result.folder + "/test.json", nlohmann::json(result.test).dump(1) + "\n");
   }
   draw_training(plan, parts, result.folder);
+  write_bag_results(parts, trainer.device(), result.folder);
   return result;
 }
 

@@ -50,6 +50,7 @@ class BagSource : public DataSource {
   std::vector<std::string> notes() const override { return notes_; }
 
   const BagSet& set() const { return *set_; }
+  int64_t fold() const { return options_.splits.fold; }
   const Split& split() const { return split_; }
   std::vector<BagInfo> infos() const;
 

@@ -9,6 +9,7 @@ void add_pathology_models(Registry<Model>& all) {
   add_ds_mil(all);
   add_clam(all);
   add_trans_mil(all);
+  add_s4_mil(all);
 }
 
 void add_pathology_sources(Registry<DataSource>& all) { add_bag_source(all); }

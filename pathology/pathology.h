@@ -25,6 +25,7 @@ void add_ab_mil(Registry<Model>& all);
 void add_ds_mil(Registry<Model>& all);
 void add_clam(Registry<Model>& all);
 void add_trans_mil(Registry<Model>& all);
+void add_s4_mil(Registry<Model>& all);
 
 void add_bag_source(Registry<DataSource>& all);
 void add_bag_tasks(Registry<Task>& all);

@@ -4,7 +4,7 @@
 source "$(dirname "$0")/support.sh" "$@"
 
 expect 0 'Usage' "$serpentine" --help
-for command in train evaluate forecast backtest parity weights schema doctor selftest demo; do
+for command in train evaluate crossval forecast backtest parity weights schema doctor selftest demo; do
   expect 0 'Example' "$serpentine" $command --help
 done
 expect 0 'LibTorch' "$serpentine" doctor

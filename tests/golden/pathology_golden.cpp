@@ -204,6 +204,7 @@ void add_pathology_checkers(Checkers& all) {
   all["CLAM_MB"] = check_clam;
   all["DSMIL MILNet(FCLayer, BClassifier)"] = check_ds_mil;
   all["TransMIL"] = [](Fixture& fixture) { check_shared(fixture, "trans_mil"); };
+  all["S4Model (S4MIL)"] = [](Fixture& fixture) { check_shared(fixture, "s4_mil"); };
   all["MeanMIL"] = [](Fixture& fixture) { check_shared(fixture, "mean_mil"); };
   all["MaxMIL"] = [](Fixture& fixture) { check_shared(fixture, "max_mil"); };
   all["MambaMIL survival losses and time bins"] = check_survival;

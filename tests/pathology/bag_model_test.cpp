@@ -137,7 +137,7 @@ TEST_P(AnyBagModel, MetricsDoNotDependOnTheBatches) {
 
 INSTANTIATE_TEST_SUITE_P(, AnyBagModel,
                          ::testing::Values("mean_mil", "max_mil", "ab_mil", "ds_mil", "clam_sb",
-                                           "clam_mb", "trans_mil", "mamba_mil", "survival"),
+                                           "clam_mb", "trans_mil", "s4_mil", "mamba_mil", "survival"),
                          [](const auto& of) { return std::string(of.param); });
 
 /// Gradients of a loss over a batch, by name.

@@ -1,0 +1,50 @@
+#!/bin/bash
+# Cross-validation of bags: folds, tables, going on after an interruption, refusals.
+# shellcheck source=tests/apps/support.sh
+source "$(dirname "$0")/support.sh" "$@"
+
+bags=$tree/tests/pathology/data/bags.csv
+config=$tree/configs/test/pathology_ab_mil.yaml
+survival=$tree/configs/test/pathology_survival.yaml
+cross() { "$serpentine" crossval "$config" data.path="$bags" "$@"; }
+
+expect 0 'Example' "$serpentine" crossval --help
+expect 0 'pooled' cross --folds 3 --out runs/three trainer.epochs=2
+expect_file runs/three/summary.csv runs/three/summary.md runs/three/predictions.csv \
+  runs/three/splits/splits_2.csv runs/three/splits/splits_2_bool.csv \
+  runs/three/splits/splits_2_descriptor.csv runs/three/fold_1/test_predictions.csv \
+  runs/three/fold_1/calibration.json
+[ "$(wc -l <runs/three/predictions.csv)" = 37 ] || fail "every bag is tested once"
+grep -q '^mean,' runs/three/summary.csv || fail "summary.csv has no mean"
+
+# finished folds are kept; one whose end is missing is finished; the table stays the same
+cp runs/three/summary.csv before.csv
+rm runs/three/fold_1/calibration.json runs/three/fold_2/calibration.json
+rm -r runs/three/fold_2/checkpoints runs/three/summary.csv
+expect 0 'fold 0 +finished before' cross --folds 3 --out runs/three trainer.epochs=2
+grep -q 'resumed' out.txt || fail "fold 1 must go on from its checkpoint"
+cmp before.csv runs/three/summary.csv || fail "the table of the resumed folds differs"
+
+# folds that were written are read again
+expect 0 'pooled' cross --folds 3 --out runs/files trainer.epochs=1 data.splits.scheme=files \
+  data.splits.path=runs/three/splits
+cmp runs/three/splits/splits_1.csv runs/files/splits/splits_1.csv || fail "the folds read differ"
+
+expect 0 'log-rank' "$serpentine" crossval "$survival" \
+  data.path="$tree/tests/pathology/data/survival.index.csv" --folds 2 --out runs/survival
+expect_file runs/survival/survival.gp runs/survival/summary.md
+
+# a patient in two parts is refused by name
+sed 's/,p4,/,p5,/' "$tree/tests/pathology/data/survival.index.csv" >shared.index.csv
+cp "$tree/tests/pathology/data/survival.f16" shared.f16
+refuse 1 'shared.index.csv: fold 0: 1 patient is in two parts: p5 \(val and test\)' \
+  "$serpentine" crossval "$survival" data.path=shared.index.csv --folds 2 --out runs/shared
+expect 0 'p5 .*allowed' "$serpentine" train "$survival" data.path=shared.index.csv \
+  data.splits.shared_patients=true --out runs/allowed trainer.epochs=1
+refuse 2 'data.type must be bags' "$serpentine" crossval tiny.yaml --folds 2
+refuse 1 'absent.index.csv' "$serpentine" crossval "$survival" \
+  data.path="$tree/tests/pathology/data/absent.index.csv" --folds 2 --out runs/none
+refuse 1 'memory_budget' "$serpentine" train "$config" data.path="$bags" model.memory_budget=plenty \
+  --out runs/budget
+
+finish

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "apps/apply_folds.h"
 #include "apps/bag_results.h"
 #include "apps/command.h"
 #include "apps/model_file.h"
@@ -26,11 +27,12 @@ them, and the predictions of all folds together. Folds that are finished are kep
 goes on after an interruption.
 Examples:
   serpentine crossval configs/pathology/tcga_lung_mamba_mil.yaml --folds 10 --out runs/lung
-  serpentine crossval run.yaml --folds 5 trainer.epochs=20 data.splits.seed=1)";
+  serpentine crossval run.yaml --folds 5 trainer.epochs=20 data.splits.seed=1
+  serpentine crossval run.yaml --out runs/lung --apply new.csv --apply-features new/)";
 
 struct CrossvalArguments {
   std::vector<std::string> words;  // CONFIG and overrides
-  std::string out;
+  std::string out, apply, apply_features;
   int64_t folds = 0, bootstrap = 1000;
 };
 
@@ -125,6 +127,11 @@ int run_crossval(const CrossvalArguments& arguments) {
   write_predictions(out + "/predictions.csv", ensemble(results, survival), survival, 1);
   std::cout << table.markdown();
   if (survival) std::cout << draw_survival(results, out + "/survival") << "\n";
+  if (!arguments.apply.empty()) {
+    const int64_t bags = apply_folds(packages, out, folds, arguments.apply,
+                                     arguments.apply_features, out + "/applied.csv");
+    std::cout << out << "/applied.csv: " << bags << " bags\n";
+  }
   std::cout << out << "\n";
   return 0;
 }
@@ -143,6 +150,9 @@ void add_crossval_command(CLI::App& app, Action& action) {
   command->add_option("--bootstrap", arguments->bootstrap, "Resamples of the pooled intervals")
       ->check(CLI::Range(int64_t{0}, int64_t{1000000}))
       ->capture_default_str();
+  command->add_option("--apply", arguments->apply,
+                      "Table of further bags: the mean of all folds to OUT/applied.csv");
+  command->add_option("--apply-features", arguments->apply_features, "Folder of their features");
   command->callback(
       [&action, arguments] { action = [arguments] { return run_crossval(*arguments); }; });
 }

@@ -81,15 +81,17 @@ std::vector<Bag> described_bags(const CsvTable& table, const BagSetOptions& opti
   const int64_t patient = find_column(table, columns.patient,
                                       {"case_id", "patient", "patient_id", "case"}, "patient", false);
   const int64_t site = find_column(table, columns.site, {"site", "center", "centre"}, "site", false);
-  const int64_t time = find_column(table, columns.time, {}, "time", false);
-  const int64_t label = time >= 0 ? -1
-                                  : find_column(table, columns.label, {"label", "class", "target"},
-                                                "label", true);
-  const int64_t event = find_column(table, columns.event, {}, "event", false);
+  const int64_t time =
+      options.labelled ? find_column(table, columns.time, {}, "time", false) : -1;
+  const int64_t label =
+      time >= 0 || !options.labelled
+          ? -1
+          : find_column(table, columns.label, {"label", "class", "target"}, "label", true);
+  const int64_t event = time >= 0 ? find_column(table, columns.event, {}, "event", false) : -1;
   const int64_t censored =
-      find_column(table, columns.censorship, time >= 0 && event < 0
-                      ? std::vector<std::string>{"censorship"} : std::vector<std::string>{},
-                  "censorship", time >= 0 && event < 0);
+      time >= 0 && event < 0
+          ? find_column(table, columns.censorship, {"censorship"}, "censorship", true)
+          : -1;
   std::vector<int64_t> folds;
   for (int64_t k = 0;; ++k) {
     const auto found = std::find(table.names.begin(), table.names.end(), "fold" + std::to_string(k));
@@ -129,7 +131,7 @@ std::vector<Bag> described_bags(const CsvTable& table, const BagSetOptions& opti
         left.add(bag.name, "no time or event");
         continue;
       }
-    } else if (bag.label.empty()) {
+    } else if (options.labelled && bag.label.empty()) {
       left.add(bag.name, "no label");
       continue;
     }
@@ -288,7 +290,7 @@ void read_instances(const BagSetOptions& options, BagSet& set, LeftOut& left) {
 }
 
 void number_classes(const BagSetOptions& options, BagSet& set, LeftOut& left) {
-  if (set.survival) return;
+  if (set.survival || !options.labelled) return;
   std::set<std::string> found;
   for (const Bag& bag : set.bags) found.insert(bag.label);
   set.classes.assign(found.begin(), found.end());

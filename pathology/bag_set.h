@@ -21,6 +21,7 @@ struct BagSetOptions {
   BagColumns columns;
   std::vector<std::string> classes;
   bool keep = true;
+  bool labelled = true;  // false: bags to be predicted, which need neither label nor time
   void fields(Fields& f);
 };
 

@@ -25,6 +25,10 @@ expect 0 'fold 0 +finished before' cross --folds 3 --out runs/three trainer.epoc
 grep -q 'resumed' out.txt || fail "fold 1 must go on from its checkpoint"
 cmp before.csv runs/three/summary.csv || fail "the table of the resumed folds differs"
 
+# all folds on further bags; without labels where the table has none
+cut -d, -f1,2,5,6 "$tree/tests/pathology/data/survival.index.csv" >new.index.csv
+cp "$tree/tests/pathology/data/survival.f16" new.f16
+
 # folds that were written are read again
 expect 0 'pooled' cross --folds 3 --out runs/files trainer.epochs=1 data.splits.scheme=files \
   data.splits.path=runs/three/splits
@@ -33,6 +37,10 @@ cmp runs/three/splits/splits_1.csv runs/files/splits/splits_1.csv || fail "the f
 expect 0 'log-rank' "$serpentine" crossval "$survival" \
   data.path="$tree/tests/pathology/data/survival.index.csv" --folds 2 --out runs/survival
 expect_file runs/survival/survival.gp runs/survival/summary.md
+expect 0 'applied.csv: 40 bags' "$serpentine" crossval "$survival" \
+  data.path="$tree/tests/pathology/data/survival.index.csv" --folds 2 --out runs/survival \
+  --apply new.index.csv
+[ "$(wc -l <runs/survival/applied.csv)" = 41 ] || fail "applied.csv must have every bag"
 
 # a patient in two parts is refused by name
 sed 's/,p4,/,p5,/' "$tree/tests/pathology/data/survival.index.csv" >shared.index.csv

@@ -43,6 +43,7 @@ void add_info_command(CLI::App& app, Action& action);
 void add_explain_command(CLI::App& app, Action& action);
 void add_export_command(CLI::App& app, Action& action);
 void add_crossval_command(CLI::App& app, Action& action);
+void add_tile_command(CLI::App& app, Action& action);
 
 /// The words of this process's command line.
 std::vector<std::string> command_line();

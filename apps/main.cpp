@@ -100,6 +100,7 @@ int run(int argc, char** argv) {
   add_draw_scan_command(app, action);
   add_convert_command(app, action);
   add_crossval_command(app, action);
+  add_tile_command(app, action);
   add_parity_command(app, action);
   add_weights_command(app, action);
   add_schema_command(app, action);

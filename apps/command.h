@@ -44,6 +44,9 @@ void add_explain_command(CLI::App& app, Action& action);
 void add_export_command(CLI::App& app, Action& action);
 void add_crossval_command(CLI::App& app, Action& action);
 void add_tile_command(CLI::App& app, Action& action);
+void add_embed_slides_command(CLI::App& app, Action& action);
+void add_serve_command(CLI::App& app, Action& action);
+void add_wsi_command(CLI::App& app, Action& action);
 
 /// The words of this process's command line.
 std::vector<std::string> command_line();

@@ -101,6 +101,9 @@ int run(int argc, char** argv) {
   add_convert_command(app, action);
   add_crossval_command(app, action);
   add_tile_command(app, action);
+  add_embed_slides_command(app, action);
+  add_wsi_command(app, action);
+  add_serve_command(app, action);
   add_parity_command(app, action);
   add_weights_command(app, action);
   add_schema_command(app, action);

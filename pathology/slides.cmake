@@ -1,6 +1,7 @@
 # Sources of slides, tissue and tiles, with a stub for each library that may be missing.
 set(slide_sources slide.cpp slide_folder.cpp picture_slide.cpp tissue_overview.cpp tiles.cpp
-  tile_files.cpp tile_job.cpp tile_report.cpp slide_lock.cpp)
+  tile_files.cpp tile_job.cpp tile_report.cpp slide_lock.cpp stain.cpp colour_encoder.cpp embed_job.cpp heatmap.cpp
+  slide_prediction.cpp prediction_page.cpp)
 set(slide_link "")
 if(SERPENTINE_OPENSLIDE)
   find_path(SERPENTINE_OPENSLIDE_INCLUDE openslide/openslide.h REQUIRED)
@@ -13,10 +14,10 @@ else()
 endif()
 if(SERPENTINE_TIFF)
   find_package(TIFF REQUIRED)
-  list(APPEND slide_sources tiff_file.cpp tiff_slide.cpp)
+  list(APPEND slide_sources tiff_file.cpp tiff_slide.cpp tiff_pyramid.cpp)
   list(APPEND slide_link TIFF::TIFF)
 else()
-  list(APPEND slide_sources no_tiff.cpp)
+  list(APPEND slide_sources no_tiff.cpp no_tiff_pyramid.cpp)
 endif()
 if(SERPENTINE_OPENCV)
   list(APPEND slide_sources tissue.cpp)

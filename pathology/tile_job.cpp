@@ -168,6 +168,16 @@ Json TileJob::settings() const {
           {"min_sharpness", min_sharpness}};
 }
 
+void TileJob::use(const Json& settings) {
+  const Json &t = settings.at("tissue"), &g = settings.at("tile");
+  tissue = {t.at("method"), t.at("threshold"), t.at("mpp"), t.at("min_area"), t.at("min_hole"),
+            t.at("close"), t.at("reject_pen")};
+  tile = {g.at("mpp"), g.at("downsample"), g.at("size"), g.at("overlap"), g.at("min_tissue")};
+  layout = settings.at("layout") == "clam" ? TileLayout::kClam : TileLayout::kTrident;
+  read = settings.at("read");
+  min_sharpness = settings.at("min_sharpness");
+}
+
 std::string SlideReport::sentence() const {
   const auto number = [&](const char* key) { return std::to_string(content.value(key, int64_t{0})); };
   switch (outcome) {

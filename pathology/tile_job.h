@@ -38,6 +38,8 @@ struct TileJob {
 
   /// The options that decide the result, to be compared with those of a folder.
   nlohmann::json settings() const;
+  /// Takes the options from such settings. Throws where one is missing.
+  void use(const nlohmann::json& settings);
 };
 
 /// What became of a slide.

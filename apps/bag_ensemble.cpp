@@ -1,0 +1,166 @@
+#include "apps/bag_ensemble.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include <torch/torch.h>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.h"
+#include "apps/model_file.h"
+#include "core/check.h"
+#include "core/io/state_dict.h"
+#include "core/train/trainer.h"
+
+namespace serpentine {
+namespace {
+
+namespace fs = std::filesystem;
+
+nlohmann::json read_json(const std::string& path) {
+  std::ifstream file(path);
+  return file ? nlohmann::json::parse(file, nullptr, false) : nlohmann::json();
+}
+
+/// `features` of the run's data section, from where the program stands or beside the YAML.
+std::string features_of(const std::string& folder) {
+  std::ifstream file(folder + "/config.yaml");
+  std::string line;
+  bool in_data = false;
+  while (std::getline(file, line)) {
+    if (!line.empty() && line[0] != ' ') in_data = line.starts_with("data:");
+    const auto at = line.find("features:");
+    if (!in_data || at == std::string::npos || line.find_first_not_of(' ') != at) continue;
+    std::string value = line.substr(at + 9);
+    const auto comment = value.find(" #");
+    if (comment != std::string::npos) value.resize(comment);
+    std::erase_if(value, [](char c) { return c == '"' || c == '\''; });
+    value.erase(0, value.find_first_not_of(' '));
+    while (!value.empty() && value.back() == ' ') value.pop_back();
+    return value;
+  }
+  return "";
+}
+
+/// One number a tile: what the models attended to for class `label`, or what they would say of
+/// each tile alone. Undefined when a model has neither.
+torch::Tensor scores_of(const BagOutput& said, int64_t label) {
+  const auto column = [&](const torch::Tensor& of) {
+    const auto flat = of.detach().to(torch::kCPU, torch::kDouble);
+    return flat.select(1, flat.size(1) > label ? label : 0);
+  };
+  if (said.attention.defined()) return torch::softmax(column(said.attention), 0);
+  if (!said.instance_logits.defined()) return {};
+  const auto all = said.instance_logits.detach().to(torch::kCPU, torch::kDouble);
+  const auto chosen = all.size(1) > 1 ? torch::softmax(all, 1).select(1, std::min(label, all.size(1) - 1))
+                                      : torch::sigmoid(all.select(1, 0));
+  return chosen / chosen.sum().clamp_min(1e-12);
+}
+
+}  // namespace
+
+BagEnsemble::BagEnsemble(const std::string& run, const std::string& device)
+    : run_(run), device_(pick_device(device)) {
+  if (!fs::is_directory(run)) {
+    throw UsageError("there is no run folder '" + run + "'; `serpentine train` makes one");
+  }
+  std::vector<std::string> folders;
+  for (int64_t fold = 0; fs::exists(run + "/fold_" + std::to_string(fold)); ++fold) {
+    folders.push_back(run + "/fold_" + std::to_string(fold));
+  }
+  if (folders.empty()) folders.push_back(run);
+  for (const auto& folder : folders) add(folder);
+}
+
+void BagEnsemble::add(const std::string& folder) {
+  const Config config = Config::load(yaml_of(folder)).child("model");
+  type_ = config.type();
+  Member member;
+  member.model = std::dynamic_pointer_cast<BagModel>(all_packages().models.build(config));
+  if (!member.model) {
+    throw UsageError(folder + ": its model '" + type_ + "' does not read bags of tiles");
+  }
+  const std::string weights = weights_of_run(folder);
+  const StateDict state = read_state_dict(weights);
+  const LoadReport fit = load_state_dict(*member.model, state, member.model->tolerated_keys());
+  TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
+  member.model->eval();
+  member.model->to(device_);
+  const auto data = read_json(folder + "/data.json");
+  TORCH_CHECK(data.is_object() && data.value("kind", "") == "bags", folder,
+              "/data.json: does not describe bags");
+  width_ = data.at("features");
+  classes_ = data.at("classes").get<std::vector<std::string>>();
+  survival_ = data.contains("time_bins");
+  if (data.contains("mean")) {
+    const auto numbers = [&](const char* key) {
+      return torch::tensor(data.at(key).get<std::vector<float>>());
+    };
+    member.mean = numbers("mean");
+    member.scale = numbers("scale");
+  }
+  const auto mark = read_json(folder + "/calibration.json");
+  if (mark.is_object()) {
+    member.temperature = mark.value("temperature", 1.0);
+  } else {
+    calibrated_ = false;
+  }
+  if (features_.empty()) features_ = features_of(folder);
+  members_.push_back(std::move(member));
+}
+
+void BagEnsemble::check_width(int64_t width, const std::string& encoder) const {
+  TORCH_CHECK(width == width_, run_, ": its model reads features of width ", width_,
+              ", but the encoder ", encoder, " gives ", width);
+}
+
+SlidePrediction BagEnsemble::predict(const torch::Tensor& features, const torch::Tensor& coords) {
+  const torch::NoGradGuard no_grad;
+  SlidePrediction prediction;
+  prediction.model = run_ + " (" + type_ + ")";
+  prediction.models = static_cast<int64_t>(members_.size());
+  prediction.calibrated = calibrated_ && !survival_;
+  std::vector<BagOutput> said;
+  torch::Tensor sum;
+  for (const Member& member : members_) {
+    Batch batch;
+    batch.input = member.mean.defined() ? (features - member.mean) / member.scale : features;
+    batch.coords = coords.to(torch::kFloat);
+    batch.offsets = torch::tensor({int64_t{0}, features.size(0)}, torch::kInt);
+    batch = batch.to(device_);
+    batch.offsets = batch.offsets.to(torch::kCPU);
+    said.push_back(member.model->read(batch, false));
+    const auto logits = said.back().logits.detach().to(torch::kCPU, torch::kDouble)[0];
+    torch::Tensor value;
+    if (survival_) {  // the negated sum of the survival over the time bins, or the one logit
+      value = logits.numel() > 1 ? -(1 - torch::sigmoid(logits)).cumprod(0).sum().view({1}) : logits;
+    } else if (logits.numel() == 1) {
+      const auto p = torch::sigmoid(logits / member.temperature);
+      value = torch::cat({1 - p, p});
+    } else {
+      value = torch::softmax(logits / member.temperature, 0);
+    }
+    sum = sum.defined() ? sum + value : value;
+    prediction.temperatures.push_back(member.temperature);
+  }
+  const auto mean = sum / static_cast<double>(members_.size());
+  if (survival_) {
+    prediction.risk = mean[0].item<double>();
+  } else {
+    for (int64_t c = 0; c < mean.numel(); ++c) {
+      const auto at = static_cast<size_t>(c);
+      prediction.probabilities.emplace_back(
+          at < classes_.size() ? classes_[at] : "class " + std::to_string(c), mean[c].item<double>());
+    }
+    prediction.label = mean.argmax().item<int64_t>();
+  }
+  for (const auto& output : said) {
+    const auto scores = scores_of(output, prediction.label);
+    if (!scores.defined()) return prediction;  // no heat from a model without attention
+    prediction.attention = prediction.attention.defined() ? prediction.attention + scores : scores;
+  }
+  prediction.attention = prediction.attention / static_cast<double>(members_.size());
+  return prediction;
+}
+
+}  // namespace serpentine

@@ -1,0 +1,94 @@
+#!/bin/bash
+# Slides with the real program: tiles, features, damage, resuming, sharing, killed processes.
+# shellcheck source=tests/apps/support.sh
+source "$(dirname "$0")/support.sh" "$@"
+
+sample=$tree/data/samples/slides/cmu-1-small-region.svs
+if ! "$serpentine" wsi info "$sample" >info.txt 2>&1; then
+  echo "skipped: this build reads no slides: $(cat info.txt)"
+  exit 0
+fi
+grep -q '2220 x 2967' info.txt || fail "wsi info: $(cat info.txt)"
+
+# a folder with everything that goes wrong
+mkdir -p slides/a slides/b
+cp "$sample" slides/good.svs
+cp "$sample" slides/a/twin.svs
+cp "$sample" slides/b/twin.svs
+head -c 900000 "$sample" >slides/truncated.svs
+{ head -c 700000 "$sample"; head -c 40000 /dev/zero; tail -c +740001 "$sample"; } >slides/damaged.svs
+: >slides/empty.svs
+"$serpentine" wsi info "$sample" --thumbnail slides/nompp.jpg >/dev/null 2>&1
+cp slides/nompp.jpg slides/renamed.svs
+expect 1 'quarantine.csv' "$serpentine" tile slides -o tiles --size 224
+expect_file tiles/coords/{good,a__twin,b__twin,damaged}.h5 tiles/contours/good.geojson tiles/pictures/good.png
+for sign in 'truncated,' 'empty,.*empty' 'nompp,.*default-mpp' 'renamed,.*default-mpp'; do
+  grep -q "$sign" tiles/quarantine.csv || fail "quarantine.csv must hold /$sign/: $(cat tiles/quarantine.csv)"
+done
+grep -Eq '^(good|a__twin|b__twin|damaged),' tiles/quarantine.csv && fail "sound slides are in quarantine"
+expect_file tiles/bad_regions/damaged.geojson
+[ ! -e tiles/bad_regions/good.geojson ] || fail "a sound slide has bad regions"
+cmp -s tiles/coords/a__twin.h5 tiles/coords/b__twin.h5 && fail "slides of one name share a file"
+
+# a second run does what is missing: with a default resolution the pictures too
+before=$(stat -c %Y.%i tiles/coords/good.h5)
+expect 1 'good: finished before' "$serpentine" tile slides -o tiles --size 224 --default-mpp 0.5
+[ "$before" = "$(stat -c %Y.%i tiles/coords/good.h5)" ] || fail "a finished slide was made again"
+grep -Eq '^(nompp|renamed),' tiles/quarantine.csv && fail "a resolution was given: $(cat tiles/quarantine.csv)"
+grep -q '^renamed.*ordinary picture' tiles/quality.csv || fail "the renamed picture needs a remark"
+refuse 1 'other settings' "$serpentine" tile slides -o tiles --size 512
+refuse 1 'nowhere' "$serpentine" tile nowhere -o other
+
+# a slide without tissue, and one that may not be read
+mkdir bare && cp tiles/pictures/good.png bare/picture.png
+python3 - <<'PY'
+import zlib, struct
+def chunk(kind, data):
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+rows = b"".join(b"\0" + b"\xf2\xf1\xf0" * 900 for _ in range(900))
+png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 900, 900, 8, 2, 0, 0, 0))
+open("bare/glass.png", "wb").write(png + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+PY
+if [ -e bare/glass.png ]; then
+  rm bare/picture.png
+  expect 0 'no tissue was found' "$serpentine" tile bare -o bare_tiles --default-mpp 0.5
+fi
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+  chmod 755 "$scratch" && mkdir -m 777 open && cp "$sample" open/secret.svs && chmod 000 open/secret.svs
+  if setpriv --reuid=65534 --regid=65534 --clear-groups "$serpentine" --version >/dev/null 2>&1; then
+    expect 1 'secret.*Permission denied' \
+      setpriv --reuid=65534 --regid=65534 --clear-groups "$serpentine" tile open -o open/tiles
+  fi
+fi
+
+# features; two processes of a job take disjoint slides
+expect 0 'have features' env RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29999 \
+  "$serpentine" embed-slides slides/a --encoder colour -o shared --size 224
+[ -e shared/h5_files/twin.h5 ] || fail "rank 0 must take the first slide"
+expect 1 'FAILED' "$serpentine" embed-slides slides --encoder colour --tiles tiles -o features --format h5,pt,safetensors
+expect_file features/h5_files/good.h5 features/pt_files/good.pt features/good.safetensors
+expect 1 'good: finished before' "$serpentine" embed-slides slides --encoder colour --tiles tiles -o features \
+  --format h5,pt,safetensors
+refuse 1 'other settings' "$serpentine" embed-slides slides --encoder colour --tiles tiles -o features --stain macenko
+refuse 2 'there is no such' "$serpentine" embed-slides slides --encoder nothing.ts -o features2
+printf 'no model' >wrong.ts
+refuse 1 'wrong.ts: is no TorchScript' "$serpentine" embed-slides slides --encoder wrong.ts -o features3
+
+# killed while it embeds: what is finished stays, the rest follows, no lock keeps it out
+mkdir many
+for i in 1 2 3 4 5 6; do cp "$sample" "many/s$i.svs"; done
+"$serpentine" embed-slides many --encoder colour -o killed --batch 4 >killed.txt 2>&1 &
+pid=$!
+for _ in $(seq 600); do
+  [ -e killed/h5_files/s2.h5 ] && break
+  sleep 0.05
+done
+kill -KILL $pid
+wait $pid 2>/dev/null
+first=$(stat -c %Y.%i killed/h5_files/s1.h5)
+expect 0 's1: finished before' "$serpentine" embed-slides many --encoder colour -o killed --batch 4
+[ "$first" = "$(stat -c %Y.%i killed/h5_files/s1.h5)" ] || fail "a finished slide was embedded again"
+for i in 1 2 3 4 5 6; do expect_file "killed/h5_files/s$i.h5"; done
+cmp -s killed/h5_files/s1.h5 killed/h5_files/s6.h5 || true
+finish

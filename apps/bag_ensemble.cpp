@@ -52,8 +52,9 @@ torch::Tensor scores_of(const BagOutput& said, int64_t label) {
   if (said.attention.defined()) return torch::softmax(column(said.attention), 0);
   if (!said.instance_logits.defined()) return {};
   const auto all = said.instance_logits.detach().to(torch::kCPU, torch::kDouble);
-  const auto chosen = all.size(1) > 1 ? torch::softmax(all, 1).select(1, std::min(label, all.size(1) - 1))
-                                      : torch::sigmoid(all.select(1, 0));
+  const auto chosen = all.size(1) > 1
+                          ? torch::softmax(all, 1).select(1, std::min(label, all.size(1) - 1))
+                          : torch::sigmoid(all.select(1, 0));
   return chosen / chosen.sum().clamp_min(1e-12);
 }
 
@@ -133,7 +134,8 @@ SlidePrediction BagEnsemble::predict(const torch::Tensor& features, const torch:
     const auto logits = said.back().logits.detach().to(torch::kCPU, torch::kDouble)[0];
     torch::Tensor value;
     if (survival_) {  // the negated sum of the survival over the time bins, or the one logit
-      value = logits.numel() > 1 ? -(1 - torch::sigmoid(logits)).cumprod(0).sum().view({1}) : logits;
+      value =
+          logits.numel() > 1 ? -(1 - torch::sigmoid(logits)).cumprod(0).sum().view({1}) : logits;
     } else if (logits.numel() == 1) {
       const auto p = torch::sigmoid(logits / member.temperature);
       value = torch::cat({1 - p, p});
@@ -150,7 +152,8 @@ SlidePrediction BagEnsemble::predict(const torch::Tensor& features, const torch:
     for (int64_t c = 0; c < mean.numel(); ++c) {
       const auto at = static_cast<size_t>(c);
       prediction.probabilities.emplace_back(
-          at < classes_.size() ? classes_[at] : "class " + std::to_string(c), mean[c].item<double>());
+          at < classes_.size() ? classes_[at] : "class " + std::to_string(c),
+          mean[c].item<double>());
     }
     prediction.label = mean.argmax().item<int64_t>();
   }

@@ -18,7 +18,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Tiles what is not tiled yet (--tiles, or a folder below --out), reads with several threads, encodes in
+constexpr const char* kFooter =
+    R"(Tiles what is not tiled yet (--tiles, or a folder below --out), reads with several threads, encodes in
 batches and writes features as HDF5 (CLAM, TRIDENT), .pt or .safetensors. A second run does what is
 missing. The encoder is a run of `serpentine train`, a ResNet's weights in torchvision's layout, a
 TorchScript file (.ts), or `colour`: statistics that need no weights. Examples:
@@ -114,11 +115,12 @@ int run_embed(EmbedArguments arguments) {
   TileGrid grid;
   grid.size = tiling.tile.size;
   grid.size_read = 2 * grid.size;
-  std::printf("encoder    %s, %lld features a tile\nmemory     at most %s for pictures on their way, "
-              "beside the encoder; %s a 100,000 tiles of features\n",
-              encoder.name.c_str(), static_cast<long long>(encoder.width),
-              gigabytes(TileStream::memory(grid, job.stream)).c_str(),
-              gigabytes(100000 * encoder.width * 8).c_str());
+  std::printf(
+      "encoder    %s, %lld features a tile\nmemory     at most %s for pictures on their way, "
+      "beside the encoder; %s a 100,000 tiles of features\n",
+      encoder.name.c_str(), static_cast<long long>(encoder.width),
+      gigabytes(TileStream::memory(grid, job.stream)).c_str(),
+      gigabytes(100000 * encoder.width * 8).c_str());
   Counts counts;
   for (size_t i = 0; i < slides.size(); ++i) {
     const std::string title = "slide " + std::to_string(i + 1) + " of " +
@@ -129,7 +131,8 @@ int run_embed(EmbedArguments arguments) {
   std::printf("%lld of %zu slides have features of %lld tiles in %s\n",
               static_cast<long long>(counts.done), slides.size(),
               static_cast<long long>(counts.tiles), job.out.c_str());
-  if (counts.failed > 0) std::printf("%lld failed, see above\n", static_cast<long long>(counts.failed));
+  if (counts.failed > 0)
+    std::printf("%lld failed, see above\n", static_cast<long long>(counts.failed));
   return counts.failed > 0 ? 1 : 0;
 }
 
@@ -160,7 +163,8 @@ void add_embed_slides_command(CLI::App& app, Action& action) {
   command->add_option("--device", arguments->encoder.device, "auto, cpu or cuda");
   command->add_option("--precision", arguments->encoder.precision, "fp32, bf16 or fp16")
       ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
-  command->add_option("--input-size", arguments->encoder.input_size, "Resize tiles for the encoder");
+  command->add_option("--input-size", arguments->encoder.input_size,
+                      "Resize tiles for the encoder");
   command->add_flag("--half", arguments->job.half, "Store float16");
   command->add_flag("--again", arguments->job.again, "Also slides that are finished");
   add_mpp_options(*command, arguments->options);

@@ -64,7 +64,7 @@ std::shared_ptr<Model> resnet_of(const std::string& path) {
   if (!has.count("layer4.0.conv1.weight")) {
     throw std::runtime_error(path + ": is not the state dict of a ResNet (torchvision's layout)");
   }
-  const std::string size = has.count("layer1.0.conv3.weight") ? "50"
+  const std::string size = has.count("layer1.0.conv3.weight")   ? "50"
                            : has.count("layer3.5.conv1.weight") ? "34"
                                                                 : "18";
   const Config config = Config::parse("type: resnet\nsize: \"" + size + "\"\nhead: false\n", path);
@@ -173,8 +173,8 @@ Encoder open_encoder(const EncoderOptions& options, int64_t size) {
   }
   encoder.encode = encoder_of(network, scaling, device, options);
   const auto tried = encoder.encode(torch::full({1, size, size, 3}, 255, torch::kUInt8));
-  TORCH_CHECK(tried.dim() == 2 && tried.size(0) == 1, source,
-              ": gives features of shape ", tried.sizes(), " for one tile, expected [1, F]");
+  TORCH_CHECK(tried.dim() == 2 && tried.size(0) == 1, source, ": gives features of shape ",
+              tried.sizes(), " for one tile, expected [1, F]");
   encoder.width = tried.size(1);
   return encoder;
 }

@@ -17,7 +17,7 @@ struct EncoderOptions {
 
 struct Encoder {
   TileEncoder encode;
-  std::string name;  // for files and reports
+  std::string name;   // for files and reports
   int64_t width = 0;  // features of a tile
 };
 

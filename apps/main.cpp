@@ -145,8 +145,8 @@ std::string without_source_line(std::string text) {
 void begin_with_settings(int argc, char** argv) {
   if (argc < 2 || std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
   const std::string command = argv[1];
-  if (command != "train" && command != "demo" && command != "backtest" &&
-      command != "crossval") return;
+  if (command != "train" && command != "demo" && command != "backtest" && command != "crossval")
+    return;
   setenv("GOMP_SPINCOUNT", "10000", 0);
   setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
   execv("/proc/self/exe", argv);  // where that fails, all goes on as it was

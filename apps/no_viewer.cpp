@@ -8,8 +8,9 @@ namespace serpentine {
 bool viewer_available() { return false; }
 
 void serve_viewer(const ViewerOptions&) {
-  throw std::runtime_error("serve: this build has no cpp-httplib (install libcpp-httplib-dev and "
-                           "configure with -DSERPENTINE_HTTP=ON)");
+  throw std::runtime_error(
+      "serve: this build has no cpp-httplib (install libcpp-httplib-dev and "
+      "configure with -DSERPENTINE_HTTP=ON)");
 }
 
 }  // namespace serpentine

@@ -10,7 +10,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Pan and zoom slides, lay the attention over them, jump to the tiles that counted most. FOLDER is what
+constexpr const char* kFooter =
+    R"(Pan and zoom slides, lay the attention over them, jump to the tiles that counted most. FOLDER is what
 `serpentine wsi predict` wrote, or a folder of slides. Only this machine can connect unless --host says
 otherwise; there is no password then. Examples:
   serpentine serve predictions/

@@ -24,7 +24,8 @@ void add_mpp_options(CLI::App& command, SlideArguments& arguments) {
 
 void add_tile_options(CLI::App& command, SlideArguments& arguments) {
   TileJob& job = arguments.job;
-  command.add_option("--mpp", job.tile.mpp, "Microns per pixel of the tiles")->capture_default_str();
+  command.add_option("--mpp", job.tile.mpp, "Microns per pixel of the tiles")
+      ->capture_default_str();
   command.add_option("--downsample", job.tile.downsample,
                      "Instead of --mpp: level-0 pixels along a tile's pixel");
   command.add_option("--size", job.tile.size, "Pixels of a tile's side")->capture_default_str();
@@ -36,7 +37,8 @@ void add_tile_options(CLI::App& command, SlideArguments& arguments) {
       ->capture_default_str();
   command.add_option("--threshold", job.tissue.threshold, "Saturation of 255, for --tissue fixed");
   command.add_option("--tissue-mpp", job.tissue.mpp, "Micrometres of a pixel of the mask");
-  command.add_option("--min-area", job.tissue.min_area, "Least piece of tissue, square micrometres");
+  command.add_option("--min-area", job.tissue.min_area,
+                     "Least piece of tissue, square micrometres");
   command.add_option("--min-hole", job.tissue.min_hole, "Least hole that stays one");
   command.add_flag("--keep-pen", arguments.keep_pen, "Do not leave out felt pens");
   command.add_option("--min-sharpness", job.min_sharpness,

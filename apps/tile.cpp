@@ -12,7 +12,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Writes coordinates of tiles as HDF5 (TRIDENT's or CLAM's layout), outlines of the tissue as GeoJSON,
+constexpr const char* kFooter =
+    R"(Writes coordinates of tiles as HDF5 (TRIDENT's or CLAM's layout), outlines of the tissue as GeoJSON,
 a picture and a report a slide, quality.csv and quarantine.csv. A second run does what is missing.
 Several processes may share the folder. Examples:
   serpentine tile slides/ -o tiles/ --mpp 0.5 --size 256
@@ -32,8 +33,8 @@ int run_tile(const TileArguments& arguments) {
   open_tile_folder(job);
   int64_t failed = 0, done = 0, tiles = 0;
   for (size_t i = 0; i < slides.size(); ++i) {
-    const std::string title =
-        "slide " + std::to_string(i + 1) + " of " + std::to_string(slides.size()) + " " + slides[i].name;
+    const std::string title = "slide " + std::to_string(i + 1) + " of " +
+                              std::to_string(slides.size()) + " " + slides[i].name;
     SlideReport report;
     {
       std::unique_ptr<Progress> bar;

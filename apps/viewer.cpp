@@ -30,7 +30,8 @@ using httplib::Response;
 constexpr int64_t kTile = 256;
 constexpr size_t kOpenSlides = 8;
 
-std::atomic<bool> asked_to_end = false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
+std::atomic<bool> asked_to_end =
+    false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
 
 Json read_json(const std::string& path) {
   std::ifstream file(path);
@@ -46,21 +47,24 @@ class Viewer {
  public:
   explicit Viewer(ViewerOptions options)
       : options_(std::move(options)), viewed_(find_viewed(options_.folder)) {
-    if (viewed_.empty()) throw std::runtime_error(options_.folder + ": holds no slide and no prediction");
+    if (viewed_.empty())
+      throw std::runtime_error(options_.folder + ": holds no slide and no prediction");
   }
 
   void run() {
     routes();
-    const int port = options_.port == 0
-                         ? server_.bind_to_any_port(options_.host.c_str())
-                         : (server_.bind_to_port(options_.host.c_str(), static_cast<int>(options_.port))
-                                ? static_cast<int>(options_.port)
-                                : -1);
+    const int port =
+        options_.port == 0
+            ? server_.bind_to_any_port(options_.host.c_str())
+            : (server_.bind_to_port(options_.host.c_str(), static_cast<int>(options_.port))
+                   ? static_cast<int>(options_.port)
+                   : -1);
     if (port <= 0) {
       throw std::runtime_error("serve: " + options_.host + ":" + std::to_string(options_.port) +
                                " cannot be opened; is it in use? --port chooses another");
     }
-    if (options_.ready) options_.ready("http://" + options_.host + ":" + std::to_string(port) + "/");
+    if (options_.ready)
+      options_.ready("http://" + options_.host + ":" + std::to_string(port) + "/");
     const auto end = [](int) { asked_to_end = true; };
     std::signal(SIGINT, end);
     std::signal(SIGTERM, end);
@@ -99,8 +103,10 @@ class Viewer {
   bool own_host(const Request& request) const {
     std::string host = request.get_header_value("Host");
     host = host.substr(0, host.rfind(':') == std::string::npos ? host.size() : host.rfind(':'));
-    const bool loopback = options_.host == "127.0.0.1" || options_.host == "localhost" || options_.host == "::1";
-    return !loopback || host == "127.0.0.1" || host == "localhost" || host == "[::1]" || host.empty();
+    const bool loopback =
+        options_.host == "127.0.0.1" || options_.host == "localhost" || options_.host == "::1";
+    return !loopback || host == "127.0.0.1" || host == "localhost" || host == "[::1]" ||
+           host.empty();
   }
 
   const ViewedSlide& viewed(const std::string& number) const {
@@ -128,8 +134,10 @@ class Viewer {
       Json entry = {{"id", i}, {"name", one.name}};
       try {
         const auto open = slide(std::to_string(i));
-        entry.update({{"width", open->width()}, {"height", open->height()},
-                      {"mpp", open->mpp().value}, {"levels", levels_of(*open)}});
+        entry.update({{"width", open->width()},
+                      {"height", open->height()},
+                      {"mpp", open->mpp().value},
+                      {"levels", levels_of(*open)}});
       } catch (const std::exception& error) {
         entry["error"] = error.what();
       }
@@ -151,8 +159,10 @@ class Viewer {
     const auto size = [&](int64_t n) {
       return static_cast<int64_t>(std::ceil(static_cast<double>(n) / scale));
     };
-    const int64_t x = std::stol(request.matches[3]) * kTile, y = std::stol(request.matches[4]) * kTile;
-    const int64_t w = std::min(kTile, size(open->width()) - x), h = std::min(kTile, size(open->height()) - y);
+    const int64_t x = std::stol(request.matches[3]) * kTile,
+                  y = std::stol(request.matches[4]) * kTile;
+    const int64_t w = std::min(kTile, size(open->width()) - x),
+                  h = std::min(kTile, size(open->height()) - y);
     if (w <= 0 || h <= 0) throw std::out_of_range("tile");
     const auto level0 = [&](int64_t n) { return static_cast<double>(n) * scale; };
     torch::Tensor picture;
@@ -181,9 +191,12 @@ class Viewer {
     const ViewedSlide& one = viewed(request.matches[1]);
     const std::string name = request.matches[2];
     static const std::map<std::string, std::string> kAllowed = {
-        {"report.html", "text/html"},        {"overlay.png", "image/png"},
-        {"top_tiles.png", "image/png"},      {"tiles.csv", "text/csv"},
-        {"tiles.geojson", "application/geo+json"}, {"prediction.json", "application/json"}};
+        {"report.html", "text/html"},
+        {"overlay.png", "image/png"},
+        {"top_tiles.png", "image/png"},
+        {"tiles.csv", "text/csv"},
+        {"tiles.geojson", "application/geo+json"},
+        {"prediction.json", "application/json"}};
     const std::string& type = kAllowed.at(name);  // no other name, hence no other folder
     if (one.folder.empty()) throw std::out_of_range("no prediction");
     send(response, one.folder + "/" + name, type);

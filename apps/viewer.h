@@ -16,9 +16,9 @@
 namespace serpentine {
 
 struct ViewerOptions {
-  std::string folder;                // searched for prediction.json, and for slides
-  std::string host = "127.0.0.1";    // an address of this machine
-  int64_t port = 8080;               // 0: a free one
+  std::string folder;              // searched for prediction.json, and for slides
+  std::string host = "127.0.0.1";  // an address of this machine
+  int64_t port = 8080;             // 0: a free one
   SlideOptions slide;
   /// Called once the port is open.
   std::function<void(const std::string& url)> ready;

@@ -27,8 +27,8 @@ std::vector<ViewedSlide> find_viewed(const std::string& folder) {
     seen.insert(fs::weakly_canonical(slide).string());
   };
   if (fs::is_directory(folder)) {
-    for (const auto& entry : fs::recursive_directory_iterator(
-             folder, fs::directory_options::skip_permission_denied)) {
+    for (const auto& entry :
+         fs::recursive_directory_iterator(folder, fs::directory_options::skip_permission_denied)) {
       if (entry.path().filename() == "prediction.json") add(entry.path());
     }
   }
@@ -38,7 +38,8 @@ std::vector<ViewedSlide> find_viewed(const std::string& folder) {
   for (const auto& slide : find_slides(folder)) {
     // pictures inside a prediction's folder are its own
     const bool of_prediction = std::any_of(all.begin(), all.end(), [&](const ViewedSlide& viewed) {
-      return !viewed.folder.empty() && fs::path(slide.path).parent_path() == fs::path(viewed.folder);
+      return !viewed.folder.empty() &&
+             fs::path(slide.path).parent_path() == fs::path(viewed.folder);
     });
     if (!of_prediction && seen.insert(fs::weakly_canonical(slide.path).string()).second) {
       all.push_back({slide.name, slide.path, ""});

@@ -43,11 +43,11 @@ void use_settings(WsiArguments& arguments, TileJob& tiling, const std::string& f
   const auto settings = nlohmann::json::parse(file, nullptr, false);
   if (!settings.is_object()) {
     if (arguments.encoder.source.empty()) {
-      throw UsageError(
-          "wsi predict: which encoder? " +
-          (folder.empty() ? std::string("The run does not say where its features are")
-                          : folder + "/settings.json is not there") +
-          "; give --encoder (and --mpp, --size), or --features FOLDER of `serpentine embed-slides`");
+      throw UsageError("wsi predict: which encoder? " +
+                       (folder.empty() ? std::string("The run does not say where its features are")
+                                       : folder + "/settings.json is not there") +
+                       "; give --encoder (and --mpp, --size), or --features FOLDER of `serpentine "
+                       "embed-slides`");
     }
     return;
   }
@@ -63,8 +63,8 @@ double since(std::chrono::steady_clock::time_point begin) {
 }
 
 /// One slide, from the file to its folder of results.
-std::string predict_slide(const SlideFile& file, const WsiArguments& arguments, const TileJob& tiling,
-                          const Encoder& encoder, BagEnsemble& ensemble) {
+std::string predict_slide(const SlideFile& file, const WsiArguments& arguments,
+                          const TileJob& tiling, const Encoder& encoder, BagEnsemble& ensemble) {
   const auto begin = std::chrono::steady_clock::now();
   const auto slide = open_slide(file.path, tiling.slide);
   const Tissue tissue = find_tissue(*slide, tiling.tissue);
@@ -97,7 +97,8 @@ std::string predict_slide(const SlideFile& file, const WsiArguments& arguments, 
   bar.reset();
   char times[96];
   std::snprintf(times, sizeof times, " (%lld tiles in %.1f s, pictures in %.1f s)",
-                static_cast<long long>(embedded.features.size(0)), prediction.seconds, since(drawing));
+                static_cast<long long>(embedded.features.size(0)), prediction.seconds,
+                since(drawing));
   return prediction.sentence() + times;
 }
 
@@ -131,23 +132,26 @@ int run_predict(WsiArguments arguments) {
     }
     std::cout << file.name << ": " << sentence << std::endl;
   }
-  std::cout << arguments.out << ": look at */report.html, or serpentine serve " << arguments.out << "\n";
+  std::cout << arguments.out << ": look at */report.html, or serpentine serve " << arguments.out
+            << "\n";
   return failed > 0 ? 1 : 0;
 }
 
 int run_info(const WsiArguments& arguments) {
   const auto slide = open_slide(arguments.slides, arguments.options.finished().slide);
-  std::printf("file       %s\nformat     %s\nsize       %lld x %lld pixels\n", slide->path().c_str(),
-              slide->format().c_str(), static_cast<long long>(slide->width()),
-              static_cast<long long>(slide->height()));
+  std::printf("file       %s\nformat     %s\nsize       %lld x %lld pixels\n",
+              slide->path().c_str(), slide->format().c_str(),
+              static_cast<long long>(slide->width()), static_cast<long long>(slide->height()));
   std::printf("resolution %s\n", slide->mpp().value > 0
-                                     ? (std::to_string(slide->mpp().value) + " microns per pixel, from " +
-                                        slide->mpp().source).c_str()
+                                     ? (std::to_string(slide->mpp().value) +
+                                        " microns per pixel, from " + slide->mpp().source)
+                                           .c_str()
                                      : "unknown; give --default-mpp or --mpp-csv");
   for (size_t i = 0; i < slide->levels().size(); ++i) {
     const auto& level = slide->levels()[i];
-    std::printf("level %zu    %lld x %lld, reduced by %.4g\n", i, static_cast<long long>(level.width),
-                static_cast<long long>(level.height), level.downsample);
+    std::printf("level %zu    %lld x %lld, reduced by %.4g\n", i,
+                static_cast<long long>(level.width), static_cast<long long>(level.height),
+                level.downsample);
   }
   for (const auto& name : slide->associated_names()) std::printf("picture    %s\n", name.c_str());
   if (!slide->remark().empty()) std::printf("remark     %s\n", slide->remark().c_str());
@@ -163,30 +167,43 @@ void add_predict(CLI::App& wsi, Action& action) {
   arguments->options.job.threads = std::max(1U, std::thread::hardware_concurrency());
   auto* command = wsi.add_subcommand("predict", "Label, probability, heatmap and report of slides");
   command->footer(kFooter);
-  command->add_option("RUN", arguments->run, "Run over bags, or a folder of `serpentine crossval`")->required();
+  command->add_option("RUN", arguments->run, "Run over bags, or a folder of `serpentine crossval`")
+      ->required();
   command->add_option("SLIDES", arguments->slides, "A slide, or a folder of slides")->required();
-  command->add_option("-o,--out", arguments->out, "Folder of the results, one a slide")->capture_default_str();
+  command->add_option("-o,--out", arguments->out, "Folder of the results, one a slide")
+      ->capture_default_str();
   command->add_option("--features", arguments->features,
                       "Folder whose settings (encoder, tiles) hold; default: the run's");
-  command->add_option("--encoder", arguments->encoder.source, "Instead of the one in those settings");
+  command->add_option("--encoder", arguments->encoder.source,
+                      "Instead of the one in those settings");
   command->add_option("--device", arguments->encoder.device, "auto, cpu or cuda");
-  command->add_option("--batch", arguments->job.stream.batch, "Tiles of a batch")->check(CLI::Range(1, 65536));
-  command->add_option("--readers", arguments->options.job.threads, "Threads that read tiles")->check(CLI::Range(1, 256));
-  command->add_option("--heat-mpp", arguments->files.heat_mpp, "Micrometres of the pyramid's pixel; 0: none")
-      ->check(CLI::Range(0.0, 1000.0))->capture_default_str();
+  command->add_option("--batch", arguments->job.stream.batch, "Tiles of a batch")
+      ->check(CLI::Range(1, 65536));
+  command->add_option("--readers", arguments->options.job.threads, "Threads that read tiles")
+      ->check(CLI::Range(1, 256));
+  command
+      ->add_option("--heat-mpp", arguments->files.heat_mpp,
+                   "Micrometres of the pyramid's pixel; 0: none")
+      ->check(CLI::Range(0.0, 1000.0))
+      ->capture_default_str();
   command->add_option("--opacity", arguments->files.style.opacity, "Of the heat over the slide")
-      ->check(CLI::Range(0.0, 1.0))->capture_default_str();
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   command->add_option("--colours", arguments->files.style.map, "turbo or viridis")
       ->check(CLI::IsMember({"turbo", "viridis"}));
-  command->add_option("--top", arguments->files.top, "Tiles on the sheet")->check(CLI::Range(1, 400));
-  command->add_option("--above", arguments->files.threshold, "Rank from which QuPath's tiles are classified")
+  command->add_option("--top", arguments->files.top, "Tiles on the sheet")
+      ->check(CLI::Range(1, 400));
+  command
+      ->add_option("--above", arguments->files.threshold,
+                   "Rank from which QuPath's tiles are classified")
       ->check(CLI::Range(0.0, 1.0));
   command->add_flag("--again", arguments->again, "Also slides that are finished");
   add_mpp_options(*command, arguments->options);
   add_tile_options(*command, arguments->options);
   command->callback([&action, arguments, command] {
     arguments->tiles_given = command->count("--mpp") + command->count("--size") +
-                                 command->count("--downsample") + command->count("--overlap") > 0;
+                                 command->count("--downsample") + command->count("--overlap") >
+                             0;
     action = [arguments] { return run_predict(*arguments); };
   });
 }

@@ -9,9 +9,10 @@ namespace serpentine {
 
 inline constexpr int64_t kColourFeatures = 48;
 
-/// uint8 [B, S, S, 3] to float32 [B, 48]: mean, deviation and three quantiles of the optical density
-/// of each channel and of both stains (Ruifrok & Johnston 2001, AQCH 23:291) (25); the strength of
-/// their edges at three scales (15); shares of glass, of nuclei and six bins of hue (8).
+/// uint8 [B, S, S, 3] to float32 [B, 48]: mean, deviation and three quantiles of the optical
+/// density of each channel and of both stains (Ruifrok & Johnston 2001, AQCH 23:291) (25); the
+/// strength of their edges at three scales (15); shares of glass, of nuclei and six bins of hue
+/// (8).
 torch::Tensor colour_features(const torch::Tensor& pictures);
 
 }  // namespace serpentine

@@ -90,8 +90,11 @@ Json read_json(const std::string& path) {
 }  // namespace
 
 Json EmbedJob::settings() const {
-  Json all = {{"encoder", encoder}, {"stain", stain}, {"stain_target", stain_target},
-              {"half", half}, {"precision", precision}};
+  Json all = {{"encoder", encoder},
+              {"stain", stain},
+              {"stain_target", stain_target},
+              {"half", half},
+              {"precision", precision}};
   if (!tiling.is_null()) all["tiling"] = tiling;
   return all;
 }
@@ -102,7 +105,7 @@ int64_t embed_memory(const TileGrid& grid, const EmbedJob& job, int64_t width) {
 }
 
 EmbeddedTiles embed_tiles(const Slide& slide, const TileGrid& grid, const TileEncoder& encoder,
-                         const EmbedJob& job) {
+                          const EmbedJob& job) {
   const torch::NoGradGuard no_grad;
   const auto stain = stain_of(job);
   StainFit fit;
@@ -158,7 +161,8 @@ SlideReport embed_slide(const SlideFile& file, const TileRecord& record, const T
   }
   const auto begin = std::chrono::steady_clock::now();
   Json& content = report.content;
-  content = {{"name", file.name}, {"path", fs::absolute(file.path).string()}, {"encoder", job.encoder}};
+  content = {
+      {"name", file.name}, {"path", fs::absolute(file.path).string()}, {"encoder", job.encoder}};
   const auto failed = [&](const std::string& why) {
     content["outcome"] = "failed";
     content["reason"] = why;
@@ -169,7 +173,8 @@ SlideReport embed_slide(const SlideFile& file, const TileRecord& record, const T
       throw std::runtime_error(file.path + ": is another file than the one that was tiled, " +
                                std::to_string(slide->width()) + " x " +
                                std::to_string(slide->height()) + " pixels instead of " +
-                               std::to_string(record.width) + " x " + std::to_string(record.height));
+                               std::to_string(record.width) + " x " +
+                               std::to_string(record.height));
     }
     TileRecord own = record;
     own.name = file.name;

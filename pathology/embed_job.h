@@ -50,7 +50,7 @@ struct EmbeddedTiles {
 
 /// All tiles of `grid` through the encoder; stain is fitted to the slide first if asked for.
 EmbeddedTiles embed_tiles(const Slide& slide, const TileGrid& grid, const TileEncoder& encoder,
-                         const EmbedJob& job);
+                          const EmbedJob& job);
 
 /// Embeds the slide of a file of coordinates. Never throws for what is wrong with the slide.
 SlideReport embed_slide(const SlideFile& file, const TileRecord& record, const TileEncoder& encoder,

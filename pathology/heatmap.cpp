@@ -21,7 +21,8 @@ std::pair<torch::Tensor, torch::Tensor> sample(const HeatGrid& heat, double x, d
   const int64_t rows = heat.values.size(0), columns = heat.values.size(1);
   const auto axis = [&](double begin, double extent, int64_t count) {
     const auto step = extent / static_cast<double>(count);
-    return (torch::arange(count, torch::kDouble) + 0.5) * (step / heat.side) + begin / heat.side - 0.5;
+    return (torch::arange(count, torch::kDouble) + 0.5) * (step / heat.side) + begin / heat.side -
+           0.5;
   };
   const auto px = axis(x, width, out_width), py = axis(y, height, out_height);
   const auto known = heat.known.to(torch::kFloat), values = heat.values * known;
@@ -33,7 +34,8 @@ std::pair<torch::Tensor, torch::Tensor> sample(const HeatGrid& heat, double x, d
     return {pick(values, r, c), pick(known, r, c)};
   }
   const auto r0 = py.floor(), c0 = px.floor();
-  const auto fr = (py - r0).to(torch::kFloat).unsqueeze(1), fc = (px - c0).to(torch::kFloat).unsqueeze(0);
+  const auto fr = (py - r0).to(torch::kFloat).unsqueeze(1),
+             fc = (px - c0).to(torch::kFloat).unsqueeze(0);
   const auto r = r0.to(torch::kLong), c = c0.to(torch::kLong);
   const auto blend = [&](const torch::Tensor& of) {
     return pick(of, r, c) * (1 - fr) * (1 - fc) + pick(of, r, c + 1) * (1 - fr) * fc +
@@ -52,7 +54,8 @@ HeatGrid heat_grid(const TileGrid& grid, const torch::Tensor& scores, int64_t sl
   HeatGrid heat;
   heat.side = static_cast<double>(std::max<int64_t>(1, grid.step_level0));
   const auto cells = [&](int64_t extent) {
-    return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(static_cast<double>(extent) / heat.side)));
+    return std::max<int64_t>(
+        1, static_cast<int64_t>(std::ceil(static_cast<double>(extent) / heat.side)));
   };
   const int64_t rows = cells(slide_height), columns = cells(slide_width);
   auto sum = torch::zeros({rows, columns}, torch::kDouble);
@@ -62,7 +65,9 @@ HeatGrid heat_grid(const TileGrid& grid, const torch::Tensor& scores, int64_t sl
   const auto value = scores.to(torch::kDouble).contiguous();
   const auto v = value.accessor<double, 1>();
   for (int64_t i = 0; i < tiles; ++i) {
-    const auto first = [&](int64_t place) { return std::llround(static_cast<double>(place) / heat.side); };
+    const auto first = [&](int64_t place) {
+      return std::llround(static_cast<double>(place) / heat.side);
+    };
     const auto last = [&](int64_t place) {
       return std::max(first(place) + 1, first(place + grid.size_level0));
     };
@@ -89,8 +94,8 @@ torch::Tensor ranks(const torch::Tensor& scores) {
   auto* rank = out.data_ptr<float>();
   for (int64_t begin = 0; begin < count;) {
     int64_t end = begin + 1;
-    while (end < count && value[order[static_cast<size_t>(end)]] ==
-                              value[order[static_cast<size_t>(begin)]]) {
+    while (end < count &&
+           value[order[static_cast<size_t>(end)]] == value[order[static_cast<size_t>(begin)]]) {
       ++end;
     }
     const double middle = static_cast<double>(begin + end - 1) / 2;
@@ -108,7 +113,8 @@ torch::Tensor heat_view(const Slide& slide, const HeatGrid& heat, double x, doub
                         const HeatStyle& style) {
   const auto picture =
       read_view(slide, x, y, width, height, out_width, out_height).to(torch::kFloat);
-  const auto [values, weight] = sample(heat, x, y, width, height, out_width, out_height, style.smooth);
+  const auto [values, weight] =
+      sample(heat, x, y, width, height, out_width, out_height, style.smooth);
   const auto colour = colour_map(values, style.map).to(torch::kFloat);
   const auto alpha = (weight * style.opacity).unsqueeze(-1);
   return (picture * (1 - alpha) + colour * alpha).round().to(torch::kUInt8).contiguous();
@@ -117,7 +123,8 @@ torch::Tensor heat_view(const Slide& slide, const HeatGrid& heat, double x, doub
 torch::Tensor heat_layer(const HeatGrid& heat, double x, double y, double width, double height,
                          int64_t out_width, int64_t out_height, const HeatStyle& style,
                          double threshold) {
-  const auto [values, weight] = sample(heat, x, y, width, height, out_width, out_height, style.smooth);
+  const auto [values, weight] =
+      sample(heat, x, y, width, height, out_width, out_height, style.smooth);
   const auto shown = (weight > 0.5).logical_and(values >= threshold);
   const auto alpha = shown.to(torch::kUInt8).mul(255).unsqueeze(-1);
   return torch::cat({colour_map(values, style.map), alpha}, 2).contiguous();

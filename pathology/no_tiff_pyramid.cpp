@@ -7,8 +7,9 @@ namespace serpentine {
 
 void write_pyramid(const std::string& path, int64_t, int64_t, double, const std::string&,
                    const PartView&, const std::function<void(int64_t, int64_t)>&) {
-  throw std::runtime_error(path + ": pyramids need libtiff (install libtiff-dev and configure with "
-                                  "-DSERPENTINE_TIFF=ON)");
+  throw std::runtime_error(path +
+                           ": pyramids need libtiff (install libtiff-dev and configure with "
+                           "-DSERPENTINE_TIFF=ON)");
 }
 
 }  // namespace serpentine

@@ -13,8 +13,7 @@ namespace {
 
 class PictureSlide : public Slide {
  public:
-  PictureSlide(const std::string& path, const SlideOptions& options)
-      : picture_(read_image(path)) {
+  PictureSlide(const std::string& path, const SlideOptions& options) : picture_(read_image(path)) {
     path_ = path;
     format_ = "picture";
     levels_.push_back({picture_.size(1), picture_.size(0), 1});

@@ -65,17 +65,21 @@ void facts(std::ostringstream& page, const Slide& slide, const Tissue& tissue,
   page << "<h2>How this came about</h2><table>\n";
   row(page, "slide", slide.path());
   row(page, "format", slide.format());
-  row(page, "size", std::to_string(slide.width()) + " x " + std::to_string(slide.height()) + " pixels");
+  row(page, "size",
+      std::to_string(slide.width()) + " x " + std::to_string(slide.height()) + " pixels");
   row(page, "microns per pixel",
-      slide.mpp().value > 0 ? fixed(slide.mpp().value, 4) + " (" + slide.mpp().source + ")" : "unknown");
-  row(page, "tissue", fixed(100 * tissue.fraction(), 1) + " % of the slide in " +
-                          std::to_string(tissue.contours.size()) + " pieces");
-  row(page, "tiles", std::to_string(prediction.grid.coords.size(0)) + " of " +
-                         std::to_string(prediction.grid.size) + " pixels at " +
-                         fixed(prediction.grid.mpp, 3) + " microns a pixel" +
-                         (prediction.tiles_unreadable > 0
-                              ? ", " + std::to_string(prediction.tiles_unreadable) + " unreadable"
-                              : ""));
+      slide.mpp().value > 0 ? fixed(slide.mpp().value, 4) + " (" + slide.mpp().source + ")"
+                            : "unknown");
+  row(page, "tissue",
+      fixed(100 * tissue.fraction(), 1) + " % of the slide in " +
+          std::to_string(tissue.contours.size()) + " pieces");
+  row(page, "tiles",
+      std::to_string(prediction.grid.coords.size(0)) + " of " +
+          std::to_string(prediction.grid.size) + " pixels at " + fixed(prediction.grid.mpp, 3) +
+          " microns a pixel" +
+          (prediction.tiles_unreadable > 0
+               ? ", " + std::to_string(prediction.tiles_unreadable) + " unreadable"
+               : ""));
   row(page, "encoder", prediction.encoder);
   row(page, "model", prediction.model);
   if (prediction.models > 1) row(page, "models averaged", std::to_string(prediction.models));
@@ -101,9 +105,9 @@ std::string prediction_page(const Slide& slide, const Tissue& tissue,
   if (!prediction.probabilities.empty()) {
     page << "<table>\n";
     for (const auto& [name, value] : prediction.probabilities) {
-      page << "<tr><td>" << escaped(name) << "</td><td><div class=\"bar\"><div style=\"width:"
-           << fixed(100 * value, 1) << "%\"></div></div></td><td>" << fixed(value, 4)
-           << "</td></tr>\n";
+      page << "<tr><td>" << escaped(name)
+           << "</td><td><div class=\"bar\"><div style=\"width:" << fixed(100 * value, 1)
+           << "%\"></div></div></td><td>" << fixed(value, 4) << "</td></tr>\n";
     }
     page << "</table>\n";
   }

@@ -147,7 +147,8 @@ std::shared_ptr<Slide> open_slide(const std::string& path, const SlideOptions& o
     case Content::kJpeg:
     case Content::kPng:
       return open_as_picture(file, options);
-    case Content::kOther: break;
+    case Content::kOther:
+      break;
   }
   if (named_like_slide(file) && library.empty()) {
     throw std::runtime_error(file + ": " + slide_library());
@@ -158,8 +159,8 @@ std::shared_ptr<Slide> open_slide(const std::string& path, const SlideOptions& o
 torch::Tensor read_view(const Slide& slide, double x, double y, double width, double height,
                         int64_t out_width, int64_t out_height) {
   constexpr int64_t kMostPixels = 1 << 24;  // 48 MB at a time
-  const double scale = std::max(width / static_cast<double>(out_width),
-                                height / static_cast<double>(out_height));
+  const double scale =
+      std::max(width / static_cast<double>(out_width), height / static_cast<double>(out_height));
   const int64_t level = slide.level_for(scale);
   const double downsample = slide.levels()[static_cast<size_t>(level)].downsample;
   const auto pixels = [&](double extent) {
@@ -189,7 +190,8 @@ torch::Tensor read_view(const Slide& slide, double x, double y, double width, do
 }
 
 torch::Tensor thumbnail(const Slide& slide, int64_t side) {
-  const auto width = static_cast<double>(slide.width()), height = static_cast<double>(slide.height());
+  const auto width = static_cast<double>(slide.width()),
+             height = static_cast<double>(slide.height());
   const double scale = std::min(1.0, static_cast<double>(side) / std::max(width, height));
   const auto pixels = [&](double n) { return std::max<int64_t>(1, std::llround(n * scale)); };
   return read_view(slide, 0, 0, width, height, pixels(width), pixels(height));

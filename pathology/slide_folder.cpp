@@ -23,9 +23,9 @@ std::string lower(std::string text) {
 }
 
 bool slide_ending(const fs::path& path) {
-  static constexpr std::array kEndings = {".svs",  ".tif",  ".tiff", ".ndpi", ".vms", ".vmu",
-                                          ".scn",  ".mrxs", ".svslide", ".bif", ".jpg", ".jpeg",
-                                          ".png",  ".btf",  ".czi"};
+  static constexpr std::array kEndings = {".svs", ".tif",  ".tiff", ".ndpi",    ".vms",
+                                          ".vmu", ".scn",  ".mrxs", ".svslide", ".bif",
+                                          ".jpg", ".jpeg", ".png",  ".btf",     ".czi"};
   const std::string end = lower(path.extension().string());
   return std::find(kEndings.begin(), kEndings.end(), end) != kEndings.end();
 }

@@ -35,7 +35,7 @@ bool stale(const std::string& path, std::string& holder) {
   if (machine == host() && process > 0) {
     return kill(static_cast<pid_t>(process), 0) != 0 && errno == ESRCH;
   }
-  struct stat status {};
+  struct stat status{};
   if (stat(path.c_str(), &status) != 0) return false;
   return std::difftime(std::time(nullptr), status.st_mtime) > kAbandoned;
 }
@@ -55,7 +55,8 @@ std::optional<SlideLock> SlideLock::take(const std::string& path, std::string& h
     const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (file >= 0) {
       const std::string text = host() + " " + std::to_string(getpid()) + "\n";
-      const bool written = write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+      const bool written =
+          write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
       close(file);
       if (!written) throw std::runtime_error(path + ": cannot be written: " + std::strerror(errno));
       return SlideLock(path);

@@ -1,11 +1,11 @@
 #include "pathology/slide_prediction.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <cerrno>
 #include <filesystem>
 #include <numeric>
 
@@ -62,7 +62,8 @@ Json json_of(const Slide& slide, const SlidePrediction& prediction, const torch:
   auto tiles = Json::array();
   const auto at = prediction.grid.coords.accessor<int64_t, 2>();
   for (const int64_t i : top) {
-    tiles.push_back({{"x", at[i][0]}, {"y", at[i][1]},
+    tiles.push_back({{"x", at[i][0]},
+                     {"y", at[i][1]},
                      {"attention", prediction.attention[i].item<double>()},
                      {"rank", rank[i].item<double>()}});
   }
@@ -148,7 +149,8 @@ void write_slide_prediction(const std::string& folder, const Slide& slide, const
     const HeatGrid heat = heat_grid(prediction.grid, rank, slide.width(), slide.height());
     top = top_tiles(prediction.grid, prediction.attention, options.top);
     write_image(folder + "/heat.png", heat_picture(heat));
-    const double scale = std::min(1.0, 1600.0 / static_cast<double>(std::max(slide.width(), slide.height())));
+    const double scale =
+        std::min(1.0, 1600.0 / static_cast<double>(std::max(slide.width(), slide.height())));
     const auto pixels = [&](int64_t n) {
       return std::max<int64_t>(1, std::llround(static_cast<double>(n) * scale));
     };
@@ -162,7 +164,8 @@ void write_slide_prediction(const std::string& folder, const Slide& slide, const
     const std::string label =
         prediction.probabilities.empty()
             ? "High attention"
-            : "High attention: " + prediction.probabilities[static_cast<size_t>(prediction.label)].first;
+            : "High attention: " +
+                  prediction.probabilities[static_cast<size_t>(prediction.label)].first;
     write_atomically(folder + "/tiles.geojson",
                      tiles_geojson(prediction.grid, rank, options.threshold, label).dump());
     if (options.heat_mpp > 0) {
@@ -180,7 +183,8 @@ void write_slide_prediction(const std::string& folder, const Slide& slide, const
   const auto plain = thumbnail(slide, 1000);
   pictures.push_back({"The slide", encode_image(plain, "jpg", 88), "jpeg"});
   write_atomically(folder + "/report.html", prediction_page(slide, tissue, prediction, pictures));
-  write_atomically(folder + "/prediction.json", json_of(slide, prediction, rank, top).dump(1) + "\n");
+  write_atomically(folder + "/prediction.json",
+                   json_of(slide, prediction, rank, top).dump(1) + "\n");
 }
 
 }  // namespace serpentine

@@ -41,9 +41,9 @@ struct SlidePrediction {
 };
 
 struct PredictionFiles {
-  double heat_mpp = 2;       // micrometres of the pyramid's finest pixel; 0: no pyramid
-  double threshold = 0.9;    // rank from which tiles are classified in QuPath
-  int64_t top = 16;          // tiles on the sheet
+  double heat_mpp = 2;     // micrometres of the pyramid's finest pixel; 0: no pyramid
+  double threshold = 0.9;  // rank from which tiles are classified in QuPath
+  int64_t top = 16;        // tiles on the sheet
   HeatStyle style;
   std::function<void(const std::string& what, int64_t done, int64_t all)> progress;
 };

@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-constexpr double kLight = 240;    // of clear glass, Macenko's Io
+constexpr double kLight = 240;     // of clear glass, Macenko's Io
 constexpr double kStained = 0.15;  // least optical density of a stained pixel, Macenko's beta
 constexpr int64_t kLeastPixels = 200;
 
@@ -76,7 +76,8 @@ StainFit fit_macenko(const torch::Tensor& pixels) {
   const auto edge = [&](double share) {
     const auto value = torch::quantile(angle, share).item<double>();
     const auto direction = torch::matmul(
-        plane, torch::tensor({static_cast<float>(std::sin(value)), static_cast<float>(std::cos(value))}));
+        plane,
+        torch::tensor({static_cast<float>(std::sin(value)), static_cast<float>(std::cos(value))}));
     return direction / direction.norm();
   };
   auto first = edge(0.01), second = edge(0.99);
@@ -114,8 +115,8 @@ StainNormaliser::StainNormaliser(const std::string& method) : macenko_(method ==
 }
 
 StainFit StainNormaliser::fit(const torch::Tensor& pixels) const {
-  SERPENTINE_CHECK(pixels.dim() == 2 && pixels.size(1) == 3, "stain",
-                   "pixels must be [N, 3], got ", pixels.sizes());
+  SERPENTINE_CHECK(pixels.dim() == 2 && pixels.size(1) == 3, "stain", "pixels must be [N, 3], got ",
+                   pixels.sizes());
   // torch's quantile takes 16 million values at most, and a sample is as good
   const int64_t most = 2000000, step = (pixels.size(0) + most - 1) / most;
   const auto sample = step > 1 ? pixels.slice(0, 0, pixels.size(0), step) : pixels;
@@ -133,8 +134,7 @@ torch::Tensor StainNormaliser::apply(const torch::Tensor& pictures, const StainF
     out = (torch::exp(-density) * kLight - 1).round().clamp(0, 255).to(torch::kUInt8);
   } else {
     const auto lab = lab_of(flat);
-    const auto moved =
-        (lab - fit.basis.t()) * (target_.scale / fit.scale) + target_.basis.t();
+    const auto moved = (lab - fit.basis.t()) * (target_.scale / fit.scale) + target_.basis.t();
     // what is not stained is glass: it keeps its colour
     const auto stained = (optical_density(flat).mean(1) > kStained).unsqueeze(1);
     out = torch::where(stained, rgb_of(moved), flat);

@@ -217,9 +217,9 @@ torch::Tensor TiffFile::decode(Handle& handle, const TiffPicture& picture, int64
   const auto y = static_cast<uint32_t>(row * picture.block_height);
   const uint32_t index =
       picture.tiled ? TIFFComputeTile(file, x, y, 0, 0) : TIFFComputeStrip(file, y, 0);
-  const int64_t rows =
-      picture.tiled ? picture.block_height
-                    : std::min<int64_t>(picture.block_height, picture.height - int64_t{y});
+  const int64_t rows = picture.tiled
+                           ? picture.block_height
+                           : std::min<int64_t>(picture.block_height, picture.height - int64_t{y});
   auto out = torch::full({picture.block_height, picture.block_width, 3}, 255, torch::kUInt8);
   if (TIFFGetStrileByteCount(file, index) == 0) return out;  // never scanned
   const auto fail = [&] {
@@ -230,9 +230,8 @@ torch::Tensor TiffFile::decode(Handle& handle, const TiffPicture& picture, int64
   TIFFSetErrorHandler(remember);
   if (picture.rgb8) {
     const auto bytes = static_cast<tmsize_t>(rows * picture.block_width * 3);
-    const tmsize_t got = picture.tiled
-                             ? TIFFReadEncodedTile(file, index, out.data_ptr(), bytes)
-                             : TIFFReadEncodedStrip(file, index, out.data_ptr(), bytes);
+    const tmsize_t got = picture.tiled ? TIFFReadEncodedTile(file, index, out.data_ptr(), bytes)
+                                       : TIFFReadEncodedStrip(file, index, out.data_ptr(), bytes);
     if (got < bytes) fail();
     return out;
   }

@@ -73,7 +73,8 @@ void set_fields(TIFF* file, const LevelSize& level, bool first) {
 }
 
 [[noreturn]] void fail(const std::string& path, const char* what) {
-  throw std::runtime_error(path + ": " + what + (errno ? std::string(": ") + std::strerror(errno) : ""));
+  throw std::runtime_error(path + ": " + what +
+                           (errno ? std::string(": ") + std::strerror(errno) : ""));
 }
 
 /// Removes what was begun unless the file was finished.

@@ -20,8 +20,8 @@ bool is_level(const TiffPicture& first, const TiffPicture& other) {
   const double x = static_cast<double>(first.width) / static_cast<double>(other.width);
   const double y = static_cast<double>(first.height) / static_cast<double>(other.height);
   // one pixel of rounding on the smaller side
-  return std::abs(x - y) <= std::max(x, y) / static_cast<double>(std::min(other.width, other.height)) +
-                                0.01 * x;
+  return std::abs(x - y) <=
+         std::max(x, y) / static_cast<double>(std::min(other.width, other.height)) + 0.01 * x;
 }
 
 class TiffSlide : public Slide {
@@ -45,7 +45,8 @@ class TiffSlide : public Slide {
       const auto& picture = pictures[i];
       if (!levels_.empty() && picture.width == levels_.back().width) continue;
       const double x = static_cast<double>(pictures[0].width) / static_cast<double>(picture.width);
-      const double y = static_cast<double>(pictures[0].height) / static_cast<double>(picture.height);
+      const double y =
+          static_cast<double>(pictures[0].height) / static_cast<double>(picture.height);
       levels_.push_back({picture.width, picture.height, (x + y) / 2});
       picture_of_level_.push_back(i);
     }
@@ -92,7 +93,8 @@ class TiffSlide : public Slide {
   torch::Tensor region(size_t index, int64_t x, int64_t y, int64_t width, int64_t height) const {
     const auto& picture = file_.pictures()[index];
     auto out = torch::full({height, width, 3}, 255, torch::kUInt8);
-    const int64_t x1 = std::min(picture.width, x + width), y1 = std::min(picture.height, y + height);
+    const int64_t x1 = std::min(picture.width, x + width),
+                  y1 = std::min(picture.height, y + height);
     const int64_t bw = picture.block_width, bh = picture.block_height;
     for (int64_t top = std::max<int64_t>(0, y); top < y1; top = (top / bh + 1) * bh) {
       const int64_t bottom = std::min(y1, (top / bh + 1) * bh);

@@ -49,8 +49,13 @@ double magnification_of(double mpp) {
 }
 
 TileRecord record_of(const std::string& name, const Slide& slide, const TileGrid& grid) {
-  return {name,         std::filesystem::absolute(slide.path()).string(),
-          slide.width(), slide.height(), slide.mpp().value, slide.mpp().source, grid};
+  return {name,
+          std::filesystem::absolute(slide.path()).string(),
+          slide.width(),
+          slide.height(),
+          slide.mpp().value,
+          slide.mpp().source,
+          grid};
 }
 
 Hdf5Attributes tile_attributes(const TileRecord& record, TileLayout layout) {
@@ -117,10 +122,11 @@ TileRecord read_coords(const std::string& path) {
   grid.size = whole(all, "tile_size", patch);
   grid.overlap = whole(all, "overlap", 0);
   // TRIDENT says how large a tile is on level 0, CLAM how much its level is reduced
-  grid.size_level0 = whole(all, "patch_size_level0",
-                           std::llround(static_cast<double>(patch) * downsample));
-  grid.step_level0 = whole(all, "step_level0",
-                           grid.size_level0 * (grid.size - grid.overlap) / std::max<int64_t>(1, grid.size));
+  grid.size_level0 =
+      whole(all, "patch_size_level0", std::llround(static_cast<double>(patch) * downsample));
+  grid.step_level0 =
+      whole(all, "step_level0",
+            grid.size_level0 * (grid.size - grid.overlap) / std::max<int64_t>(1, grid.size));
   grid.level = whole(all, "patch_level", 0);
   grid.size_read = all.count("downsample")
                        ? std::llround(static_cast<double>(grid.size_level0) / downsample)

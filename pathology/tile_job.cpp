@@ -53,7 +53,8 @@ Inspection inspect(const Slide& slide, const TileGrid& grid, const TileJob& job)
       }
       if (mark != kUnreadable) found.sharpness.push_back(batch->sharpness[i]);
     }
-    if (job.progress) job.progress(batch->first + static_cast<int64_t>(batch->states.size()), tiles);
+    if (job.progress)
+      job.progress(batch->first + static_cast<int64_t>(batch->states.size()), tiles);
   }
   return found;
 }
@@ -98,7 +99,8 @@ void describe_slide(const Slide& slide, Json& report) {
   if (!slide.remark().empty()) report["remark"] = slide.remark();
   auto levels = Json::array();
   for (const auto& level : slide.levels()) {
-    levels.push_back({{"width", level.width}, {"height", level.height}, {"downsample", level.downsample}});
+    levels.push_back(
+        {{"width", level.width}, {"height", level.height}, {"downsample", level.downsample}});
   }
   report["levels"] = levels;
 }
@@ -131,11 +133,14 @@ void tile_opened(const std::string& name, const Slide& slide, const TileJob& job
   }
   std::vector<int64_t> kept;
   for (size_t i = 0; i < seen.marks.size(); ++i) {
-    if (seen.marks[i] == kKept || seen.marks[i] == kCoarser) kept.push_back(static_cast<int64_t>(i));
+    if (seen.marks[i] == kKept || seen.marks[i] == kCoarser)
+      kept.push_back(static_cast<int64_t>(i));
   }
   grid.coords = grid.coords.index_select(0, torch::tensor(kept, torch::kLong));
   report["tiles"] = kept.size();
-  report["tile"] = {{"size", grid.size}, {"size_level0", grid.size_level0}, {"level", grid.level},
+  report["tile"] = {{"size", grid.size},
+                    {"size_level0", grid.size_level0},
+                    {"level", grid.level},
                     {"mpp", grid.mpp}};
   if (kept.empty()) {
     report["outcome"] = "no tissue";
@@ -157,12 +162,19 @@ SlideReport::Outcome outcome_of(const Json& report) {
 
 Json TileJob::settings() const {
   return {{"tissue",
-           {{"method", tissue.method}, {"threshold", tissue.threshold}, {"mpp", tissue.mpp},
-            {"min_area", tissue.min_area}, {"min_hole", tissue.min_hole}, {"close", tissue.close},
+           {{"method", tissue.method},
+            {"threshold", tissue.threshold},
+            {"mpp", tissue.mpp},
+            {"min_area", tissue.min_area},
+            {"min_hole", tissue.min_hole},
+            {"close", tissue.close},
             {"reject_pen", tissue.reject_pen}}},
           {"tile",
-           {{"mpp", tile.downsample > 0 ? 0 : tile.mpp}, {"downsample", tile.downsample},
-            {"size", tile.size}, {"overlap", tile.overlap}, {"min_tissue", tile.min_tissue}}},
+           {{"mpp", tile.downsample > 0 ? 0 : tile.mpp},
+            {"downsample", tile.downsample},
+            {"size", tile.size},
+            {"overlap", tile.overlap},
+            {"min_tissue", tile.min_tissue}}},
           {"layout", layout == TileLayout::kClam ? "clam" : "trident"},
           {"read", read},
           {"min_sharpness", min_sharpness}};
@@ -170,8 +182,8 @@ Json TileJob::settings() const {
 
 void TileJob::use(const Json& settings) {
   const Json &t = settings.at("tissue"), &g = settings.at("tile");
-  tissue = {t.at("method"), t.at("threshold"), t.at("mpp"), t.at("min_area"), t.at("min_hole"),
-            t.at("close"), t.at("reject_pen")};
+  tissue = {t.at("method"),   t.at("threshold"), t.at("mpp"),       t.at("min_area"),
+            t.at("min_hole"), t.at("close"),     t.at("reject_pen")};
   tile = {g.at("mpp"), g.at("downsample"), g.at("size"), g.at("overlap"), g.at("min_tissue")};
   layout = settings.at("layout") == "clam" ? TileLayout::kClam : TileLayout::kTrident;
   read = settings.at("read");
@@ -179,17 +191,26 @@ void TileJob::use(const Json& settings) {
 }
 
 std::string SlideReport::sentence() const {
-  const auto number = [&](const char* key) { return std::to_string(content.value(key, int64_t{0})); };
+  const auto number = [&](const char* key) {
+    return std::to_string(content.value(key, int64_t{0}));
+  };
   switch (outcome) {
-    case Outcome::kSkipped: return "finished before";
-    case Outcome::kBusy: return "left to " + content.value("reason", "another process");
-    case Outcome::kFailed: return "FAILED: " + content.value("reason", "");
-    case Outcome::kNoTissue: return content.value("reason", "");
-    case Outcome::kDone: break;
+    case Outcome::kSkipped:
+      return "finished before";
+    case Outcome::kBusy:
+      return "left to " + content.value("reason", "another process");
+    case Outcome::kFailed:
+      return "FAILED: " + content.value("reason", "");
+    case Outcome::kNoTissue:
+      return content.value("reason", "");
+    case Outcome::kDone:
+      break;
   }
   std::string text = number("tiles") + " tiles";
-  if (content.value("tiles_unreadable", 0) > 0) text += ", " + number("tiles_unreadable") + " unreadable";
-  if (content.value("tiles_coarser", 0) > 0) text += ", " + number("tiles_coarser") + " from a coarser level";
+  if (content.value("tiles_unreadable", 0) > 0)
+    text += ", " + number("tiles_unreadable") + " unreadable";
+  if (content.value("tiles_coarser", 0) > 0)
+    text += ", " + number("tiles_coarser") + " from a coarser level";
   if (content.value("tiles_blurred", 0) > 0) text += ", " + number("tiles_blurred") + " blurred";
   if (content.contains("remark")) text += "; " + content["remark"].get<std::string>();
   return text;

@@ -21,7 +21,8 @@ using Json = nlohmann::json;
 std::string quoted(const std::string& text) {
   if (text.find_first_of(",\"\n") == std::string::npos) return text;
   std::string out = "\"";
-  for (const char c : text) out += c == '"' ? std::string("\"\"") : std::string(1, c == '\n' ? ' ' : c);
+  for (const char c : text)
+    out += c == '"' ? std::string("\"\"") : std::string(1, c == '\n' ? ' ' : c);
   return out + "\"";
 }
 
@@ -62,14 +63,14 @@ torch::Tensor tile_picture(const Tissue& tissue, const TileGrid& grid,
   auto picture = resize_image(tissue.overview, pixels(rows), pixels(columns), Resampling::kArea);
   tint(picture, small(tissue.pen), {255, 0, 200}, 0.6);
   const double scale = tissue.scale / shrink;
-  const auto at = [&](int64_t place) {
-    return std::llround(static_cast<double>(place) / scale);
-  };
-  static constexpr Colour kColours[] = {{31, 111, 235}, {240, 140, 0}, {215, 25, 28}, {170, 30, 170}};
+  const auto at = [&](int64_t place) { return std::llround(static_cast<double>(place) / scale); };
+  static constexpr Colour kColours[] = {
+      {31, 111, 235}, {240, 140, 0}, {215, 25, 28}, {170, 30, 170}};
   const auto corners = grid.coords.accessor<int64_t, 2>();
   for (int64_t i = 0; i < grid.coords.size(0); ++i) {
     const int64_t x = at(corners[i][0]), y = at(corners[i][1]);
-    const int64_t w = at(corners[i][0] + grid.size_level0) - x, h = at(corners[i][1] + grid.size_level0) - y;
+    const int64_t w = at(corners[i][0] + grid.size_level0) - x,
+                  h = at(corners[i][1] + grid.size_level0) - y;
     const uint8_t mark = marks[static_cast<size_t>(i)];
     draw_rectangle(picture, x, y, w, h, kColours[mark], mark == 0 ? 1 : 2);
   }
@@ -96,9 +97,10 @@ int64_t summarise_tiles(const std::string& folder) {
     if (report.is_object()) reports[report.value("name", "")] = report;
   }
   static constexpr const char* kColumns[] = {
-      "name", "outcome", "tiles", "tiles_planned", "tiles_unreadable", "tiles_coarser",
-      "tiles_blurred", "tissue_fraction", "pen_fraction", "mpp", "mpp_source", "width", "height",
-      "format", "seconds", "path", "remark", "reason"};
+      "name",          "outcome",       "tiles",           "tiles_planned", "tiles_unreadable",
+      "tiles_coarser", "tiles_blurred", "tissue_fraction", "pen_fraction",  "mpp",
+      "mpp_source",    "width",         "height",          "format",        "seconds",
+      "path",          "remark",        "reason"};
   std::string quality, quarantine = "name,path,reason\n";
   for (const char* column : kColumns) quality += (quality.empty() ? "" : ",") + std::string(column);
   quality += "\n";

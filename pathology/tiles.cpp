@@ -26,7 +26,8 @@ class TissueShare {
     const auto cell = [&](int64_t place, int64_t most) {
       return std::clamp<int64_t>(std::llround(static_cast<double>(place) / scale_), 0, most);
     };
-    const int64_t x0 = std::min(cell(x, width_), width_ - 1), y0 = std::min(cell(y, height_), height_ - 1);
+    const int64_t x0 = std::min(cell(x, width_), width_ - 1),
+                  y0 = std::min(cell(y, height_), height_ - 1);
     const int64_t x1 = std::max(x0 + 1, cell(x + side, width_));
     const int64_t y1 = std::max(y0 + 1, cell(y + side, height_));
     const int64_t sum = at[y1][x1] - at[y0][x1] - at[y1][x0] + at[y0][x0];
@@ -63,8 +64,9 @@ TileGrid plan_tiles(const Slide& slide, const Tissue& tissue, const TileOptions&
   const double known = slide.mpp().value;
   if (options.downsample <= 0 && known <= 0) {
     throw std::runtime_error(
-        slide.path() + ": nothing tells its microns per pixel; give them in a CSV (--mpp-csv), for "
-                       "all such slides (--default-mpp), or tile by --downsample");
+        slide.path() +
+        ": nothing tells its microns per pixel; give them in a CSV (--mpp-csv), for "
+        "all such slides (--default-mpp), or tile by --downsample");
   }
   const double scale = options.downsample > 0 ? options.downsample : options.mpp / known;
   if (scale < 0.5) {
@@ -83,10 +85,11 @@ TileGrid plan_tiles(const Slide& slide, const Tissue& tissue, const TileOptions&
   grid.step_level0 = level0(options.size - options.overlap);
   grid.level = slide.level_for(scale);
   const double downsample = slide.levels()[static_cast<size_t>(grid.level)].downsample;
-  grid.size_read = std::max<int64_t>(
-      1, std::llround(static_cast<double>(grid.size_level0) / downsample));
+  grid.size_read =
+      std::max<int64_t>(1, std::llround(static_cast<double>(grid.size_level0) / downsample));
   // a scanner's 0.2528 for 0.25 is not worth a resampling that blurs every tile
-  if (std::abs(static_cast<double>(grid.size_read - grid.size)) <= 0.02 * static_cast<double>(grid.size)) {
+  if (std::abs(static_cast<double>(grid.size_read - grid.size)) <=
+      0.02 * static_cast<double>(grid.size)) {
     grid.size_read = grid.size;
     grid.size_level0 = std::llround(static_cast<double>(grid.size) * downsample);
     grid.step_level0 = std::llround(static_cast<double>(grid.size - grid.overlap) * downsample);
@@ -114,7 +117,8 @@ torch::Tensor read_tile(const Slide& slide, const TileGrid& grid, int64_t x, int
     const int64_t side =
         level == grid.level
             ? grid.size_read
-            : std::max<int64_t>(1, std::llround(static_cast<double>(grid.size_level0) / downsample));
+            : std::max<int64_t>(1,
+                                std::llround(static_cast<double>(grid.size_level0) / downsample));
     try {
       auto picture = slide.read(x, y, level, side, side);
       state = level == grid.level ? TileState::kGood : TileState::kCoarser;
@@ -183,8 +187,8 @@ TileBatch TileStream::make(int64_t batch) const {
   const auto at = grid_.coords.accessor<int64_t, 2>();
   for (int64_t i = 0; i < count; ++i) {
     const int64_t tile = made.first + i;
-    const auto picture = read_tile(slide_, grid_, at[tile][0], at[tile][1],
-                                   made.states[static_cast<size_t>(i)]);
+    const auto picture =
+        read_tile(slide_, grid_, at[tile][0], at[tile][1], made.states[static_cast<size_t>(i)]);
     if (options_.sharpness) made.sharpness.push_back(serpentine::sharpness(picture));
     made.pictures[i].copy_(picture);
   }

@@ -71,8 +71,8 @@ int median(const cv::Mat& plane) {
   return 255;
 }
 
-/// Felt pens: blue, green and black ink is unlike haematoxylin (bluish but pale) and eosin. OpenCV's
-/// hue runs from 0 to 179. Specks of the kind are nuclei; strokes are large and solid.
+/// Felt pens: blue, green and black ink is unlike haematoxylin (bluish but pale) and eosin.
+/// OpenCV's hue runs from 0 to 179. Specks of the kind are nuclei; strokes are large and solid.
 cv::Mat pen_marks(const Planes& planes, double pixel_area) {
   cv::Mat cool, dark;
   cv::inRange(planes.hue, 35, 122, cool);

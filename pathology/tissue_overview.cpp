@@ -25,10 +25,10 @@ Tissue find_tissue(const Slide& slide, const TissueOptions& options) {
   const auto longest = static_cast<double>(std::max(slide.width(), slide.height()));
   double scale = mpp > 0 ? options.mpp / mpp : 16;
   scale = std::max(1.0, std::clamp(scale, longest / kMost, std::max(1.0, longest / kLeast)));
-  const auto width = static_cast<double>(slide.width()), height = static_cast<double>(slide.height());
+  const auto width = static_cast<double>(slide.width()),
+             height = static_cast<double>(slide.height());
   const auto pixels = [&](double n) { return std::max<int64_t>(1, std::llround(n / scale)); };
-  const auto overview =
-      read_view(slide, 0, 0, width, height, pixels(width), pixels(height));
+  const auto overview = read_view(slide, 0, 0, width, height, pixels(width), pixels(height));
   return find_tissue(overview, scale, mpp * scale, options);
 }
 
@@ -50,13 +50,12 @@ nlohmann::json tissue_geojson(const Tissue& tissue) {
     for (const auto& hole : contour.holes) {
       if (hole.size(0) >= 3) rings.push_back(ring(hole));
     }
-    features.push_back(
-        {{"type", "Feature"},
-         {"geometry", {{"type", "Polygon"}, {"coordinates", rings}}},
-         {"properties",
-          {{"objectType", "annotation"},
-           {"classification", {{"name", "Tissue"}, {"color", {46, 160, 67}}}},
-           {"tissue_id", features.size()}}}});
+    features.push_back({{"type", "Feature"},
+                        {"geometry", {{"type", "Polygon"}, {"coordinates", rings}}},
+                        {"properties",
+                         {{"objectType", "annotation"},
+                          {"classification", {{"name", "Tissue"}, {"color", {46, 160, 67}}}},
+                          {"tissue_id", features.size()}}}});
   }
   return {{"type", "FeatureCollection"}, {"features", features}};
 }

@@ -41,7 +41,8 @@ TEST_F(Slides, KnowTheirSizeAndResolution) {
 
 TEST_F(Slides, ReadTheSamePixelsThroughOpenSlideAndLibtiff) {
   if (openslide_version().empty() || !libtiff_available()) GTEST_SKIP();
-  const auto one = open_with_openslide(sample_slide(), {}), two = open_with_libtiff(sample_slide(), {});
+  const auto one = open_with_openslide(sample_slide(), {}),
+             two = open_with_libtiff(sample_slide(), {});
   ASSERT_TRUE(one && two);
   // across borders of tiles, and beyond the right and the lower edge
   for (const auto& [x, y] : {std::pair{700, 900}, {2100, 2800}, {-50, -20}}) {
@@ -144,7 +145,8 @@ TEST_F(Slides, OfOneNameGetDifferentNames) {
   }
   std::vector<std::string> names;
   for (const auto& slide : find_slides(scratch_.path())) names.push_back(slide.name);
-  const std::vector<std::string> expected = {"a__one", "b__one", "b__two.svs", "b__two.tif", "three"};
+  const std::vector<std::string> expected = {"a__one", "b__one", "b__two.svs", "b__two.tif",
+                                             "three"};
   EXPECT_EQ(names, expected);
   EXPECT_ANY_THROW(find_slides(scratch_.file("nowhere")));
 }

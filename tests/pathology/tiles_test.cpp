@@ -2,8 +2,8 @@
 #include "pathology/tiles.h"
 
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "core/io/hdf5.h"
 #include "pathology/colour_encoder.h"
@@ -38,7 +38,8 @@ torch::Tensor drawn_slide() {
   const auto hole = ((y - 150).pow(2) + (x - 150).pow(2)) < 20 * 20;
   const auto ink = (y > 300).logical_and(y < 340).logical_and(x > 50).logical_and(x < 350);
   const auto paint = [&](const torch::Tensor& where, std::array<int, 3> colour) {
-    for (int64_t c = 0; c < 3; ++c) picture.select(2, c).masked_fill_(where, colour[static_cast<size_t>(c)]);
+    for (int64_t c = 0; c < 3; ++c)
+      picture.select(2, c).masked_fill_(where, colour[static_cast<size_t>(c)]);
   };
   paint(disc, {205, 120, 180});
   paint(hole, {240, 240, 240});
@@ -132,7 +133,8 @@ TEST_F(Tiles, CoordinatesOfBothLayoutsComeBack) {
     const auto all = Hdf5Reader(path).attributes("coords");
     EXPECT_EQ(std::get<int64_t>(all.at("patch_size")),
               layout == TileLayout::kClam ? grid.size_read : 256);
-    for (const char* key : {"patch_level", "patch_size_level0", "target_magnification", "level0_width"}) {
+    for (const char* key :
+         {"patch_level", "patch_size_level0", "target_magnification", "level0_width"}) {
       EXPECT_EQ(all.count(key), 1U) << key;
     }
   }
@@ -181,7 +183,8 @@ TEST_F(Tiles, BadSlidesAreReportedNeverThrown) {
   write_image(scratch_.file("glass.png"), torch::full({600, 600, 3}, 243, torch::kUInt8));
   TileJob with_mpp = tiling;
   with_mpp.slide.default_mpp = 0.5;
-  EXPECT_EQ(tile_slide({scratch_.file("cut.svs"), "cut"}, tiling).outcome, SlideReport::Outcome::kFailed);
+  EXPECT_EQ(tile_slide({scratch_.file("cut.svs"), "cut"}, tiling).outcome,
+            SlideReport::Outcome::kFailed);
   const auto unknown = tile_slide({scratch_.file("unknown.png"), "unknown"}, tiling);
   EXPECT_EQ(unknown.outcome, SlideReport::Outcome::kFailed);
   EXPECT_NE(unknown.sentence().find("--default-mpp"), std::string::npos) << unknown.sentence();
@@ -238,13 +241,15 @@ TEST_F(Tiles, StainsMoveToTheTargetAndGlassStays) {
     StainNormaliser same(method);
     same.set_target(fit);
     const auto back = same.apply(tile, fit).to(torch::kFloat);
-    const double most = std::string(method) == "macenko" ? 8 : 1.0;  // Macenko keeps two of three colours
+    const double most =
+        std::string(method) == "macenko" ? 8 : 1.0;  // Macenko keeps two of three colours
     EXPECT_LT((back - tile.to(torch::kFloat)).abs().mean().item<double>(), most) << method;
     // a second normalisation finds the target's own colours
     const StainFit again = stain.fit(stain.apply(tile, fit).view({-1, 3}));
     ASSERT_TRUE(again.defined());
     const auto glass = torch::full({8, 8, 3}, 239, torch::kUInt8);
-    EXPECT_LE((stain.apply(glass, fit).to(torch::kInt) - 239).abs().max().item<int>(), 12) << method;
+    EXPECT_LE((stain.apply(glass, fit).to(torch::kInt) - 239).abs().max().item<int>(), 12)
+        << method;
     EXPECT_FALSE(stain.fit(glass.view({-1, 3})).defined());
   }
 }

@@ -9,6 +9,7 @@
 
 #include "apps/build_info.h"
 #include "apps/command.h"
+#include "apps/demo_pathology.h"
 #include "apps/image_report.h"
 #include "apps/training.h"
 #include "core/io/progress.h"
@@ -20,9 +21,11 @@ constexpr const char* kFooter =
     R"(Trains S-Mamba on ETTh1 (electricity transformers, hourly, 7 series) to look 96 hours ahead from the
 last 96, then DLinear and the seasonal-naive forecast on the same windows. Under 5 minutes on 2 cores.
 `vision` trains a small VMamba on 5,000 pictures of Fashion-MNIST, and draws what it gets wrong.
+`pathology` cuts a bundled slide into tiles, trains MambaMIL and draws what it attends to.
 Examples:
   serpentine demo
-  serpentine demo vision)";
+  serpentine demo vision
+  serpentine demo pathology)";
 
 struct DemoArguments {
   std::string app = "timeseries", out = "runs/demo";
@@ -74,6 +77,12 @@ int run_vision(const DemoArguments& arguments) {
 
 int run_demo(const DemoArguments& arguments) {
   if (arguments.app == "vision") return run_vision(arguments);
+  if (arguments.app == "pathology") {
+    const std::filesystem::path yaml = bundled("configs/demo/pathology.yaml");
+    const auto root = yaml.parent_path().parent_path().parent_path();
+    return run_pathology_demo(root.empty() ? "." : root.string(), arguments.out,
+                              arguments.overrides);
+  }
   constexpr Contender kContenders[] = {
       {"s_mamba", "S-Mamba"}, {"dlinear", "DLinear"}, {"seasonal_naive", "seasonal naive"}};
   const Packages packages = all_packages();
@@ -116,7 +125,7 @@ void add_demo_command(CLI::App& app, Action& action) {
   command->footer(kFooter);
   auto arguments = std::make_shared<DemoArguments>();
   command->add_option("APP", arguments->app, "Application")
-      ->check(CLI::IsMember({"timeseries", "vision"}))
+      ->check(CLI::IsMember({"timeseries", "vision", "pathology"}))
       ->capture_default_str();
   command
       ->add_option("OVERRIDES", arguments->overrides,

@@ -13,6 +13,7 @@
 #include "core/check.h"
 #include "core/dist/process_group.h"
 #include "core/io/state_dict.h"
+#include "core/train/precision.h"
 #include "core/train/trainer.h"
 #include "pathology/colour_encoder.h"
 
@@ -96,7 +97,7 @@ Network torchscript_of(const std::string& path, torch::Device device) {
   module->eval();
   return [module](const torch::Tensor& images) {
     auto output = module->forward({images});
-    if (output.isTuple()) output = output.toTuple()->elements().front();
+    if (output.isTuple()) output = output.toTuple()->elements()[0];
     return output.toTensor();
   };
 }
@@ -113,9 +114,7 @@ TileEncoder encoder_of(Network network, const Scaling& scaling, torch::Device de
     return torch::tensor(values).view({1, 3, 1, 1}).to(device);
   };
   const auto mean = plane(scaling.mean), deviation = plane(scaling.deviation);
-  const auto type = options.precision == "bf16"   ? torch::kBFloat16
-                    : options.precision == "fp16" ? torch::kHalf
-                                                  : torch::kFloat;
+  const auto type = autocast_type(options.precision);
   const int64_t side = options.input_size;
   return [=](const torch::Tensor& pictures) {
     const torch::NoGradGuard no_grad;
@@ -129,15 +128,10 @@ TileEncoder encoder_of(Network network, const Scaling& scaling, torch::Device de
                                           .antialias(true));
     }
     images = (images - mean) / deviation;
-    const bool cast = type != torch::kFloat;
-    if (cast) {
-      at::autocast::set_autocast_enabled(device.type(), true);
-      at::autocast::set_autocast_dtype(device.type(), type);
-    }
-    auto features = network(images);
-    if (cast) {
-      at::autocast::clear_cache();
-      at::autocast::set_autocast_enabled(device.type(), false);
+    torch::Tensor features;
+    {
+      const Autocast half(device.type(), type);
+      features = network(images);
     }
     if (features.dim() > 2) features = features.flatten(2).mean(2);  // a map: its mean
     return features.to(torch::kCPU, torch::kFloat).contiguous();

@@ -65,7 +65,7 @@ HeatGrid heat_grid(const TileGrid& grid, const torch::Tensor& scores, int64_t sl
   const auto value = scores.to(torch::kDouble).contiguous();
   const auto v = value.accessor<double, 1>();
   for (int64_t i = 0; i < tiles; ++i) {
-    const auto first = [&](int64_t place) {
+    const auto first = [&](int64_t place) -> int64_t {
       return std::llround(static_cast<double>(place) / heat.side);
     };
     const auto last = [&](int64_t place) {

@@ -114,8 +114,8 @@ std::string SlidePrediction::sentence() const {
     std::snprintf(text, sizeof text, "risk %.4f", risk);
     return text;
   }
-  const auto& [name, value] = probabilities[static_cast<size_t>(label)];
-  std::snprintf(text, sizeof text, "%s, %s %.3f", name.c_str(),
+  const auto& [class_name, value] = probabilities[static_cast<size_t>(label)];
+  std::snprintf(text, sizeof text, "%s, %s %.3f", class_name.c_str(),
                 calibrated ? "calibrated probability" : "probability (not calibrated)", value);
   return text;
 }

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <sstream>
@@ -106,7 +105,7 @@ void write_pyramid(const std::string& path, int64_t width, int64_t height, doubl
   for (const auto& level : levels) all += tiles(level.width) * tiles(level.height);
   Temporary temporary(path);
   errno = 0;
-  const std::unique_ptr<TIFF, void (*)(TIFF*)> file(TIFFOpen(temporary.name.c_str(), "w8"),
+  std::unique_ptr<TIFF, void (*)(TIFF*)> file(TIFFOpen(temporary.name.c_str(), "w8"),
                                                     [](TIFF* open) { TIFFClose(open); });
   if (!file) fail(path, "cannot be written");
   for (size_t i = 0; i < levels.size(); ++i) {
@@ -139,7 +138,7 @@ void write_pyramid(const std::string& path, int64_t width, int64_t height, doubl
     errno = 0;
     if (TIFFWriteDirectory(file.get()) != 1) fail(path, "cannot be written");
   }
-  TIFFFlush(file.get());
+  file.reset();
   temporary.keep_as(path);
 }
 

@@ -1,0 +1,123 @@
+#include "apps/predict_slides.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include <torch/torch.h>
+
+#include "apps/bag_ensemble.h"
+#include "apps/command.h"
+#include "core/io/progress.h"
+
+namespace serpentine {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// What the features that the model learnt from went through: encoder, stain, tiles.
+void use_settings(PredictRequest& request, TileJob& tiling, const std::string& folder) {
+  std::ifstream file(folder + "/settings.json");
+  const auto settings = nlohmann::json::parse(file, nullptr, false);
+  if (!settings.is_object()) {
+    if (request.encoder.source.empty()) {
+      throw UsageError("wsi predict: which encoder? " +
+                       (folder.empty() ? std::string("The run does not say where its features are")
+                                       : folder + "/settings.json is not there") +
+                       "; give --encoder (and --mpp, --size), or --features FOLDER of `serpentine "
+                       "embed-slides`");
+    }
+    return;
+  }
+  if (request.encoder.source.empty()) request.encoder.source = settings.at("encoder");
+  request.encoder.precision = settings.value("precision", "fp32");
+  request.job.stain = settings.value("stain", "");
+  request.job.stain_target = settings.value("stain_target", "");
+  if (settings.contains("tiling") && !request.tiles_given) tiling.use(settings["tiling"]);
+}
+
+double since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+/// One slide, from the file to its folder of results.
+std::string predict_slide(const SlideFile& file, const PredictRequest& request,
+                          const TileJob& tiling, const Encoder& encoder, BagEnsemble& ensemble) {
+  const auto begin = std::chrono::steady_clock::now();
+  const auto slide = open_slide(file.path, tiling.slide);
+  const Tissue tissue = find_tissue(*slide, tiling.tissue);
+  const TileGrid grid = plan_tiles(*slide, tissue, tiling.tile);
+  if (grid.coords.size(0) == 0) throw std::runtime_error(file.path + ": no tissue was found");
+  EmbedJob job = request.job;
+  std::unique_ptr<Progress> bar;
+  std::string stage;
+  const auto show = [&](const std::string& what, int64_t done, int64_t all) {
+    if (stage != what) {
+      bar.reset();
+      bar = std::make_unique<Progress>(file.name + " " + what, all);
+      stage = what;
+    }
+    bar->update(done);
+  };
+  job.progress = [&](int64_t done, int64_t all) { show("tiles", done, all); };
+  const EmbeddedTiles embedded = embed_tiles(*slide, grid, encoder.encode, job);
+  SlidePrediction prediction = ensemble.predict(embedded.features, embedded.coords);
+  prediction.name = file.name;
+  prediction.encoder = encoder.name;
+  prediction.grid = grid;
+  prediction.grid.coords = embedded.coords;
+  prediction.tiles_unreadable = embedded.unreadable;
+  prediction.seconds = since(begin);
+  PredictionFiles files = request.files;
+  files.progress = show;
+  const auto drawing = std::chrono::steady_clock::now();
+  write_slide_prediction(request.out + "/" + file.name, *slide, tissue, prediction, files);
+  bar.reset();
+  char times[96];
+  std::snprintf(times, sizeof times, " (%lld tiles in %.1f s, pictures in %.1f s)",
+                static_cast<long long>(embedded.features.size(0)), prediction.seconds,
+                since(drawing));
+  return prediction.sentence() + times;
+}
+
+}  // namespace
+
+int predict_slides(PredictRequest request) {
+  TileJob tiling = request.options.finished();
+  BagEnsemble ensemble(request.run, request.encoder.device);
+  const std::string features =
+      request.features.empty() ? ensemble.features_folder() : request.features;
+  use_settings(request, tiling, features);
+  const auto all = find_slides(request.slides);
+  if (all.empty()) throw UsageError(request.slides + ": holds no slide");
+  const Encoder encoder = open_encoder(request.encoder, tiling.tile.size);
+  ensemble.check_width(encoder.width, encoder.name);
+  request.job.stream.threads = tiling.threads;
+  request.job.stream.ahead = std::max<int64_t>(2, tiling.threads + 1);
+  int64_t failed = 0;
+  for (const auto& file : own_share(all)) {
+    std::string sentence;
+    if (!request.again && fs::exists(request.out + "/" + file.name + "/prediction.json")) {
+      std::cout << file.name << ": finished before" << std::endl;
+      continue;
+    }
+    try {
+      sentence = predict_slide(file, request, tiling, encoder, ensemble);
+    } catch (const c10::Error& error) {
+      sentence = "FAILED: " + std::string(error.what_without_backtrace());
+      ++failed;
+    } catch (const std::exception& error) {
+      sentence = std::string("FAILED: ") + error.what();
+      ++failed;
+    }
+    std::cout << file.name << ": " << sentence << std::endl;
+  }
+  std::cout << request.out << ": look at */report.html, or serpentine serve " << request.out
+            << "\n";
+  return failed > 0 ? 1 : 0;
+}
+
+}  // namespace serpentine

@@ -158,7 +158,7 @@ std::shared_ptr<Slide> open_slide(const std::string& path, const SlideOptions& o
 
 torch::Tensor read_view(const Slide& slide, double x, double y, double width, double height,
                         int64_t out_width, int64_t out_height) {
-  constexpr int64_t kMostPixels = 1 << 24;  // 48 MB at a time
+  constexpr int64_t kPieceOfView = 1 << 24;  // 48 MB at a time
   const double scale =
       std::max(width / static_cast<double>(out_width), height / static_cast<double>(out_height));
   const int64_t level = slide.level_for(scale);
@@ -167,7 +167,7 @@ torch::Tensor read_view(const Slide& slide, double x, double y, double width, do
     return std::max<int64_t>(1, std::llround(extent / downsample));
   };
   const int64_t columns = pixels(width), rows = pixels(height);
-  if (columns * rows > kMostPixels && (out_width > 1 || out_height > 1)) {
+  if (columns * rows > kPieceOfView && (out_width > 1 || out_height > 1)) {
     const bool wide = out_height == 1 || (columns > rows && out_width > 1);
     const int64_t whole = wide ? out_width : out_height, half = whole / 2;
     const double share = static_cast<double>(half) / static_cast<double>(whole);

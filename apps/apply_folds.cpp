@@ -23,7 +23,8 @@ namespace {
 nlohmann::json read_json(const std::string& path) {
   std::ifstream file(path);
   auto json = nlohmann::json::parse(file, nullptr, false);
-  TORCH_CHECK(json.is_object(), path, ": is missing or damaged; has the cross-validation finished?");
+  TORCH_CHECK(json.is_object(), path,
+              ": is missing or damaged; has the cross-validation finished?");
   return json;
 }
 
@@ -71,7 +72,8 @@ struct Fold {
 int64_t apply_folds(const Packages& packages, const std::string& out, int64_t folds,
                     const std::string& table, const std::string& features, const std::string& to) {
   std::vector<Fold> all;
-  for (int64_t k = 0; k < folds; ++k) all.emplace_back(packages, out + "/fold_" + std::to_string(k));
+  for (int64_t k = 0; k < folds; ++k)
+    all.emplace_back(packages, out + "/fold_" + std::to_string(k));
   const RunPlan plan = read_plan(packages, yaml_of(out + "/fold_0"));
   BagSetOptions options = plan.options.data.read_typed<BagSourceOptions>(BagSourceOptions{});
   options.path = table;

@@ -105,7 +105,8 @@ int run_crossval(const CrossvalArguments& arguments) {
     }
     TrainRequest request = base;
     request.overrides.push_back("data.splits.fold=" + std::to_string(fold));
-    if (scheme == "kfold") request.overrides.push_back("data.splits.folds=" + std::to_string(folds));
+    if (scheme == "kfold")
+      request.overrides.push_back("data.splits.folds=" + std::to_string(folds));
     request.out = folder;
     request.replace = true;  // an interrupted fold without a checkpoint begins again
     if (!list_checkpoints(folder + "/checkpoints").empty()) {

@@ -101,10 +101,10 @@ int run_pathology_demo(const std::string& root, const std::string& out,
   predict.options.job.threads = threads;
   const int code = predict_slides(predict);
   const std::string results = predict.out + "/" + file.name;
-  std::printf("\nLook at\n  %s/report.html\n  %s/overlay.png\n  %s/pictures/%s.png\nand try\n"
-              "  serpentine serve %s\n",
-              results.c_str(), results.c_str(), tiling.out.c_str(), file.name.c_str(),
-              predict.out.c_str());
+  std::printf(
+      "\nLook at\n  %s/report.html\n  %s/overlay.png\n  %s/pictures/%s.png\nand try\n"
+      "  serpentine serve %s\n",
+      results.c_str(), results.c_str(), tiling.out.c_str(), file.name.c_str(), predict.out.c_str());
   return code;
 }
 

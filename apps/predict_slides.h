@@ -10,8 +10,8 @@
 namespace serpentine {
 
 struct PredictRequest {
-  std::string run;       // over bags, or a folder of folds
-  std::string slides;    // a slide, or a folder
+  std::string run;     // over bags, or a folder of folds
+  std::string slides;  // a slide, or a folder
   std::string out = "predictions";
   std::string features;  // whose settings.json holds encoder and tiles; "": the run's own
   SlideArguments options;

@@ -29,17 +29,21 @@ class AbMil : public BagModel {
       : options_(options), budget_("ab_mil", options.memory_budget) {
     options_.check("ab_mil");
     const int64_t hidden = options_.hidden, width = options_.attention;
-    feature_ = register_module("feature", std::make_shared<PartsImpl>())->linear("0", options_.in_dim, hidden);
+    feature_ = register_module("feature", std::make_shared<PartsImpl>())
+                   ->linear("0", options_.in_dim, hidden);
     if (options_.gated) {
-      tanh_ = register_module("attention_V", std::make_shared<PartsImpl>())->linear("0", hidden, width);
-      gate_ = register_module("attention_U", std::make_shared<PartsImpl>())->linear("0", hidden, width);
+      tanh_ =
+          register_module("attention_V", std::make_shared<PartsImpl>())->linear("0", hidden, width);
+      gate_ =
+          register_module("attention_U", std::make_shared<PartsImpl>())->linear("0", hidden, width);
       score_ = register_module("attention_weights", torch::nn::Linear(width, 1));
     } else {
       auto attention = register_module("attention", std::make_shared<PartsImpl>());
       tanh_ = attention->linear("0", hidden, width);
       score_ = attention->linear("2", width, 1);
     }
-    classifier_ = register_module("classifier", std::make_shared<PartsImpl>())->linear("0", hidden, options_.classes);
+    classifier_ = register_module("classifier", std::make_shared<PartsImpl>())
+                      ->linear("0", hidden, options_.classes);
   }
 
   BagOutput read(const Batch& batch, bool) override {
@@ -48,14 +52,13 @@ class AbMil : public BagModel {
     const auto embed = [this](const std::vector<torch::Tensor>& in) {
       return activate(torch::linear(in[0], in[1], in[2]), options_.activation);
     };
-    auto embedded =
-        recomputed_rows(embed, batch.input, rows, {feature_->weight, feature_->bias});
+    auto embedded = recomputed_rows(embed, batch.input, rows, {feature_->weight, feature_->bias});
     embedded = torch::dropout(embedded, options_.dropout, is_training());
     leave_trace("after_feature", embedded);
     BagOutput out;
-    out.attention = recomputed_rows(
-        [this](const std::vector<torch::Tensor>& in) { return scores(in); }, embedded, rows,
-        score_weights());
+    out.attention =
+        recomputed_rows([this](const std::vector<torch::Tensor>& in) { return scores(in); },
+                        embedded, rows, score_weights());
     leave_trace(options_.gated ? "attn_logits" : "A_raw",
                 options_.gated ? out.attention : out.attention.t());
     const auto pooled = bag_sum(bag_softmax(out.attention, bounds), embedded, bounds);

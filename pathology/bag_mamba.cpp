@@ -95,9 +95,9 @@ BagMambaImpl::BagMambaImpl(const MambaOptions& chosen, int64_t branches) : optio
     branch.x_proj = register_module(
         "x_proj" + letter, torch::nn::Linear(LinearOptions(inner, rank + 2 * states).bias(false)));
     branch.dt_proj = register_module("dt_proj" + letter, torch::nn::Linear(rank, inner));
-    branch.a_log = register_parameter(
-        k == 0 ? "A_log" : "A" + letter + "_log",
-        torch::arange(1, states + 1, torch::kFloat).log().repeat({inner, 1}));
+    branch.a_log =
+        register_parameter(k == 0 ? "A_log" : "A" + letter + "_log",
+                           torch::arange(1, states + 1, torch::kFloat).log().repeat({inner, 1}));
     branch.D = register_parameter("D" + letter, torch::ones({inner}));
     branches_.push_back(branch);
   }

@@ -39,8 +39,8 @@ int64_t find_column(const CsvTable& table, const std::string& chosen,
 
 /// The first twelve characters of a TCGA barcode name the patient.
 std::string patient_of(const std::string& slide) {
-  const bool barcode = slide.size() > 12 && slide.rfind("TCGA-", 0) == 0 && slide[7] == '-' &&
-                       slide[12] == '-';
+  const bool barcode =
+      slide.size() > 12 && slide.rfind("TCGA-", 0) == 0 && slide[7] == '-' && slide[12] == '-';
   return barcode ? slide.substr(0, 12) : slide;
 }
 
@@ -76,25 +76,25 @@ std::string sentence_of(const std::exception& error) {
 std::vector<Bag> described_bags(const CsvTable& table, const BagSetOptions& options, BagSet& set,
                                 LeftOut& left) {
   const BagColumns& columns = options.columns;
-  const int64_t slide = find_column(table, columns.slide,
-                                    {"slide_id", "slide", "bag", "name", "filename"}, "slide", true);
-  const int64_t patient = find_column(table, columns.patient,
-                                      {"case_id", "patient", "patient_id", "case"}, "patient", false);
-  const int64_t site = find_column(table, columns.site, {"site", "center", "centre"}, "site", false);
-  const int64_t time =
-      options.labelled ? find_column(table, columns.time, {}, "time", false) : -1;
+  const int64_t slide = find_column(
+      table, columns.slide, {"slide_id", "slide", "bag", "name", "filename"}, "slide", true);
+  const int64_t patient = find_column(
+      table, columns.patient, {"case_id", "patient", "patient_id", "case"}, "patient", false);
+  const int64_t site =
+      find_column(table, columns.site, {"site", "center", "centre"}, "site", false);
+  const int64_t time = options.labelled ? find_column(table, columns.time, {}, "time", false) : -1;
   const int64_t label =
       time >= 0 || !options.labelled
           ? -1
           : find_column(table, columns.label, {"label", "class", "target"}, "label", true);
   const int64_t event = time >= 0 ? find_column(table, columns.event, {}, "event", false) : -1;
-  const int64_t censored =
-      time >= 0 && event < 0
-          ? find_column(table, columns.censorship, {"censorship"}, "censorship", true)
-          : -1;
+  const int64_t censored = time >= 0 && event < 0 ? find_column(table, columns.censorship,
+                                                                {"censorship"}, "censorship", true)
+                                                  : -1;
   std::vector<int64_t> folds;
   for (int64_t k = 0;; ++k) {
-    const auto found = std::find(table.names.begin(), table.names.end(), "fold" + std::to_string(k));
+    const auto found =
+        std::find(table.names.begin(), table.names.end(), "fold" + std::to_string(k));
     if (found == table.names.end()) break;
     folds.push_back(found - table.names.begin());
   }
@@ -125,7 +125,8 @@ std::vector<Bag> described_bags(const CsvTable& table, const BagSetOptions& opti
     }
     if (set.survival) {
       bag.time = table.number(row, time);
-      const double seen_event = event >= 0 ? table.number(row, event) : 1 - table.number(row, censored);
+      const double seen_event =
+          event >= 0 ? table.number(row, event) : 1 - table.number(row, censored);
       bag.event = seen_event > 0.5;
       if (!(bag.time >= 0) || std::isnan(seen_event)) {
         left.add(bag.name, "no time or event");
@@ -163,7 +164,8 @@ TileFeatures joined(const std::vector<std::string>& files) {
     if (part.coords.defined()) coords.push_back(part.coords);
   }
   if (features.empty()) return {torch::empty({0, 0}), {}};
-  return {torch::cat(features), coords.size() == features.size() ? torch::cat(coords) : torch::Tensor()};
+  return {torch::cat(features),
+          coords.size() == features.size() ? torch::cat(coords) : torch::Tensor()};
 }
 
 /// One bag a patient: the files of all slides, the first slide's table row.
@@ -216,13 +218,15 @@ void read_folder(const BagSetOptions& options, BagSet& set, LeftOut& left) {
 
 void read_packed(const BagSetOptions& options, BagSet& set, LeftOut& left) {
   const CsvTable table = read_csv(options.path, {.header = "yes"});
-  const std::string stem = options.path.substr(0, options.path.size() - std::string(".index.csv").size());
+  const std::string stem =
+      options.path.substr(0, options.path.size() - std::string(".index.csv").size());
   const std::string file = stem + ".f16";
   const int64_t first = find_column(table, "", {"first_row"}, "first_row", true);
   const int64_t rows = find_column(table, "", {"rows"}, "rows", true);
   int64_t total = 0;
   for (int64_t row = 0; row < table.rows(); ++row) {
-    total = std::max(total, static_cast<int64_t>(table.number(row, first) + table.number(row, rows)));
+    total =
+        std::max(total, static_cast<int64_t>(table.number(row, first) + table.number(row, rows)));
   }
   std::ifstream bytes(file, std::ios::binary | std::ios::ate);
   SERPENTINE_CHECK(bytes.good(), file, "cannot be opened");
@@ -234,8 +238,9 @@ void read_packed(const BagSetOptions& options, BagSet& set, LeftOut& left) {
   bytes.read(static_cast<char*>(all.mutable_data_ptr()), size);
   SERPENTINE_CHECK(bytes.good(), file, "cannot be read");
   std::map<std::string, int64_t> row_of;
-  const int64_t slide = find_column(table, options.columns.slide,
-                                    {"slide_id", "slide", "bag", "name", "filename"}, "slide", true);
+  const int64_t slide =
+      find_column(table, options.columns.slide, {"slide_id", "slide", "bag", "name", "filename"},
+                  "slide", true);
   for (int64_t row = 0; row < table.rows(); ++row)
     row_of.emplace(plain_name(std::string(table.cell(row, slide))), row);
   for (Bag& bag : described_bags(table, options, set, left)) {
@@ -297,14 +302,14 @@ void number_classes(const BagSetOptions& options, BagSet& set, LeftOut& left) {
   if (!options.classes.empty()) {
     set.classes = options.classes;
     std::erase_if(set.bags, [&](const Bag& bag) {
-      const bool other = std::find(set.classes.begin(), set.classes.end(), bag.label) ==
-                         set.classes.end();
+      const bool other =
+          std::find(set.classes.begin(), set.classes.end(), bag.label) == set.classes.end();
       if (other) left.add(bag.name, "its label '" + bag.label + "' is not among data.classes");
       return other;
     });
   }
-  SERPENTINE_CHECK(set.classes.size() >= 2, options.path, "there must be two classes at least, got ",
-                   set.classes.size());
+  SERPENTINE_CHECK(set.classes.size() >= 2, options.path,
+                   "there must be two classes at least, got ", set.classes.size());
 }
 
 }  // namespace

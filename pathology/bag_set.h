@@ -28,8 +28,8 @@ struct BagSetOptions {
 /// One bag of the set.
 struct Bag {
   std::string name, patient, site, label;
-  double time = 0;     // of survival; NaN without
-  bool event = false;  // seen, not censored
+  double time = 0;                 // of survival; NaN without
+  bool event = false;              // seen, not censored
   std::vector<std::string> parts;  // of published folds
   std::vector<std::string> files;  // several where a patient's slides are one bag
   torch::Tensor features, coords;  // when they lie in memory
@@ -40,8 +40,8 @@ struct BagSet {
   std::vector<Bag> bags;
   std::vector<std::string> classes;  // of the labels; empty for survival
   bool survival = false;
-  int64_t width = 0;                 // F
-  std::vector<std::string> notes;    // sentences: what was left out, what was guessed
+  int64_t width = 0;               // F
+  std::vector<std::string> notes;  // sentences: what was left out, what was guessed
 
   TileFeatures read(const Bag& bag) const;
 };

@@ -115,8 +115,7 @@ void BagSource::standardize() {
   auto sum = torch::zeros({set_->width}, torch::kDouble), squares = sum.clone();
   double count = 0;
   for (const int64_t row : split_.train) {
-    const auto tiles =
-        set_->read(set_->bags[static_cast<size_t>(row)]).features.to(torch::kDouble);
+    const auto tiles = set_->read(set_->bags[static_cast<size_t>(row)]).features.to(torch::kDouble);
     sum += tiles.sum(0);
     squares += tiles.square().sum(0);
     count += static_cast<double>(tiles.size(0));
@@ -152,7 +151,8 @@ nlohmann::json BagSource::description() const {
   if (set_->survival) json["time_bins"] = edges_;
   if (mean_.defined()) {
     const auto numbers = [](const torch::Tensor& of) {
-      return std::vector<float>(of.const_data_ptr<float>(), of.const_data_ptr<float>() + of.numel());
+      return std::vector<float>(of.const_data_ptr<float>(),
+                                of.const_data_ptr<float>() + of.numel());
     };
     json["mean"] = numbers(mean_);
     json["scale"] = numbers(scale_);
@@ -161,9 +161,8 @@ nlohmann::json BagSource::description() const {
 }
 
 void add_bag_source(Registry<DataSource>& all) {
-  all.add<BagSourceOptions>("bags", [](const BagSourceOptions& options) {
-    return std::make_shared<BagSource>(options);
-  });
+  all.add<BagSourceOptions>(
+      "bags", [](const BagSourceOptions& options) { return std::make_shared<BagSource>(options); });
 }
 
 }  // namespace serpentine

@@ -47,8 +47,8 @@ class BagTask : public Task {
     if (!table_.defined()) {
       table_ = torch::zeros({rows, columns_}, torch::kFloat64);
     } else if (rows > table_.size(0)) {
-      table_ = torch::cat(
-          {table_, torch::zeros({rows - table_.size(0), columns_}, torch::kFloat64)});
+      table_ =
+          torch::cat({table_, torch::zeros({rows - table_.size(0), columns_}, torch::kFloat64)});
     }
     const auto place = (index.defined() ? index : torch::arange(rows - bags, rows)).cpu();
     const auto number = [&](const torch::Tensor& from) {
@@ -140,8 +140,9 @@ class Classification : public BagTask {
               .mean(1);
       return weight.defined() ? loss * weight.index_select(0, target) : loss;
     }
-    auto how = F::CrossEntropyFuncOptions().reduction(torch::kNone).label_smoothing(
-        options_.label_smoothing);
+    auto how = F::CrossEntropyFuncOptions()
+                   .reduction(torch::kNone)
+                   .label_smoothing(options_.label_smoothing);
     if (weight.defined()) how = how.weight(weight);
     return F::cross_entropy(logits, target, how);
   }

@@ -29,8 +29,7 @@ struct ClamOptions {
     f("subtyping", subtyping, "classes exclude one another: the others' best tiles are negatives");
     f("instance_weight", instance_weight, "share of the clustering loss in the whole",
       {.least = 0, .most = 1});
-    f("instance_loss", instance_loss, "of the clustering",
-      {.choices = {"cross_entropy", "hinge"}});
+    f("instance_loss", instance_loss, "of the clustering", {.choices = {"cross_entropy", "hinge"}});
   }
 };
 

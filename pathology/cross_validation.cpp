@@ -54,10 +54,9 @@ NamedPredictions predict_bags(BagModel& model, const BagDataset& bags, torch::De
   return out;
 }
 
-void write_predictions(const std::string& path, const NamedPredictions& predictions,
-                       bool survival, double temperature) {
-  const size_t outputs =
-      predictions.all.logits.empty() ? 0 : predictions.all.logits.front().size();
+void write_predictions(const std::string& path, const NamedPredictions& predictions, bool survival,
+                       double temperature) {
+  const size_t outputs = predictions.all.logits.empty() ? 0 : predictions.all.logits.front().size();
   std::string text = survival ? "name,target,time,event" : "name,target";
   for (size_t c = 0; c < outputs; ++c) text += ",logit" + std::to_string(c);
   for (size_t c = 0; c < outputs && !survival; ++c) text += ",probability" + std::to_string(c);
@@ -168,9 +167,11 @@ SummaryTable summarize(const std::vector<FoldResult>& folds, bool survival, int6
   auto pooled = survival ? survival_metrics(together.all, draws)
                          : classification_metrics(together.all, draws);
   if (!survival)
-    pooled["ece_calibrated"] = calibration_error(probabilities(together.all, 1), together.all.targets);
+    pooled["ece_calibrated"] =
+        calibration_error(probabilities(together.all, 1), together.all.targets);
   for (const auto& [name, value] : pooled) {  // columns that only the ensemble has: intervals
-    if (std::find(table.columns.begin(), table.columns.end(), name) != table.columns.end()) continue;
+    if (std::find(table.columns.begin(), table.columns.end(), name) != table.columns.end())
+      continue;
     table.columns.push_back(name);
     for (auto& row : table.rows) row.second.push_back(std::nan(""));
     means.push_back(std::nan(""));
@@ -248,8 +249,8 @@ std::string draw_survival(const std::vector<FoldResult>& folds, const std::strin
     }
     const SurvivalCurve curve = kaplan_meier(group_times, group_events);
     Curve drawn;
-    drawn.title = (group ? "higher risk, n = " : "lower risk, n = ") +
-                  std::to_string(group_times.size());
+    drawn.title =
+        (group ? "higher risk, n = " : "lower risk, n = ") + std::to_string(group_times.size());
     drawn.ink = group ? Ink::kSecond : Ink::kFirst;
     for (size_t i = 0; i < curve.time.size(); ++i) {
       if (i > 0) {  // level until the step

@@ -21,8 +21,8 @@ NamedPredictions predict_bags(BagModel& model, const BagDataset& bags, torch::De
 
 /// A row a bag: name, target, time and event (survival), logits, and probabilities at this
 /// temperature. Written atomically; read back with the same numbers.
-void write_predictions(const std::string& path, const NamedPredictions& predictions,
-                       bool survival, double temperature);
+void write_predictions(const std::string& path, const NamedPredictions& predictions, bool survival,
+                       double temperature);
 NamedPredictions read_predictions(const std::string& path, bool survival);
 
 struct FoldResult {

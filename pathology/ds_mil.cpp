@@ -45,8 +45,7 @@ class DsMil : public BagModel {
       query_ = bags->linear("q", in, width);
     }
     if (options_.passing_v) value_ = bags->group("v")->linear("1", in, in);
-    score_ = bags->add("fcc",
-                       torch::nn::Conv1d(torch::nn::Conv1dOptions(classes, classes, in)));
+    score_ = bags->add("fcc", torch::nn::Conv1d(torch::nn::Conv1dOptions(classes, classes, in)));
   }
 
   BagOutput read(const Batch& batch, bool) override {
@@ -66,8 +65,8 @@ class DsMil : public BagModel {
       most.push_back(best);
       critical.push_back(place);
       const auto likeness =
-          queries.slice(0, first, end).matmul(query(batch.input.slice(0, first, end)
-                                                        .index_select(0, place)).t());
+          queries.slice(0, first, end)
+              .matmul(query(batch.input.slice(0, first, end).index_select(0, place)).t());
       scores.push_back(likeness / std::sqrt(static_cast<double>(options_.query)));
     }
     out.attention = torch::cat(scores);  // [T, C]

@@ -50,10 +50,10 @@ const Registry<Serialization>& strategies() {
 
 std::shared_ptr<Serialization> scan_of(const MambaMilOptions& options) {
   if (options.scan.has("type")) return strategies().build(options.scan);
-  const std::string text =
-      options.block == "srmamba"   ? "{type: reorder, rate: " + std::to_string(options.rate) + "}"
-      : options.block == "bimamba" ? "{type: bidirectional}"
-                                   : "{type: identity}";
+  const std::string text = options.block == "srmamba"
+                               ? "{type: reorder, rate: " + std::to_string(options.rate) + "}"
+                           : options.block == "bimamba" ? "{type: bidirectional}"
+                                                        : "{type: identity}";
   return strategies().build(Config::parse(text, options.block));
 }
 

@@ -1,4 +1,5 @@
-// A classifier of single tiles; a bag's logits are the mean, or each class's maximum, of its tiles'.
+// A classifier of single tiles; a bag's logits are the mean, or each class's maximum, of its
+// tiles'.
 #include <torch/torch.h>
 
 #include "pathology/bag_model.h"

@@ -20,9 +20,8 @@ std::string gibibytes(double bytes) {
 int64_t parse_bytes(const std::string& who, const std::string& text) {
   if (text.empty()) return 0;
   const std::map<std::string, double> units = {
-      {"", 1},          {"B", 1},           {"KB", 1e3},        {"MB", 1e6},
-      {"GB", 1e9},      {"TB", 1e12},       {"KiB", 0x1p10},    {"MiB", 0x1p20},
-      {"GiB", 0x1p30},  {"TiB", 0x1p40}};
+      {"", 1},      {"B", 1},        {"KB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
+      {"TB", 1e12}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
   size_t end = 0;
   double number = -1;
   try {
@@ -52,8 +51,8 @@ int64_t MemoryBudget::parts(int64_t tiles, int64_t whole, int64_t apart, int64_t
   int64_t parts = 1;
   while (parts < most && total(parts) > budget) parts = std::min(2 * parts, most);
   SERPENTINE_CHECK(total(parts) <= budget, who_, "a bag of ", tiles, " tiles takes ",
-                   gibibytes(total(parts)), " even in ", parts,
-                   " parts; the memory_budget of ", gibibytes(budget), " cannot be kept");
+                   gibibytes(total(parts)), " even in ", parts, " parts; the memory_budget of ",
+                   gibibytes(budget), " cannot be kept");
   if (tiles >= 2 * told_) {
     told_ = tiles;
     std::fprintf(stderr,

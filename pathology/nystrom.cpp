@@ -27,8 +27,8 @@ torch::Tensor pseudo_inverse(const torch::Tensor& x) {
 }  // namespace
 
 NystromAttentionImpl::NystromAttentionImpl(int64_t dim) : dim_(dim), landmarks_(dim / 2) {
-  SERPENTINE_CHECK(dim >= kHeads && dim % kHeads == 0, "trans_mil",
-                   "hidden must be a multiple of ", kHeads, ", got ", dim);
+  SERPENTINE_CHECK(dim >= kHeads && dim % kHeads == 0, "trans_mil", "hidden must be a multiple of ",
+                   kHeads, ", got ", dim);
   using torch::nn::LinearOptions;
   to_qkv = register_module("to_qkv", torch::nn::Linear(LinearOptions(dim, 3 * dim).bias(false)));
   to_out = register_module("to_out", std::make_shared<PartsImpl>())->linear("0", dim, dim);
@@ -61,8 +61,7 @@ NystromAttentionImpl::Parts NystromAttentionImpl::parts(const torch::Tensor& x) 
 
 torch::Tensor NystromAttentionImpl::forward(const torch::Tensor& x) {
   const Parts made = parts(x);
-  auto out =
-      made.of_tokens.matmul(made.inverse).matmul(made.of_landmarks.matmul(made.v));
+  auto out = made.of_tokens.matmul(made.inverse).matmul(made.of_landmarks.matmul(made.v));
   out = out + res_conv(made.v);
   out = to_out(out.transpose(1, 2).flatten(2));
   out = torch::dropout(out, kDropout, is_training());

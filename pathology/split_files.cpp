@@ -40,8 +40,9 @@ Split read_split(const std::string& path, const std::vector<BagInfo>& bags,
   Split split;
   std::string unknown;
   int64_t missing = 0;
-  for (const auto& [name, rows] : {std::pair("train", &split.train), std::pair("val", &split.validation),
-                                   std::pair("test", &split.test)}) {
+  for (const auto& [name, rows] :
+       {std::pair("train", &split.train), std::pair("val", &split.validation),
+        std::pair("test", &split.test)}) {
     const int64_t column = column_of(table, name);
     SERPENTINE_CHECK(column >= 0, path, "there is no column '", name, "'");
     for (int64_t row = 0; row < table.rows(); ++row) {

@@ -125,8 +125,8 @@ Split drawn_split(const std::vector<BagInfo>& bags, const SplitOptions& options)
     }
     // each fold holds out others for validation
     groups.clear();
-    for (const int64_t place : permutation(static_cast<int64_t>(rest.size()),
-                                           options.seed + 1 + options.fold, 0))
+    for (const int64_t place :
+         permutation(static_cast<int64_t>(rest.size()), options.seed + 1 + options.fold, 0))
       groups.push_back(std::move(rest[static_cast<size_t>(place)]));
   } else {
     split.test = taken(groups, options.test, total);
@@ -166,12 +166,14 @@ void check_patients(const Split& split, const std::vector<BagInfo>& bags,
     if (parts.size() < 2) continue;
     if (++shared > 3) continue;
     named += (named.empty() ? "" : ", ") + patient + " (";
-    for (const size_t part : parts) named += (named.back() == '(' ? "" : " and ") + std::string(kParts[part]);
+    for (const size_t part : parts)
+      named += (named.back() == '(' ? "" : " and ") + std::string(kParts[part]);
     named += ")";
   }
   if (shared == 0) return;
   const std::string sentence = "fold " + std::to_string(options.fold) + ": " +
-                               std::to_string(shared) + (shared == 1 ? " patient is" : " patients are") +
+                               std::to_string(shared) +
+                               (shared == 1 ? " patient is" : " patients are") +
                                " in two parts: " + named + (shared > 3 ? ", ..." : "");
   SERPENTINE_CHECK(options.shared_patients, who, sentence,
                    "; results would be too good. splits.shared_patients: true allows it");
@@ -205,8 +207,8 @@ Split make_split(const std::vector<BagInfo>& bags, const SplitOptions& options,
                  const std::string& who, std::vector<std::string>* notes) {
   Split split;
   if (options.scheme == "files") {
-    const auto file = std::filesystem::path(options.path) /
-                      ("splits_" + std::to_string(options.fold) + ".csv");
+    const auto file =
+        std::filesystem::path(options.path) / ("splits_" + std::to_string(options.fold) + ".csv");
     split = read_split(file.string(), bags, notes);
   } else if (options.scheme == "columns") {
     split = split_of_columns(bags, options);

@@ -35,7 +35,8 @@ double cross_entropy(const std::vector<std::vector<double>>& logits,
 }  // namespace
 
 double area_under_roc(const std::vector<double>& scores, const std::vector<bool>& positive) {
-  const auto rows = sorted_rows(scores.size(), [&](size_t a, size_t b) { return scores[a] < scores[b]; });
+  const auto rows =
+      sorted_rows(scores.size(), [&](size_t a, size_t b) { return scores[a] < scores[b]; });
   double positives = 0, rank_sum = 0;
   for (size_t first = 0; first < rows.size();) {
     size_t end = first;
@@ -91,7 +92,8 @@ Interval bootstrap(int64_t size, int64_t draws, uint64_t seed,
 }
 
 SurvivalCurve kaplan_meier(const std::vector<double>& times, const std::vector<bool>& events) {
-  const auto rows = sorted_rows(times.size(), [&](size_t a, size_t b) { return times[a] < times[b]; });
+  const auto rows =
+      sorted_rows(times.size(), [&](size_t a, size_t b) { return times[a] < times[b]; });
   SurvivalCurve curve;
   curve.time.push_back(0);
   curve.alive.push_back(1);
@@ -124,7 +126,8 @@ SurvivalCurve kaplan_meier(const std::vector<double>& times, const std::vector<b
 
 LogRank log_rank(const std::vector<double>& times, const std::vector<bool>& events,
                  const std::vector<bool>& second_group) {
-  const auto rows = sorted_rows(times.size(), [&](size_t a, size_t b) { return times[a] < times[b]; });
+  const auto rows =
+      sorted_rows(times.size(), [&](size_t a, size_t b) { return times[a] < times[b]; });
   auto watched = static_cast<double>(times.size());
   auto watched_second =
       static_cast<double>(std::count(second_group.begin(), second_group.end(), true));

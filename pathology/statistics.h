@@ -9,12 +9,12 @@
 
 namespace serpentine {
 
-/// The area under the ROC curve: the probability that a positive scores above a negative, ties half.
-/// NaN without either kind.
+/// The area under the ROC curve: the probability that a positive scores above a negative, ties
+/// half. NaN without either kind.
 double area_under_roc(const std::vector<double>& scores, const std::vector<bool>& positive);
 
-/// Harrell's concordance: pairs whose earlier one had the event; the higher risk must be the earlier.
-/// Risks closer than 1e-8 count half. NaN without such pairs.
+/// Harrell's concordance: pairs whose earlier one had the event; the higher risk must be the
+/// earlier. Risks closer than 1e-8 count half. NaN without such pairs.
 double concordance(const std::vector<double>& times, const std::vector<bool>& events,
                    const std::vector<double>& risks);
 

@@ -39,8 +39,8 @@ std::vector<double> time_bin_edges(const std::vector<double>& times,
   std::sort(seen.begin(), seen.end());
   std::vector<double> edges;
   for (int64_t b = 0; b <= bins; ++b) {
-    const double place = static_cast<double>(b) / static_cast<double>(bins) *
-                         static_cast<double>(seen.size() - 1);
+    const double place =
+        static_cast<double>(b) / static_cast<double>(bins) * static_cast<double>(seen.size() - 1);
     const auto low = static_cast<size_t>(place);
     const size_t high = std::min(low + 1, seen.size() - 1);
     edges.push_back(seen[low] + (place - static_cast<double>(low)) * (seen[high] - seen[low]));

@@ -1,7 +1,7 @@
 // Survival: time bins, losses of hazards and of risks.
 //
-// A model gives C logits a bag: of the hazards of C time bins, or (C = 1) of one risk. Rows are bags;
-// `event` is 1 where the event was seen, 0 where follow-up ended before (censored).
+// A model gives C logits a bag: of the hazards of C time bins, or (C = 1) of one risk. Rows are
+// bags; `event` is 1 where the event was seen, 0 where follow-up ended before (censored).
 #pragma once
 
 #include <vector>

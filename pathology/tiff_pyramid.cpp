@@ -106,7 +106,7 @@ void write_pyramid(const std::string& path, int64_t width, int64_t height, doubl
   Temporary temporary(path);
   errno = 0;
   std::unique_ptr<TIFF, void (*)(TIFF*)> file(TIFFOpen(temporary.name.c_str(), "w8"),
-                                                    [](TIFF* open) { TIFFClose(open); });
+                                              [](TIFF* open) { TIFFClose(open); });
   if (!file) fail(path, "cannot be written");
   for (size_t i = 0; i < levels.size(); ++i) {
     const LevelSize& level = levels[i];

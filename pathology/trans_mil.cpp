@@ -28,9 +28,9 @@ class PositionImpl : public torch::nn::Module {
  public:
   explicit PositionImpl(int64_t dim) {
     const auto conv = [&](const char* name, int64_t width) {
-      return register_module(name, torch::nn::Conv2d(torch::nn::Conv2dOptions(dim, dim, width)
-                                                         .padding(width / 2)
-                                                         .groups(dim)));
+      return register_module(
+          name, torch::nn::Conv2d(
+                    torch::nn::Conv2dOptions(dim, dim, width).padding(width / 2).groups(dim)));
     };
     proj = conv("proj", 7);
     proj1 = conv("proj1", 5);

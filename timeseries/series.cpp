@@ -9,8 +9,8 @@
 #include <torch/torch.h>
 
 #include "core/io/csv.h"
-#include "timeseries/npz.h"
 #include "core/io/text.h"
+#include "timeseries/npz.h"
 
 namespace serpentine {
 namespace {

@@ -132,8 +132,7 @@ TorchCheckpoint read_zip(const std::string& path, bool alone) {
   }
   const Pickle pickle = parse_pickle(zip.read(prefix + member), path);
   const auto load = [&](const std::string& key) { return zip.read(prefix + "data/" + key); };
-  return extract(pickle, TensorBuilder(path, load, memory_limit(zip.file_size())), path,
-                 alone);
+  return extract(pickle, TensorBuilder(path, load, memory_limit(zip.file_size())), path, alone);
 }
 
 // The format before torch 1.6: four pickles (magic number, version, machine, object), the list of

@@ -55,10 +55,10 @@ struct Recompute : torch::autograd::Function<Recompute> {
 }  // namespace
 
 torch::Tensor recomputed(Recomputable function, const std::vector<torch::Tensor>& inputs) {
-  const bool learns =
-      torch::GradMode::is_enabled() &&
-      std::any_of(inputs.begin(), inputs.end(),
-                  [](const torch::Tensor& one) { return one.defined() && one.requires_grad(); });
+  const bool learns = torch::GradMode::is_enabled() &&
+                      std::any_of(inputs.begin(), inputs.end(), [](const torch::Tensor& one) {
+                        return one.defined() && one.requires_grad();
+                      });
   if (!learns) return function(inputs);
   auto kept = c10::make_intrusive<Kept>();
   kept->function = std::move(function);

@@ -93,8 +93,8 @@ TEST_P(AnyBagModel, LearnsWithEveryParameter) {
         EXPECT_TRUE(parameter.value().grad().defined()) << parameter.key();
     }
     optimizer.step();
-    (step < 5 ? first : last) = step < 5 ? first + loss.value.item<double>() / 5
-                                         : loss.value.item<double>();
+    (step < 5 ? first : last) =
+        step < 5 ? first + loss.value.item<double>() / 5 : loss.value.item<double>();
   }
   EXPECT_LT(last, first);
 }
@@ -137,7 +137,8 @@ TEST_P(AnyBagModel, MetricsDoNotDependOnTheBatches) {
 
 INSTANTIATE_TEST_SUITE_P(, AnyBagModel,
                          ::testing::Values("mean_mil", "max_mil", "ab_mil", "ds_mil", "clam_sb",
-                                           "clam_mb", "trans_mil", "s4_mil", "mamba_mil", "survival"),
+                                           "clam_mb", "trans_mil", "s4_mil", "mamba_mil",
+                                           "survival"),
                          [](const auto& of) { return std::string(of.param); });
 
 /// Gradients of a loss over a batch, by name.
@@ -186,9 +187,8 @@ TEST(MemoryBudget, ReadsSizesAndRefusesTheImpossible) {
 }
 
 TEST(MemoryBudget, TrainsABagOf200000Tiles) {
-  const Built built =
-      build("mamba_mil", {"model.hidden=8", "model.layers=1", "model.attention=4",
-                          "model.mamba.d_state=2", "model.memory_budget=150MB"});
+  const Built built = build("mamba_mil", {"model.hidden=8", "model.layers=1", "model.attention=4",
+                                          "model.mamba.d_state=2", "model.memory_budget=150MB"});
   Batch batch;
   batch.input = torch::randn({200000, built.source->set().width});
   batch.target = torch::tensor({1});

@@ -53,16 +53,16 @@ TEST_F(BagFiles, ReadsEveryKind) {
   write_h5("clam.h5", values);
   write_h5("trident.h5", values.unsqueeze(0), "features", false);
   write_h5("stamp_features.h5", values, "feats");
-  write_safetensors(file("st.safetensors"), {{"features", values}, {"coords", torch::ones({5, 2})}});
+  write_safetensors(file("st.safetensors"),
+                    {{"features", values}, {"coords", torch::ones({5, 2})}});
   write_torch_state_dict(file("dict.pt"), {{"features", values}});
-  const BagSet set = read(
-      "slide_id,case_id,label\nclam.svs,a,x\ntrident,b,y\nstamp,c,x\nst,d,y\ndict,e,x\n");
+  const BagSet set =
+      read("slide_id,case_id,label\nclam.svs,a,x\ntrident,b,y\nstamp,c,x\nst,d,y\ndict,e,x\n");
   ASSERT_EQ(set.bags.size(), 5U) << notes(set);
   EXPECT_EQ(set.classes, (std::vector<std::string>{"x", "y"}));
   for (const Bag& bag : set.bags) testing::expect_equal(set.read(bag).features, values, bag.name);
   EXPECT_EQ(set.bags[0].name, "clam");
-  testing::expect_equal(set.bags[0].coords,
-                        torch::arange(10, torch::kFloat).view({5, 2}) * 256);
+  testing::expect_equal(set.bags[0].coords, torch::arange(10, torch::kFloat).view({5, 2}) * 256);
   EXPECT_FALSE(set.bags[1].coords.defined());
 }
 

@@ -16,8 +16,11 @@ std::vector<BagInfo> bags() {
   std::vector<BagInfo> all;
   for (int64_t i = 0; i < 120; ++i) {
     const int64_t patient = i * i % 50;
-    all.push_back({"s" + std::to_string(i), "p" + std::to_string(patient),
-                   "c" + std::to_string(patient % 7), patient % 3 == 0 ? 1 : 0, {}});
+    all.push_back({"s" + std::to_string(i),
+                   "p" + std::to_string(patient),
+                   "c" + std::to_string(patient % 7),
+                   patient % 3 == 0 ? 1 : 0,
+                   {}});
   }
   return all;
 }
@@ -59,7 +62,8 @@ TEST(Splits, FoldsTestEachBagOnceAndKeepPatientsTogether) {
       const auto ones = std::count_if(split.test.begin(), split.test.end(), [&](int64_t row) {
         return all[static_cast<size_t>(row)].stratum == 1;
       });
-      EXPECT_NEAR(static_cast<double>(ones) / static_cast<double>(split.test.size()), 1.0 / 3, 0.12);
+      EXPECT_NEAR(static_cast<double>(ones) / static_cast<double>(split.test.size()), 1.0 / 3,
+                  0.12);
       EXPECT_NEAR(static_cast<double>(split.test.size()), 24, 4);
       EXPECT_NEAR(static_cast<double>(split.validation.size()), 12, 4);
       EXPECT_EQ(make_split(all, options, "toy").validation, split.validation);

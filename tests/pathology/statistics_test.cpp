@@ -28,12 +28,12 @@ TEST(Statistics, ConcordanceCountsComparablePairs) {
 
 TEST(Statistics, KaplanMeierAndLogRankOfFreireich) {
   // Freireich et al. 1963, remission of leukaemia (weeks): the classic example of both
-  const std::vector<double> treated = {6, 6, 6, 6, 7, 9, 10, 10, 11, 13, 16,
+  const std::vector<double> treated = {6,  6,  6,  6,  7,  9,  10, 10, 11, 13, 16,
                                        17, 19, 20, 22, 23, 25, 32, 32, 34, 35};
-  const std::vector<bool> treated_events = {true, true, true, false, true, false, true,
-                                            false, false, true, true, false, false, false,
-                                            true, true, false, false, false, false, false};
-  const std::vector<double> placebo = {1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8,
+  const std::vector<bool> treated_events = {true,  true,  true,  false, true,  false, true,
+                                            false, false, true,  true,  false, false, false,
+                                            true,  true,  false, false, false, false, false};
+  const std::vector<double> placebo = {1, 1, 2,  2,  3,  4,  4,  5,  5,  8, 8,
                                        8, 8, 11, 11, 12, 12, 15, 17, 22, 23};
   const SurvivalCurve curve = kaplan_meier(treated, treated_events);
   EXPECT_NEAR(curve.alive[1], 0.857, 5e-4);  // week 6

@@ -152,6 +152,19 @@ TEST_F(PictureSources, OddPicturesBecomeTheRightSize) {
   EXPECT_EQ(train->draw({3, 4, 5, 6, 7, 8, 9, 10}, {1, 0, {}}).size(), 8);
 }
 
+TEST_F(PictureSources, CmykAndTurnedPhotographs) {
+  // both made with Pillow: one colour of ink; left blue, right red, to be turned by 90 degrees
+  const std::string data = std::string(SERPENTINE_SOURCE_DIR) + "/tests/vision/data/";
+  const auto inks = read_image(data + "cmyk.jpg").to(torch::kFloat32).mean(c10::IntArrayRef{0, 1});
+  EXPECT_GT(inks[0].item<double>(), 150);
+  EXPECT_LT(inks[1].item<double>(), 100);
+  EXPECT_LT(inks[2].item<double>(), 100);
+  const auto turned = read_image(data + "turned.jpg");
+  ASSERT_EQ(turned.sizes(), (std::vector<int64_t>{16, 12, 3}));
+  EXPECT_GT(turned[1][6][2].item<int>(), 150);   // blue is above
+  EXPECT_GT(turned[14][6][0].item<int>(), 150);  // red below
+}
+
 TEST_F(PictureSources, AHugePictureIsRefusedBeforeItIsDecoded) {
   write_two_classes(3);
   std::string bomb = encode_image(flat_picture(9, 1, 2, 3), "png");

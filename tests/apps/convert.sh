@@ -1,17 +1,16 @@
 #!/bin/bash
 # Checkpoints of the authors' programs become model folders.
-# Usage: convert.sh PROGRAM SOURCE_TREE
-# shellcheck source=support.sh
-source "$(dirname "$0")/support.sh" "$1" "$2"
+# shellcheck source=tests/apps/support.sh
+source "$(dirname "$0")/support.sh" "$@"
 golden=$tree/tests/golden/vision
 
 # a .pth of each family, as its authors' program would have saved it
 for family in vmamba vmamba_v0 efficientvmamba medmamba vim_rope vmamba_gmlp_posembed; do
-  expect 0 'tensors written' "$serpentine" weights "$golden/$family/weights.safetensors" --to $family.pth
-  expect 0 'all weights fit' "$serpentine" convert $family.pth -o $family
-  expect_file $family/config.yaml $family/checkpoints/best.safetensors
-  expect 0 'fits the model' "$serpentine" weights $family.pth --model $family/config.yaml
-  expect 0 'fits the model' "$serpentine" weights $family/checkpoints/best.safetensors --model $family/config.yaml
+  expect 0 'tensors written' "$serpentine" weights "$golden/$family/weights.safetensors" --to "$family.pth"
+  expect 0 'all weights fit' "$serpentine" convert "$family.pth" -o "$family"
+  expect_file "$family/config.yaml" "$family/checkpoints/best.safetensors"
+  expect 0 'fits the model' "$serpentine" weights "$family.pth" --model "$family/config.yaml"
+  expect 0 'fits the model' "$serpentine" weights "$family/checkpoints/best.safetensors" --model "$family/config.yaml"
 done
 
 # what shapes cannot tell is said, and can be given

@@ -75,10 +75,10 @@ void print_features() {
   const std::string rebuild = "; configure with -DSERPENTINE_";
   feature("pictures", info.opencv, "OpenCV",
           "apt-get install libopencv-imgcodecs-dev" + rebuild + "OPENCV=ON");
-  feature("tiled TIFF", info.tiff, "libtiff", "apt-get install libtiff-dev" + rebuild + "TIFF=ON");
+  feature("tiled TIFF", info.tiff, "libtiff", "apt-get install libtiff-dev" + rebuild + "LIBTIFF=ON");
   feature("HDF5", info.hdf5, "yes", "apt-get install libhdf5-dev" + rebuild + "HDF5=ON");
   feature("viewer", info.http, "cpp-httplib",
-          "apt-get install libcpp-httplib-dev" + rebuild + "HTTP=ON");
+          "apt-get install libcpp-httplib-dev" + rebuild + "VIEWER=ON");
   const std::string gnuplot = find_program("gnuplot");
   feature("plots", !gnuplot.empty(), gnuplot.empty() ? "" : version_of(gnuplot) + " in " + gnuplot,
           "apt-get install gnuplot-nox");

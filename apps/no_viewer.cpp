@@ -10,7 +10,7 @@ bool viewer_available() { return false; }
 void serve_viewer(const ViewerOptions&) {
   throw std::runtime_error(
       "serve: this build has no cpp-httplib (install libcpp-httplib-dev and "
-      "configure with -DSERPENTINE_HTTP=ON)");
+      "configure with -DSERPENTINE_VIEWER=ON)");
 }
 
 }  // namespace serpentine

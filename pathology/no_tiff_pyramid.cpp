@@ -9,7 +9,7 @@ void write_pyramid(const std::string& path, int64_t, int64_t, double, const std:
                    const PartView&, const std::function<void(int64_t, int64_t)>&) {
   throw std::runtime_error(path +
                            ": pyramids need libtiff (install libtiff-dev and configure with "
-                           "-DSERPENTINE_TIFF=ON)");
+                           "-DSERPENTINE_LIBTIFF=ON)");
 }
 
 }  // namespace serpentine

@@ -7,8 +7,9 @@ selective_scan_cuda_oflex and csm_triton, causal_conv1d. A peer that is absent i
 
 A time is device time between two events round the call, the median of --reps after --warm. Before
 each, 512 MiB are overwritten, so that inputs come from device memory, and the device spins while the
-host queues the call, so that host time stays out. Bounds are the larger of the least bytes over 3.0
-TB/s and the special functions over 4.15e12 a second (docs/kernels.md, both measured on an H100).
+host queues the call, so that host time stays out. Bounds are the larger of the least bytes over the
+bandwidth of a copy, measured at the start, and the special functions over 4.15e12 a second
+(docs/kernels.md, measured on an H100; an H200 has the same multiprocessors and clock).
 """
 
 import argparse
@@ -20,7 +21,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-BANDWIDTH, SPECIAL = 3.0e12, 4.15e12
+BANDWIDTH, SPECIAL = None, 4.15e12  # a second; the first is measured
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -54,6 +55,14 @@ class Timer:
             rows.append([a.elapsed_time(b) for a, b in zip(events, events[1:])])
         columns = [sorted(column) for column in zip(*rows)]
         return [(statistics.median(c), c[len(c) // 10], c[-1 - len(c) // 10]) for c in columns]
+
+
+def copy_bandwidth(timer):
+    """Bytes read and written a second."""
+    source = torch.ones(1 << 28, device="cuda")
+    target = torch.empty_like(source)
+    milliseconds = timer.run(lambda mark: (target.copy_(source), mark()))[0][0]
+    return 2 * 4 * source.numel() / milliseconds * 1e3
 
 
 def extra_memory(call):
@@ -363,14 +372,16 @@ def main():
     torch.ops.load_library(options.library)
     torch.backends.cuda.matmul.allow_tf32 = False
     ladder, peers = Ladder(options), find_peers()
-    print(torch.cuda.get_device_name(), torch.__version__)
+    global BANDWIDTH
+    BANDWIDTH = copy_bandwidth(ladder.timer)
+    print(torch.cuda.get_device_name(), torch.__version__, f"copy {BANDWIDTH * 1e-12:.2f} TB/s")
     for group in (one_direction, four_branches, cross, two_directions, random_order, convolution):
         torch.manual_seed(0)
         group(ladder, peers)
     ladder.ratios()
     if options.out:
         with open(options.out, "w", encoding="utf-8") as file:
-            json.dump({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": ladder.rows}, file, indent=1)
+            json.dump({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "bandwidth": BANDWIDTH, "rows": ladder.rows}, file, indent=1)
 
 
 if __name__ == "__main__":

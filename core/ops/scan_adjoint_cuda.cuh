@@ -1,49 +1,26 @@
 // One block of the backward pass of the selective scan on CUDA, for more than four states: tiles of
 // 16 positions from a piece's end.
 //
-// A tile is worked in two halves, the later one first: its states are made again from the saved
-// ones and stay in registers while the gradient of the state walks back over them:
+// A tile is worked in parts of four positions, the latest first: a part's decays and states are
+// made again from the saved ones and stay in registers while the gradient of the state walks back:
 //   g += C dy;  dC = h dy;  dB = g dt u;  d(dt u) = B g;  g *= exp(dt A);
 //   d(dt) = u d(dt u) + A g h';  dA += dt g h'   with h' the state before the step
 // dB and dC are sums over channels: each thread leaves its terms in shared memory, the block adds
 // them in a fixed order and writes one partial row for its channels; no atomics.
 #pragma once
 
-#include "core/ops/scan_cuda.cuh"
+#include "core/ops/scan_adjoint_memory_cuda.cuh"
 
 namespace serpentine::cuda {
-
-/// What every lane of a channel needs of an element; slope: of dt by delta, 0 behind the end.
-template <class R>
-struct __align__(4 * sizeof(R)) Element4 {
-  R dt, dtu, dy, slope;
-};
-
-inline constexpr int kHalf = 8;
-static_assert(kTile == 2 * kHalf);
-
-enum Rows { kRead, kGrad, kInput, kStep, kRowKinds };  // u, delta, B and C; dy; du; ddelta
-
-/// The block's shared memory. Vectors of kEach states are padded by four every step, so that
-/// threads that add up different steps meet different banks.
-template <class R, int kEach, int kLanes>
-struct Shared {
-  static constexpr int kStates = kEach * kLanes, kChannels = kThreads / kLanes;
-  static constexpr int kStride = (kThreads + 4) * kEach;
-  R terms[2][kHalf * kStride];  // of dB and dC
-  Element4<R> elements[kTile * kChannels];
-  R inputs[kTile * kChannels];  // u
-  R B[kTile * kStates], C[kTile * kStates];
-  int rows[2][kRowKinds][kTile];  // of this tile and the next
-};
 
 template <class T, int kEach, int kLanes>
 struct Backward {
   using R = Real<T>;
-  using Memory = Shared<R, kEach, kLanes>;
-  static constexpr int kStates = Memory::kStates, kStride = Memory::kStride;
+  using Memory = Shared<T, kEach, kLanes>;
+  using Terms = ChannelTerms<R, kEach, kLanes>;
+  static constexpr int kStates = Memory::kStates, kSumSteps = Memory::kSumSteps;
   static constexpr int kOwned = Owned<kLanes>::kCount;
-  static constexpr int kStateRows = (kTile * kStates + kThreads - 1) / kThreads;
+  static constexpr int kStateRows = Memory::kStateRows;
   static constexpr int kTilesAChunk = kStates < 32 ? 1 : kStates / 16;
 
   const ScanCall& call;
@@ -55,8 +32,6 @@ struct Backward {
   const int first_state;
   R A[kEach], g[kEach], dA[kEach];
   R bias, skip, dD = 0, dbias = 0;
-  T raw_u[kOwned], raw_delta[kOwned], raw_dy[kOwned];  // of the next tile
-  T raw_b[kStateRows], raw_c[kStateRows];
   const Column<const T> u, delta, dy, B, C;
   const Column<T> du, ddelta;
 
@@ -107,60 +82,78 @@ struct Backward {
         RowFinder(call, piece, b)(static_cast<int>(first) + step, by_token);
   }
 
+  /// The row and the element in it of a thread's i-th value of B and C.
+  __device__ int state_row(int i, int buffer) const {
+    const int step = (threadIdx.x + i * kThreads) / kStates % kTile;
+    const bool real =
+        static_cast<int>(threadIdx.x % kStates) + state_behind(i) < static_cast<int>(call.states);
+    return real ? memory.rows[buffer][kRead][step] : kNoRow;
+  }
+  // not 0 where a row is longer than the block
+  static __device__ int state_behind(int i) { return i * kThreads % kStates; }
+
+  /// Starts the copies of a tile's rows, each thread those that it puts.
   __device__ void request(int buffer) {
     const int* const read = memory.rows[buffer][kRead];
     const int* const grads = memory.rows[buffer][kGrad];
 #pragma unroll
     for (int i = 0; i < kOwned; ++i) {
       const int step = Owned<kLanes>::step(i, at.state);
-      raw_u[i] = load(u, read[step]);
-      raw_delta[i] = load(delta, read[step]);
-      raw_dy[i] = load(dy, grads[step]);
+      copy_row(&memory.rows_ahead[3 * i][threadIdx.x], u, read[step]);
+      copy_row(&memory.rows_ahead[3 * i + 1][threadIdx.x], delta, read[step]);
+      copy_row(&memory.rows_ahead[3 * i + 2][threadIdx.x], dy, grads[step]);
     }
-    const int states = static_cast<int>(call.states);
 #pragma unroll
     for (int i = 0; i < kStateRows; ++i) {
-      const int step = (threadIdx.x + i * kThreads) / kStates % kTile;
-      const int behind = i * kThreads % kStates;  // not 0 where a row is longer than the block
-      const int row =
-          static_cast<int>(threadIdx.x % kStates) + behind < states ? read[step] : kNoRow;
-      raw_b[i] = load(B, row, behind);
-      raw_c[i] = load(C, row, behind);
+      const int row = state_row(i, buffer);
+      copy_row(&memory.ahead_and_sums.states[2 * i][threadIdx.x], B, row, state_behind(i));
+      copy_row(&memory.ahead_and_sums.states[2 * i + 1][threadIdx.x], C, row, state_behind(i));
     }
   }
 
-  /// What was requested, into registers and shared memory; a barrier must follow.
-  __device__ void put(int buffer) {
+  /// What was requested, as the walks need it, `left` steps of it inside the piece; a barrier must
+  /// follow.
+  __device__ void put(int left, int buffer) {
+    wait_for_copies();
     const int* const read = memory.rows[buffer][kRead];
+    const int* const grads = memory.rows[buffer][kGrad];
 #pragma unroll
     for (int i = 0; i < kStateRows; ++i) {
       const int to = threadIdx.x + i * kThreads;
       if (kTile * kStates % kThreads != 0 && to >= kTile * kStates) continue;
-      memory.B[to] = wide(raw_b[i]);
-      memory.C[to] = wide(raw_c[i]);
+      const int row = sizeof(T) == 2 ? state_row(i, buffer) : 0;
+      memory.B[to] =
+          wide(copied(memory.ahead_and_sums.states[2 * i][threadIdx.x], B, row, state_behind(i)));
+      memory.C[to] = wide(
+          copied(memory.ahead_and_sums.states[2 * i + 1][threadIdx.x], C, row, state_behind(i)));
     }
+    R value[kOwned], grad[kOwned];
+    R dt[kOwned], slope[kOwned];
 #pragma unroll
     for (int i = 0; i < kOwned; ++i) {
       const int step = Owned<kLanes>::step(i, at.state);
-      if (at.state >= Owned<kLanes>::kOwners) continue;
-      const R x = wide(raw_delta[i]) + bias, value = wide(raw_u[i]);
-      const bool behind = read[step] == kBehind;
-      const R slope = call.softplus ? softplus_slope(x) : R(1);
-      const R dt = behind ? R(0) : call.softplus ? softplus(x) : x;
-      const int to = step * Memory::kChannels + threadIdx.x / kLanes;
-      memory.elements[to] = {dt, active ? dt * value : R(0), active ? R(wide(raw_dy[i])) : R(0),
-                             behind ? R(0) : slope};
-      memory.inputs[to] = value;
+      const Word<T>(*const ahead)[kThreads] = memory.rows_ahead + 3 * i;
+      value[i] = wide(copied(ahead[0][threadIdx.x], u, read[step]));
+      dt[i] = R(wide(copied(ahead[1][threadIdx.x], delta, read[step]))) + bias;
+      grad[i] = wide(copied(ahead[2][threadIdx.x], dy, grads[step]));
+    }
+    steps_of(dt, slope, call.softplus);
+    if (at.state >= Owned<kLanes>::kOwners) return;
+#pragma unroll
+    for (int i = 0; i < kOwned; ++i) {
+      const int step = Owned<kLanes>::step(i, at.state);
+      const bool behind = step >= left;
+      const R now = behind ? R(0) : dt[i];
+      const int to = step * Memory::kElements + threadIdx.x / kLanes;
+      memory.elements[to] = {now, active ? now * value[i] : R(0), active ? grad[i] : R(0),
+                             behind ? R(0) : slope[i]};
+      memory.inputs[step * Memory::kInputs + threadIdx.x / kLanes] = value[i];
     }
   }
 
   __device__ const Element4<R>& element(int step) const {
-    return memory.elements[step * Memory::kChannels + threadIdx.x / kLanes];
+    return memory.elements[step * Memory::kElements + threadIdx.x / kLanes];
   }
-  __device__ R* own(R* vectors, int step) const {
-    return vectors + step * kStride + threadIdx.x * kEach;
-  }
-
   /// One step forward.
   __device__ void advance(R (&h)[kEach], int step) const {
     const R dt = element(step).dt, dtu = element(step).dtu;
@@ -170,111 +163,126 @@ struct Backward {
     for (int n = 0; n < kEach; ++n) h[n] = exp2_fast(dt * A[n]) * h[n] + dtu * row_b[n];
   }
 
-  /// Walks from h over `kSteps` steps.
-  template <int kSteps>
+  /// Walks from h over steps [kFrom, kTo).
+  template <int kFrom, int kTo>
   __device__ void walk(R (&h)[kEach]) const {
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) advance(h, step);
+    for (int step = kFrom; step < kTo; ++step) advance(h, step);
   }
 
-  /// Walks half a tile forward from the state before it, then backwards.
-  template <int kFirst>
+  /// Walks a part forward from the state before it, then backwards, and leaves the warp's sums of
+  /// dB and dC.
+  template <int kIndex>
   __device__ void walk_back(const R (&before)[kEach], int buffer) {
-    R h[kHalf][kEach];  // after each step
+    constexpr int kFirst = kIndex * kPart;
+    R decay[kPart][kEach], h[kPart][kEach];  // h: after each step
 #pragma unroll
-    for (int i = 0; i < kHalf; ++i) {
+    for (int i = 0; i < kPart; ++i) {
+      const R dt = element(kFirst + i).dt, dtu = element(kFirst + i).dtu;
+      R row_b[kEach];
+      load_vector(row_b, memory.B + (kFirst + i) * kStates + first_state);
 #pragma unroll
-      for (int n = 0; n < kEach; ++n) h[i][n] = i == 0 ? before[n] : h[i > 0 ? i - 1 : 0][n];
-      advance(h[i], kFirst + i);
+      for (int n = 0; n < kEach; ++n) {
+        decay[i][n] = exp2_fast(dt * A[n]);
+        h[i][n] = decay[i][n] * (i == 0 ? before[n] : h[i > 0 ? i - 1 : 0][n]) + dtu * row_b[n];
+      }
     }
-    if (kFirst == 0) __syncthreads();  // the terms of the other half have been summed
-    R through_b[kHalf], through_a[kHalf];
+    R sums[2 * kPart];  // over states: through B of each step, then through A
+    R* const to = memory.ahead_and_sums.sums[kSumSteps == kTile ? 0 : kIndex % 2][0][at.warp] +
+                  Terms::first_of(at.lane) * kLanes + at.state;
 #pragma unroll
-    for (int i = kHalf - 1; i >= 0; --i) {
-      const int step = kFirst + i;
-      const Element4<R> now = element(step);
-      R row_b[kEach], row_c[kEach], term_b[kEach], term_c[kEach];
-      load_vector(row_b, memory.B + step * kStates + first_state);
-      load_vector(row_c, memory.C + step * kStates + first_state);
-      R sum_b = 0, sum_a = 0;
+    for (int i = kPart - 1; i >= 0; --i) {
+      const Element4<R> now = element(kFirst + i);
+      R row_b[kEach], row_c[kEach], terms[Terms::kCount], sum_b = 0, sum_a = 0;
+      load_vector(row_b, memory.B + (kFirst + i) * kStates + first_state);
+      load_vector(row_c, memory.C + (kFirst + i) * kStates + first_state);
 #pragma unroll
       for (int n = 0; n < kEach; ++n) {
         g[n] += now.dy * row_c[n];
-        term_c[n] = now.dy * h[i][n];
-        term_b[n] = g[n] * now.dtu;
+        terms[n] = g[n] * now.dtu;
+        terms[kEach + n] = now.dy * h[i][n];
         sum_b += g[n] * row_b[n];
-        g[n] *= exp2_fast(now.dt * A[n]);
+        g[n] *= decay[i][n];
         const R flow = g[n] * (i == 0 ? before[n] : h[i > 0 ? i - 1 : 0][n]);
         sum_a += flow * A[n];
         dA[n] += flow * now.dt;
       }
-      store_vector(own(memory.terms[0], i), term_b);
-      store_vector(own(memory.terms[1], i), term_c);
-      through_b[i] = sum_b;
-      through_a[i] = sum_a;
+      Terms::sum_over_channels(terms, at.lane);
+#pragma unroll
+      for (int j = 0; j < Terms::kLeft; ++j) {
+        to[(kFirst + i) % kSumSteps * (kWarps * 2 * kStates) + j * kLanes] = terms[j];
+      }
+      sums[i] = sum_b;
+      sums[kPart + i] = sum_a;
     }
-    sum_over_lanes<kLanes>(through_b, at.state);
-    sum_over_lanes<kLanes>(through_a, at.state);
-    finish(kFirst, buffer, through_b, through_a);
+    finish<kIndex>(sums, buffer);
   }
 
-  /// Gradients of u and delta of the elements of eight steps, from the sums over states. The sums
-  /// of step half + q * owners8 + s lie in lane s of the first eight.
-  __device__ void finish(int half, int buffer, const R (&through_b)[8], const R (&through_a)[8]) {
-    constexpr int kSummed = kLanes < 8 ? kLanes : 8;
-#pragma unroll
-    for (int q = 0; q < 8 / kSummed; ++q) {
-      const int step = half + q * kSummed + at.state % kSummed;
-      // with 16 or more lanes a channel, lane s owns step s and the sums lie in lane s % 8
-      const int i = kLanes >= kTile ? 0 : half / kSummed + q;
+  /// Writes du and ddelta of a part's steps and adds to the sums over time.
+  template <int kIndex>
+  __device__ void finish(R (&sums)[2 * kPart], int buffer) {
+    sum_over_lanes<kLanes>(sums, at.state);
+    if constexpr (kLanes >= 8) {
+      // lane s % 8 holds value s % 8: a step's sum through B, or four lanes further through A
+      const R other = __shfl_xor_sync(kAllLanes, sums[0], kPart);
+      const bool upper = at.state % 8 >= kPart;
+      const R through_b = upper ? other : sums[0], through_a = upper ? sums[0] : other;
+      constexpr int kGroups = Owned<kLanes>::kOwners / kPart;  // of lanes that own a part's steps
       const bool mine =
-          active && at.state < Owned<kLanes>::kOwners && Owned<kLanes>::step(i, at.state) == step;
-      if (!mine) continue;
-      const Element4<R> now = element(step);
-      const R value = memory.inputs[step * Memory::kChannels + threadIdx.x / kLanes];
-      const R input_grad = now.dt * through_b[q] + skip * now.dy;
-      const R step_grad = (value * through_b[q] + through_a[q] * static_cast<R>(kLn2)) * now.slope;
+          at.state < Owned<kLanes>::kOwners && at.state / kPart % kGroups == kIndex % kGroups;
+      finish_step(kIndex * kPart + at.state % kPart, mine, through_b, through_a, buffer);
+    } else {
+#pragma unroll
+      for (int q = 0; q < kPart / kLanes; ++q) {
+        finish_step(kIndex * kPart + q * kLanes + at.state, true, sums[q], sums[kPart / kLanes + q],
+                    buffer);
+      }
+    }
+  }
+  __device__ void finish_step(int step, bool mine, R through_b, R through_a, int buffer) {
+    const Element4<R> now = element(step);
+    const R value = memory.inputs[step * Memory::kInputs + threadIdx.x / kLanes];
+    const R input_grad = now.dt * through_b + skip * now.dy;
+    const R step_grad = (value * through_b + through_a * static_cast<R>(kLn2)) * now.slope;
+    if (mine) {
       dD += now.dy * value;
       dbias += step_grad;
-      store(du, memory.rows[buffer][kInput][step], input_grad);
-      store(ddelta, memory.rows[buffer][kStep][step], step_grad);
+    }
+    const bool writes = mine && active;
+    store(du, writes ? memory.rows[buffer][kInput][step] : kNoRow, input_grad);
+    store(ddelta, writes ? memory.rows[buffer][kStep][step] : kNoRow, step_grad);
+  }
+
+  /// Adds the warps' sums of dB and dC and writes them. `row`: the element of dB and dC where the
+  /// tile's first row begins; `from`: the first of the steps.
+  template <int kIndex>
+  __device__ void write_sums(int64_t row, int left) {
+    constexpr int kWidth = 2 * kStates, kFirst = kSumSteps == kTile ? 0 : kIndex * kPart;
+    const auto& sums = memory.ahead_and_sums.sums[kSumSteps == kTile ? 0 : kIndex % 2];
+#pragma unroll
+    for (int round = 0; round < kSumSteps * kWidth / kThreads; ++round) {
+      const int i = threadIdx.x + round * kThreads;
+      const int step = i / kWidth, x = i % kWidth;
+      R sum = sums[step][0][x];
+#pragma unroll
+      for (int w = 1; w < kWarps; ++w) sum += sums[step][w][x];
+      const int term = x / kLanes, n = x % kLanes * kEach + term % kEach;
+      R* const to = static_cast<R*>(term >= kEach ? call.dC : call.dB);
+      const bool real = kFirst + step < left && n < static_cast<int>(call.states);
+      store_if(real ? 0 : kNoRow, to + row + (kFirst + step) * static_cast<int>(call.states) + n,
+               sum);
     }
   }
 
-  /// Adds half a tile's terms of dB and dC over the block's channels and writes them.
-  __device__ void sum_terms(int64_t first) {
-    const int64_t count = piece.end - first;
-    constexpr int kGroups = 2 * kHalf * kLanes;  // (dB or dC, step, state lane)
-    constexpr int kParts = kGroups >= kThreads ? 1 : kThreads / kGroups;
-    constexpr int kMembers = kThreads / kLanes / kParts;
-    for (int i = threadIdx.x; i < kGroups * kParts; i += kThreads) {
-      const int part = i % kParts, lane = i / kParts % kLanes, step = i / kParts / kLanes % kHalf;
-      const bool of_c = i / kParts / kLanes / kHalf != 0;
-      const R* from = memory.terms[of_c ? 1 : 0] + step * kStride;
-      R sum[kEach] = {};
-#pragma unroll 8
-      for (int j = 0; j < kMembers; ++j) {
-        R term[kEach];
-        load_vector(term, from + ((j * kParts + part) * kLanes + lane) * kEach);
-#pragma unroll
-        for (int n = 0; n < kEach; ++n) sum[n] += term[n];
-      }
-#pragma unroll
-      for (int m = 1; m < kParts; m *= 2) {
-#pragma unroll
-        for (int n = 0; n < kEach; ++n) sum[n] += __shfl_xor_sync(kAllLanes, sum[n], m);
-      }
-      if (part != 0 || step >= count) continue;
-      R* to = static_cast<R*>(of_c ? call.dC : call.dB) +
-              ((at.block * call.batch + b) * call.positions + first + step) * call.states;
-      store_states(to, sum, lane * kEach, call.states);
+  /// Part by part from the end. `before`: the states before the parts.
+  template <int kIndex>
+  __device__ void walk_parts(const R (&before)[kParts][kEach], int64_t row, int left, int buffer) {
+    walk_back<kIndex>(before[kIndex], buffer);
+    if constexpr (kIndex == 0 || kSumSteps == kPart) {
+      __syncthreads();
+      write_sums<kIndex>(row, left);
     }
-  }
-
-  __device__ const R* saved(int64_t chunk) const {
-    return static_cast<const R*>(call.saved) +
-           ((b * call.saved_slots() + piece.first_chunk + chunk) * call.channels + d) * kStates +
-           first_state;
+    if constexpr (kIndex > 0) walk_parts<kIndex - 1>(before, row, left, buffer);
   }
 
   /// The state before a tile of a chunk of several: the chunk is walked from its saved start.
@@ -284,9 +292,9 @@ struct Backward {
       find(piece.begin + skipped * kTile, 0);
       __syncthreads();
       request(0);
-      put(0);
+      put(kTile, 0);
       __syncthreads();
-      walk<kTile>(h);
+      walk<0, kTile>(h);
     }
     __syncthreads();
   }
@@ -301,38 +309,56 @@ struct Backward {
       load_states(g, from ? from + sequence_channel() * call.states : from, first_state,
                   call.states);
     }
+    // the chunk is a constant here: nothing is divided in the loop
+    constexpr int64_t kChunk = int64_t{kTile} * kTilesAChunk;
+    const int64_t slots = call.positions / kChunk + call.sequences;
+    const int64_t chunk_stride = call.channels * kStates;
+    const R* const saved = static_cast<const R*>(call.saved) +
+                           ((b * slots + piece.first_chunk) * call.channels + d) * kStates +
+                           first_state;
+    R start[kEach] = {};
     constexpr bool kAhead = kTilesAChunk == 1;
-    const int64_t tiles = (piece.end - piece.begin + kTile - 1) / kTile;
+    const int length = static_cast<int>(piece.end - piece.begin);
+    const int64_t tiles = (length + kTile - 1) / kTile;
     if (kAhead && tiles > 0) {
       find(piece.begin + (tiles - 1) * kTile, (tiles - 1) & 1);
       if (tiles > 1) find(piece.begin + (tiles - 2) * kTile, tiles & 1);
       __syncthreads();
       request((tiles - 1) & 1);
+      load_vector(start, saved + (tiles - 1) * chunk_stride);
     }
+    int64_t row =
+        ((at.block * call.batch + b) * call.positions + piece.begin + (tiles - 1) * kTile) *
+        call.states;
     for (int64_t tile = tiles - 1; tile >= 0; --tile) {
       const int64_t first = piece.begin + tile * kTile;
       const int buffer = kAhead ? tile & 1 : 0;
-      R h[kEach], before[kEach];
-      load_vector(h, saved(tile / kTilesAChunk));
+      const int left = length - static_cast<int>(tile) * kTile;
       if (!kAhead) {
-        walk_to(tile, h);
+        load_vector(start, saved + tile / kTilesAChunk * chunk_stride);
+        walk_to(tile, start);
         find(first, 0);
         __syncthreads();
         request(0);
       }
-      put(buffer);
+      put(left, buffer);
       __syncthreads();
       if (kAhead && tile > 0) request(buffer ^ 1);
+      R before[kParts][kEach];
 #pragma unroll
-      for (int n = 0; n < kEach; ++n) before[n] = h[n];
-      walk<kHalf>(h);
-      walk_back<kHalf>(h, buffer);
-      __syncthreads();
-      sum_terms(first + kHalf);
-      walk_back<0>(before, buffer);
-      __syncthreads();
+      for (int n = 0; n < kEach; ++n) before[0][n] = start[n];
+      if (kAhead && tile > 0) load_vector(start, saved + (tile - 1) * chunk_stride);
+#pragma unroll
+      for (int part = 1; part < kParts; ++part) {
+#pragma unroll
+        for (int n = 0; n < kEach; ++n) before[part][n] = before[part - 1][n];
+#pragma unroll
+        for (int i = 0; i < kPart; ++i) advance(before[part], (part - 1) * kPart + i);
+      }
+      walk_parts<kParts - 1>(before, row, left, buffer);
+      row -= kTile * call.states;
+      // the last part's barrier came after the last use of this tile's rows
       if (kAhead && tile > 1) find(first - 2 * kTile, buffer);
-      sum_terms(first);
     }
     finish_piece();
   }
@@ -363,31 +389,6 @@ struct Backward {
     if (at.state != 0) return;
     if (call.dD) static_cast<R*>(call.dD)[slot_channel()] = 0;
     if (call.dbias) static_cast<R*>(call.dbias)[slot_channel()] = 0;
-  }
-
-  /// The gradient of the state before the piece, made from none behind it: g alone.
-  __device__ void summarize() {
-    for (int64_t tile = (piece.end - piece.begin + kTile - 1) / kTile - 1; tile >= 0; --tile) {
-      __syncthreads();
-      find(piece.begin + tile * kTile, 0);
-      __syncthreads();
-      request(0);
-      put(0);
-      __syncthreads();
-#pragma unroll
-      for (int step = kTile - 1; step >= 0; --step) {
-        const Element4<R> now = element(step);
-        R row_c[kEach];
-        load_vector(row_c, memory.C + step * kStates + first_state);
-#pragma unroll
-        for (int n = 0; n < kEach; ++n) {
-          g[n] = (g[n] + now.dy * row_c[n]) * exp2_fast(now.dt * A[n]);
-        }
-      }
-    }
-    if (active) {
-      store_vector(static_cast<R*>(call.piece_grad) + slot_channel() * kStates + first_state, g);
-    }
   }
 };
 

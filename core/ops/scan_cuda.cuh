@@ -1,38 +1,9 @@
 // What both passes of the CUDA scan share: arithmetic, rows through an order, sums over lanes.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include "core/ops/scan_cuda.h"
+#include "core/ops/scan_rows_cuda.cuh"
 
 namespace serpentine::cuda {
-
-/// The type in which rows of T are computed and states are held.
-template <class T>
-struct RealOf {
-  using type = float;
-};
-template <>
-struct RealOf<double> {
-  using type = double;
-};
-template <class T>
-using Real = typename RealOf<T>::type;
-
-__device__ inline float wide(float x) { return x; }
-__device__ inline double wide(double x) { return x; }
-__device__ inline float wide(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ inline float wide(__half x) { return __half2float(x); }
-
-template <class T, class R>
-__device__ T narrow(R x) {
-  if constexpr (sizeof(T) == 2 && alignof(T) == 2) {
-    return T(static_cast<float>(x));
-  } else {
-    return static_cast<T>(x);
-  }
-}
 
 __device__ inline float exp2_fast(float x) {
   float y;
@@ -64,50 +35,36 @@ __device__ inline float softplus(float x) {
 }
 __device__ inline double softplus(double x) { return x > 20. ? x : log1p(exp(x)); }
 
-/// The derivative of softplus.
-__device__ inline float softplus_slope(float x) {
-  return x > 20.f ? 1.f : reciprocal(1.f + exp2_fast(-x * static_cast<float>(kLog2e)));
+/// softplus and its derivative e^x / (1 + e^x) from one exponential.
+__device__ inline float softplus(float x, float& slope) {
+  const float e = exp2_fast(x * static_cast<float>(kLog2e));
+  const float series =
+      e * fmaf(-e, fmaf(-e, fmaf(-e, fmaf(-e, 0.2f, 0.25f), 1.f / 3.f), 0.5f), 1.f);
+  const float direct = log2_fast(1.f + e) * static_cast<float>(kLn2);
+  slope = x > 20.f ? 1.f : e * reciprocal(1.f + e);
+  return x > 20.f ? x : e < 0.0625f ? series : direct;
 }
-__device__ inline double softplus_slope(double x) { return x > 20. ? 1. : 1. / (1. + exp(-x)); }
-
-/// One thread's column of one sample's rows. Addresses are 64 bits wide from the multiplication on.
-template <class T>
-struct Column {
-  uint64_t base;
-  uint32_t stride;  // bytes
-  __device__ Column(const RowsView& view, int64_t b, int64_t k, int64_t column)
-      : base(reinterpret_cast<uint64_t>(static_cast<T*>(view.data) + b * view.batch +
-                                        k * view.branch + column)),
-        stride(static_cast<uint32_t>(view.row) * uint32_t{sizeof(T)}) {
-    // one sum in registers: the compiler would take it apart and add its terms at every row
-    asm("" : "+l"(base));
-  }
-  __device__ T* at(int row) const {
-    return reinterpret_cast<T*>(base + uint64_t{static_cast<uint32_t>(row)} * stride);
-  }
-};
-
-/// The value of a row, zero for a negative one: no branch, so that many loads are in flight.
-template <class T>
-__device__ T load(const Column<const T>& column, int row) {
-  T value = T(0.f);
-  if (row >= 0) value = __ldg(column.at(row));
-  return value;
-}
-/// The element `behind` columns further.
-template <class T>
-__device__ T load(const Column<const T>& column, int row, int behind) {
-  T value = T(0.f);
-  if (row >= 0) value = __ldg(column.at(row) + behind);
-  return value;
-}
-template <class T, class R>
-__device__ void store(const Column<T>& column, int row, R value) {
-  if (row >= 0) *column.at(row) = narrow<T>(value);
+__device__ inline double softplus(double x, double& slope) {
+  slope = x > 20. ? 1. : 1. / (1. + exp(-x));
+  return softplus(x);
 }
 
-inline constexpr int kNoRow = -1;   // a pad: reads zeros, decays the state, writes nothing
-inline constexpr int kBehind = -2;  // behind the end of a piece: the state stays
+/// dt of some elements. One branch for all of them: their special functions overlap.
+template <int kCount, class R>
+__device__ void steps_of(R (&x)[kCount], bool is_softplus) {
+  if (!is_softplus) return;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) x[i] = softplus(x[i]);
+}
+/// The same, with the derivatives of dt by x.
+template <int kCount, class R>
+__device__ void steps_of(R (&x)[kCount], R (&slope)[kCount], bool is_softplus) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) slope[i] = 1;
+  if (!is_softplus) return;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) x[i] = softplus(x[i], slope[i]);
+}
 
 /// A run of positions [begin, end) of sequence `sequence`, in its slot.
 struct Piece {
@@ -159,7 +116,7 @@ struct RowFinder {
       : order(call.tokens ? call.tokens + b * call.tokens_batch : nullptr),
         end(static_cast<int>(piece.end)) {}
   __device__ int operator()(int position, bool by_token) const {
-    if (position >= end) return kBehind;
+    if (position >= end) return kNoRow;
     return by_token && order ? order[position] : position;
   }
 };
@@ -298,6 +255,18 @@ void few_backward(const ScanCall& call, bool summary, cudaStream_t stream);
 /// The number of blocks, or 0 when there is nothing to do.
 inline int64_t block_count(const ScanCall& call) {
   return call.batch * call.slots() * call.channel_blocks();
+}
+
+/// Whether `more` blocks of a multiprocessor at once need fewer rounds than `fewer` of them, which
+/// have more registers each and are faster where the number of rounds is the same.
+inline bool fewer_waves(int64_t blocks, int more, int fewer) {
+  int device = 0, processors = 1;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  const auto waves = [&](int each) {
+    return (blocks + int64_t{processors} * each - 1) / (int64_t{processors} * each);
+  };
+  return waves(more) < waves(fewer);
 }
 
 /// How the steps of a tile are shared out over the lanes of a channel.

@@ -24,10 +24,12 @@ __device__ R sum_over_warp(R (&value)[kCount], int lane) {
   return sum;
 }
 
-template <class T, int N, FewPass kPass>
-__global__ void __launch_bounds__(kThreads) backward_kernel(const ScanCall call) {
+/// kBlocks: of a multiprocessor at once. Four of them request the next tile's rows ahead.
+template <class T, int N, FewPass kPass, int kBlocks>
+__global__ void __launch_bounds__(kThreads, kBlocks) backward_kernel(const ScanCall call) {
   using R = Real<T>;
   constexpr int kSteps = kRun<N>;
+  constexpr bool kAhead = kBlocks == 4;
   __shared__ Action<R, N> ends[2][kWarps][kWarp], starts[2][kWarps][kWarp];
   const Few<T, N> at(call);
   R dA[N] = {}, dD = 0, dbias = 0, carry[N] = {};
@@ -49,12 +51,11 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const ScanCall call)
         static_cast<const R*>(call.saved) +
         ((at.b * call.saved_slots() + at.piece.first_chunk) * call.channels + at.d) * N;
 
-    const int tiles = static_cast<int>((at.piece.end - at.piece.begin + kSpan<N> - 1) / kSpan<N>);
-    for (int tile = tiles - 1; tile >= 0; --tile) {
-      const int found = at.find(row_of, tile, call.u.by_token);
-      const int found_dy =
-          call.dy.by_token == call.u.by_token ? found : at.find(row_of, tile, call.dy.by_token);
-      T raw_u[kSteps], raw_delta[kSteps], raw_dy[kSteps];
+    const int length = static_cast<int>(at.piece.end - at.piece.begin);
+    const int tiles = (length + kSpan<N> - 1) / kSpan<N>;
+    T raw_u[kSteps], raw_delta[kSteps], raw_dy[kSteps], raw_b, raw_c;
+    const bool same_rows = call.dy.by_token == call.u.by_token;
+    const auto request = [&](int found, int found_dy) {
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
         const int row = __shfl_sync(kAllLanes, found, i);
@@ -62,12 +63,36 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const ScanCall call)
         raw_delta[i] = load(delta, row);
         raw_dy[i] = load(dy, __shfl_sync(kAllLanes, found_dy, i));
       }
-      const R held_b = wide(at.request_states(call.B, found));
-      const R held_c = wide(at.request_states(call.C, found));
+      raw_b = at.request_states(call.B, found);
+      raw_c = at.request_states(call.C, found);
+    };
+    const auto find_read = [&](int tile) { return at.find(row_of, tile, call.u.by_token); };
+    int next = tiles > 0 ? find_read(tiles - 1) : kNoRow;
+    if (kAhead) {
+      request(next, tiles == 0 || same_rows ? next : at.find(row_of, tiles - 1, call.dy.by_token));
+    }
+    for (int tile = tiles - 1; tile >= 0; --tile) {
+      const int found = next;
+      if (!kAhead) request(found, same_rows ? found : at.find(row_of, tile, call.dy.by_token));
+      const R held_b = wide(raw_b), held_c = wide(raw_c);
       R before[N] = {};
       if (kPass == FewPass::kWhole) load_vector(before, saved + int64_t{tile} * call.channels * N);
 
-      R kept[kSteps][N], dt[kSteps], slope[kSteps];
+      R kept[kSteps][N], dt[kSteps], slope[kSteps], value_of[kSteps], grad_of[kSteps];
+#pragma unroll
+      for (int i = 0; i < kSteps; ++i) {
+        dt[i] = wide(raw_delta[i]) + at.bias;
+        value_of[i] = wide(raw_u[i]);
+        grad_of[i] = wide(raw_dy[i]);
+      }
+      if (tile > 0) {
+        next = find_read(tile - 1);
+        if (kAhead) {
+          request(next, same_rows ? next : at.find(row_of, tile - 1, call.dy.by_token));
+        }
+      }
+      steps_of(dt, slope, call.softplus);
+      const int left = length - tile * kSpan<N> - at.warp * kSteps;
       Action<R, N> forth, back;
 #pragma unroll
       for (int n = 0; n < N; ++n) {
@@ -76,11 +101,8 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const ScanCall call)
       }
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
-        const R x = wide(raw_delta[i]) + at.bias;
-        dt[i] = call.softplus ? softplus(x) : x;
-        slope[i] = call.softplus ? softplus_slope(x) : R(1);
-        if (__shfl_sync(kAllLanes, found, i) == kBehind) dt[i] = 0;
-        const R dtu = dt[i] * R(wide(raw_u[i]));
+        if (i >= left) dt[i] = 0;  // behind the end the state stays
+        const R dtu = dt[i] * value_of[i];
 #pragma unroll
         for (int n = 0; n < N; ++n) {
           kept[i][n] = exp2_fast(dt[i] * at.A[n]);
@@ -92,8 +114,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const ScanCall call)
       for (int i = kSteps - 1; i >= 0; --i) {
 #pragma unroll
         for (int n = 0; n < N; ++n) {
-          back.made[n] =
-              kept[i][n] * (back.made[n] + R(wide(raw_dy[i])) * at.state_of(held_c, i, n));
+          back.made[n] = kept[i][n] * (back.made[n] + grad_of[i] * at.state_of(held_c, i, n));
         }
       }
 #pragma unroll
@@ -129,7 +150,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const ScanCall call)
 #pragma unroll
         for (int n = 0; n < N; ++n) {
           past[i][n] = h[n];
-          h[n] = kept[i][n] * h[n] + dt[i] * R(wide(raw_u[i])) * at.state_of(held_b, i, n);
+          h[n] = kept[i][n] * h[n] + dt[i] * value_of[i] * at.state_of(held_b, i, n);
         }
       }
       const int row_u =
@@ -140,7 +161,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const ScanCall call)
       R terms_b[kSteps * N], terms_c[kSteps * N];
 #pragma unroll
       for (int i = kSteps - 1; i >= 0; --i) {
-        const R value = wide(raw_u[i]), grad = at.active ? R(wide(raw_dy[i])) : R(0);
+        const R value = value_of[i], grad = at.active ? grad_of[i] : R(0);
         R through_b = 0, through_a = 0;
 #pragma unroll
         for (int n = 0; n < N; ++n) {
@@ -159,11 +180,9 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const ScanCall call)
         dD += grad * value;
         const int to_u = __shfl_sync(kAllLanes, row_u, i);
         const int to_delta = __shfl_sync(kAllLanes, row_delta, i);
-        if (__shfl_sync(kAllLanes, found, i) != kBehind) dbias += step_grad;
-        if (at.active) {
-          store(du, to_u, dt[i] * through_b + at.skip * grad);
-          store(ddelta, to_delta, step_grad);
-        }
+        if (i < left) dbias += step_grad;
+        store(du, at.active ? to_u : kNoRow, dt[i] * through_b + at.skip * grad);
+        store(ddelta, at.active ? to_delta : kNoRow, step_grad);
       }
       const R sum_b = sum_over_warp(terms_b, at.lane), sum_c = sum_over_warp(terms_c, at.lane);
       const int step = at.lane / N, n = at.lane % N;
@@ -212,11 +231,13 @@ void few_backward(const ScanCall& call, bool summary, cudaStream_t stream) {
   for_states(call, [&](auto like, auto layout) {
     using T = decltype(like);
     constexpr int N = decltype(layout)::kEach;
-    if (summary) {
-      backward_kernel<T, N, FewPass::kSummary><<<blocks_of(call), kThreads, 0, stream>>>(call);
-    } else {
-      backward_kernel<T, N, FewPass::kWhole><<<blocks_of(call), kThreads, 0, stream>>>(call);
+    constexpr int kFew = sizeof(Real<T>) == 4 && N == 1 ? 3 : 1, kMany = kFew == 1 ? 1 : 4;
+    auto kernel = backward_kernel<T, N, FewPass::kSummary, kMany>;
+    if (!summary) {
+      kernel = fewer_waves(blocks_of(call), 4, 3) ? backward_kernel<T, N, FewPass::kWhole, kMany>
+                                                  : backward_kernel<T, N, FewPass::kWhole, kFew>;
     }
+    kernel<<<blocks_of(call), kThreads, 0, stream>>>(call);
   });
 }
 

@@ -5,7 +5,8 @@ namespace serpentine::cuda {
 namespace {
 
 template <class T, int N, FewPass kPass>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const ScanCall call) {
+__global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && N == 1 ? 6 : 1)
+    forward_kernel(const ScanCall call) {
   using R = Real<T>;
   constexpr int kSteps = kRun<N>;
   __shared__ Action<R, N> ends[2][kWarps][kWarp];
@@ -22,20 +23,35 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const ScanCall call) 
                 ((at.b * call.saved_slots() + at.piece.first_chunk) * call.channels + at.d) * N
           : nullptr;
 
-  const int tiles = static_cast<int>((at.piece.end - at.piece.begin + kSpan<N> - 1) / kSpan<N>);
-  for (int tile = 0; tile < tiles; ++tile) {
-    const int found = at.find(row_of, tile, call.u.by_token);
-    T raw_u[kSteps], raw_delta[kSteps];
+  const int length = static_cast<int>(at.piece.end - at.piece.begin);
+  const int tiles = (length + kSpan<N> - 1) / kSpan<N>;
+  // the next tile's rows are requested before this one is walked
+  T raw_u[kSteps], raw_delta[kSteps], raw_b, raw_c = T(0.f);
+  const auto request = [&](int found) {
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const int row = __shfl_sync(kAllLanes, found, i);
       raw_u[i] = load(u, row);
       raw_delta[i] = load(delta, row);
     }
-    const R held_b = wide(at.request_states(call.B, found));
-    const R held_c = kPass == FewPass::kWhole ? R(wide(at.request_states(call.C, found))) : R(0);
-
-    R kept[kSteps][N], input[kSteps][N], passed[kSteps];
+    raw_b = at.request_states(call.B, found);
+    if (kPass == FewPass::kWhole) raw_c = at.request_states(call.C, found);
+  };
+  int next = at.find(row_of, 0, call.u.by_token);
+  request(next);
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int found = next;
+    next = at.find(row_of, tile + 1, call.u.by_token);
+    const R held_b = wide(raw_b), held_c = wide(raw_c);
+    R dt[kSteps], kept[kSteps][N], input[kSteps][N], passed[kSteps];
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      dt[i] = wide(raw_delta[i]) + at.bias;
+      passed[i] = wide(raw_u[i]);
+    }
+    if (tile + 1 < tiles) request(next);
+    steps_of(dt, call.softplus);
+    const int left = length - tile * kSpan<N> - at.warp * kSteps;
     Action<R, N> run;
 #pragma unroll
     for (int n = 0; n < N; ++n) {
@@ -44,15 +60,14 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const ScanCall call) 
     }
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
-      const R x = wide(raw_delta[i]) + at.bias, value = wide(raw_u[i]);
-      R dt = call.softplus ? softplus(x) : x;
-      if (__shfl_sync(kAllLanes, found, i) == kBehind) dt = 0;
-      passed[i] = at.skip * value;
-      if (kPass == FewPass::kSummary) step_sum += dt;
+      if (i >= left) dt[i] = 0;  // behind the end the state stays
+      const R dtu = dt[i] * passed[i];
+      passed[i] *= at.skip;
+      if (kPass == FewPass::kSummary) step_sum += dt[i];
 #pragma unroll
       for (int n = 0; n < N; ++n) {
-        kept[i][n] = exp2_fast(dt * at.A[n]);
-        input[i][n] = dt * value * at.state_of(held_b, i, n);
+        kept[i][n] = exp2_fast(dt[i] * at.A[n]);
+        input[i][n] = dtu * at.state_of(held_b, i, n);
         run.decay[n] *= kept[i][n];
         run.made[n] = kept[i][n] * run.made[n] + input[i][n];
       }
@@ -83,7 +98,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const ScanCall call) 
         sum += h[n] * at.state_of(held_c, i, n);
       }
       const int row = __shfl_sync(kAllLanes, written, i);
-      if (at.active) store(y, row, sum);
+      store(y, at.active ? row : kNoRow, sum);
     }
   }
   if (kPass == FewPass::kSummary) {

@@ -55,7 +55,7 @@ struct StateRows {
 };
 
 template <class T, int kEach, int kLanes, Pass kPass>
-__global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && kEach == 4 ? 6 : 3)
+__global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && kEach == 4 ? 4 : 3)
     forward_kernel(const ScanCall call) {
   using R = Real<T>;
   using Steps = Owned<kLanes>;
@@ -131,22 +131,25 @@ __global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && kEach == 4 ?
   __syncthreads();
   request(rows[0][0]);
 
-  const int tiles = static_cast<int>((piece.end - piece.begin + kTile - 1) / kTile);
+  const int length = static_cast<int>(piece.end - piece.begin);
+  const int tiles = (length + kTile - 1) / kTile;
   constexpr int kTilesAChunk = kStates < 32 ? 1 : kStates / 16;
   int now = 0;  // tile % 3
   for (int tile = 0; tile < tiles; ++tile) {
     const int next = now == 2 ? 0 : now + 1, ahead = next == 2 ? 0 : next + 1;
-    const int* const read = rows[now][0];
     const int* const written = rows[now][1];
     R* const tile_b = shared + (tile & 1) * 2 * kTile * kStates;
     R* const tile_c = tile_b + kTile * kStates;
     state_rows.put(tile_b, tile_c);
     R dt[kOwned], dtu[kOwned], passed[kOwned];
 #pragma unroll
+    for (int i = 0; i < kOwned; ++i) dt[i] = wide(raw_delta[i]) + bias;
+    steps_of(dt, call.softplus);
+    const int left = length - tile * kTile;
+#pragma unroll
     for (int i = 0; i < kOwned; ++i) {
-      const R x = wide(raw_delta[i]) + bias, value = wide(raw_u[i]);
-      dt[i] = call.softplus ? softplus(x) : x;
-      if (read[Steps::step(i, at.state)] == kBehind) dt[i] = 0;
+      const R value = wide(raw_u[i]);
+      if (Steps::step(i, at.state) >= left) dt[i] = 0;  // behind the end the state stays
       dtu[i] = dt[i] * value;
       passed[i] = skip * value;
       if (kPass == Pass::kSummary) step_sum += dt[i];
@@ -186,7 +189,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(Real<T>) == 4 && kEach == 4 ?
 #pragma unroll
       for (int q = 0; q < 8 / kOwners; ++q) {
         const int i = half / kOwners + q;
-        if (writes) store(y, written[Steps::step(i, at.state)], sums[q] + passed[i]);
+        const int row = writes ? written[Steps::step(i, at.state)] : kNoRow;
+        store(y, row, sums[q] + passed[i]);
       }
     }
     if (finds) (&rows[ahead][0][0])[threadIdx.x] = found;

@@ -13,7 +13,9 @@ namespace serpentine::cuda {
 namespace {
 
 constexpr int64_t kLeastPiece = 256;  // positions; a shorter piece costs more than it spreads
-constexpr int64_t kWarpsWanted = 12;  // of a multiprocessor
+constexpr int64_t kWarpsWanted = 12;  // of a multiprocessor, for it to be filled
+// More pieces than fill the device even out its last round, while they stay this long.
+constexpr int64_t kEvenPiece = 640, kWarpsEven = 48;
 
 /// One call of the kernels, with the tensors that its pointers lie in.
 struct Plan {
@@ -54,11 +56,14 @@ struct Plan {
   int64_t piece_length() const {
     const int64_t warps = call.batch * call.sequences * call.channel_blocks() * kWarps;
     if (warps == 0) return 0;
-    const int64_t wanted =
-        kWarpsWanted * at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
-    const int64_t length = call.positions / call.sequences, pieces = wanted / warps;
-    if (pieces < 4 || length < 2 * kLeastPiece) return 0;
-    const int64_t piece = std::max(kLeastPiece, (length + pieces - 1) / pieces);
+    const int64_t processors = at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
+    const int64_t length = call.positions / call.sequences;
+    const auto part = [&](int64_t warps_each, int64_t least) {
+      const int64_t pieces = std::max<int64_t>(1, warps_each * processors / warps);
+      return std::max(least, (length + pieces - 1) / pieces);
+    };
+    if (kWarpsWanted * processors / warps < 4 || length < 2 * kLeastPiece) return 0;
+    const int64_t piece = std::min(part(kWarpsWanted, kLeastPiece), part(kWarpsEven, kEvenPiece));
     return (piece + call.chunk() - 1) / call.chunk() * call.chunk();
   }
 

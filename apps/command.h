@@ -47,6 +47,7 @@ void add_tile_command(CLI::App& app, Action& action);
 void add_embed_slides_command(CLI::App& app, Action& action);
 void add_serve_command(CLI::App& app, Action& action);
 void add_wsi_command(CLI::App& app, Action& action);
+void add_segment_command(CLI::App& app, Action& action);
 
 /// The words of this process's command line.
 std::vector<std::string> command_line();

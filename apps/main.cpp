@@ -104,6 +104,7 @@ int run(int argc, char** argv) {
   add_embed_slides_command(app, action);
   add_wsi_command(app, action);
   add_serve_command(app, action);
+  add_segment_command(app, action);
   add_parity_command(app, action);
   add_weights_command(app, action);
   add_schema_command(app, action);

@@ -104,6 +104,21 @@ void check_segmamba(Fixture& fixture) {
   check_model(fixture, *build(fixture, options));
 }
 
+void check_vmunet(Fixture& fixture) {
+  const Json &args = fixture.config.at("args"), &outer = args.at("VMUNet"),
+             inner = args.value("VSSM", Json::object());
+  Json options = {{"type", "vmunet"}, {"sigmoid", true}};
+  for (const auto& [ours, theirs] :
+       {std::pair{"in_channels", "input_channels"}, {"classes", "num_classes"},
+        {"depths", "depths"}, {"depths_decoder", "depths_decoder"},
+        {"drop_path", "drop_path_rate"}}) {
+    if (outer.contains(theirs)) options[ours] = outer.at(theirs);
+  }
+  for (const char* name : {"dims", "d_state"})
+    if (inner.contains(name)) options[name] = inner.at(name);
+  check_model(fixture, *build(fixture, options));
+}
+
 }  // namespace
 
 void add_segmentation_checkers(Checkers& all) {
@@ -116,6 +131,7 @@ void add_segmentation_checkers(Checkers& all) {
     };
   }
   all["segmamba"] = check_segmamba;
+  all["vmunet"] = check_vmunet;
 }
 
 }  // namespace serpentine::golden

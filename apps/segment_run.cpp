@@ -1,0 +1,112 @@
+#include "apps/segment_run.h"
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include <torch/torch.h>
+#include <nlohmann/json.hpp>
+
+#include "apps/command.h"
+#include "apps/model_file.h"
+#include "apps/trained.h"
+#include "core/check.h"
+#include "core/io/progress.h"
+#include "core/io/state_dict.h"
+#include "core/train/precision.h"
+#include "core/train/trainer.h"
+
+namespace serpentine {
+namespace {
+
+std::string gigabytes(int64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f GB", static_cast<double>(bytes) / 1e9);
+  return text;
+}
+
+void say_memory(const std::string& name, const PredictMemory& memory) {
+  std::cout << name << ": " << memory.windows << " windows; memory beside the network "
+            << gigabytes(memory.total()) << " (image " << gigabytes(memory.image) << ", sums "
+            << gigabytes(memory.sums) << ", slab " << gigabytes(memory.slab) << ", labels "
+            << gigabytes(memory.labels) << ")" << std::endl;
+}
+
+}  // namespace
+
+SegmentRun open_segment_run(const Packages& packages, const std::string& folder) {
+  if (!std::filesystem::is_directory(folder))
+    throw UsageError("there is no run folder '" + folder + "'; `serpentine train` makes one");
+  SegmentRun run;
+  run.folder = folder;
+  const Config config = Config::load(yaml_of(folder)).child("model");
+  run.model = packages.models.build(config);
+  const std::string weights = weights_of_run(folder);
+  const LoadReport fit =
+      load_state_dict(*run.model, read_state_dict(weights), run.model->tolerated_keys());
+  TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
+  run.model->eval();
+  const std::string path = folder + "/data.json";
+  std::ifstream file(path);
+  TORCH_CHECK(file.good(), path, ": cannot be read; it holds the plan of the run");
+  const auto json = nlohmann::json::parse(file, nullptr, false);
+  TORCH_CHECK(json.is_object() && json.value("kind", "") == "segmentation", path,
+              ": is not of a segmentation run");
+  run.plan = Config::parse(json.at("plan").get<std::string>(), path).read<SegmentationPlan>();
+  check_plan(run.plan, path);
+  run.held_out = json.value("held_out", std::vector<std::string>{});
+  return run;
+}
+
+int64_t predict_files(const std::vector<SegmentRun>& runs, const std::vector<CaseFiles>& cases,
+                      const PredictFiles& how) {
+  const auto& plan = runs.at(0).plan;
+  for (const auto& run : runs) {
+    TORCH_CHECK(plan_yaml(run.plan) == plan_yaml(plan), run.folder, " has another plan than ",
+                runs[0].folder, "; only runs of one plan predict together");
+  }
+  const auto device = pick_device(how.device);
+  std::vector<std::shared_ptr<Model>> models;
+  for (const auto& run : runs) {
+    run.model->to(device);
+    models.push_back(run.model);
+  }
+  make_folder(how.out);
+  int64_t failed = 0;
+  for (const auto& one : cases) {
+    const bool nifti = is_nifti_name(one.images.at(0));
+    const std::string file = how.out + "/" + one.name + (nifti ? ".nii.gz" : ".png");
+    if (!how.overwrite && std::filesystem::exists(file)) {
+      std::cout << file << ": is there already\n";
+      continue;
+    }
+    try {
+      Volume volume = read_channels(one.images);
+      say_memory(one.name, predict_memory(plan, volume, how.options));
+      const auto begin = std::chrono::steady_clock::now();
+      PredictOptions options = how.options;
+      Progress progress(one.name, predict_memory(plan, volume, options).windows);
+      options.progress = [&](int64_t done, int64_t) { progress.update(done); };
+      torch::Tensor labels;
+      {
+        const Autocast autocast(device.type(), autocast_type(how.precision));
+        labels = predict_volume(models, plan, volume, device, options);
+      }
+      if (how.largest || how.fill_holes) labels = cleaned(labels, how.largest, how.fill_holes);
+      progress.finish();
+      write_labels(file, labels, volume);
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+      std::cout << file << "  " << format_seconds(took.count()) << std::endl;
+    } catch (const std::exception& error) {
+      const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+      std::string why = torch_error ? torch_error->what_without_backtrace() : error.what();
+      std::cerr << one.name << ": left out; " << why << std::endl;
+      ++failed;
+    }
+  }
+  return failed;
+}
+
+}  // namespace serpentine

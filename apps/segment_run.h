@@ -1,0 +1,35 @@
+// A finished segmentation run, and predicting files with several of them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "apps/packages.h"
+#include "segmentation/predict.h"
+
+namespace serpentine {
+
+struct SegmentRun {
+  std::string folder;
+  std::shared_ptr<Model> model;        // with the best weights, in evaluation mode
+  SegmentationPlan plan;
+  std::vector<std::string> held_out;   // cases of its validation part
+};
+
+/// Throws with what the folder lacks, or when it is no segmentation run.
+SegmentRun open_segment_run(const Packages& packages, const std::string& folder);
+
+struct PredictFiles {
+  std::string out;
+  PredictOptions options;
+  std::string device = "auto", precision = "fp32";
+  bool largest = false, fill_holes = false, overwrite = false;
+};
+
+/// Predicts every case into out/NAME.nii.gz or NAME.png. Cases that cannot be read are reported
+/// and left out; returns how many.
+int64_t predict_files(const std::vector<SegmentRun>& runs, const std::vector<CaseFiles>& cases,
+                      const PredictFiles& how);
+
+}  // namespace serpentine

@@ -78,7 +78,8 @@ void use_plan(EvaluationOptions& options, const SegmentationPlan& plan) {
     std::vector<int64_t> values;
     std::stringstream list(plan.values[k]);
     for (std::string part; std::getline(list, part, '+');) values.push_back(std::stoll(part));
-    if (values != std::vector<int64_t>{0}) options.classes.emplace_back(plan.class_names[k], values);
+    if (values != std::vector<int64_t>{0})
+      options.classes.emplace_back(plan.class_names[k], values);
   }
 }
 
@@ -112,9 +113,9 @@ struct PartRule {
   bool largest, fill_holes;
 };
 constexpr PartRule kRules[] = {{"none", false, false},
-                           {"largest", true, false},
-                           {"fill_holes", false, true},
-                           {"largest and fill_holes", true, true}};
+                               {"largest", true, false},
+                               {"fill_holes", false, true},
+                               {"largest and fill_holes", true, true}};
 
 /// The rule with the best mean Dice over all cases that their fold did not train on.
 void choose_rule(const CaseList& list, const SegmentationPlan& plan, const std::string& guesses,
@@ -129,7 +130,8 @@ void choose_rule(const CaseList& list, const SegmentationPlan& plan, const std::
       if (!std::filesystem::exists(file)) file = guesses + "/" + one.name + ".png";
       if (!std::filesystem::exists(file)) continue;
       const Volume image = read_volume(one.label);
-      const auto truth = to_classes(plan, read_labels(one.label, image, plan.label_scale), one.label);
+      const auto truth =
+          to_classes(plan, read_labels(one.label, image, plan.label_scale), one.label);
       const auto guess =
           to_classes(plan, cleaned(read_labels(file, image), rule.largest, rule.fill_holes), file);
       for (int64_t k = plan.regions ? 0 : 1; k < plan.classes; ++k) {
@@ -205,7 +207,8 @@ void add_segment_command(CLI::App& app, Action& action) {
   command->require_subcommand(1);
   auto arguments = std::make_shared<SegmentArguments>();
   const auto chosen = [&action, arguments](CLI::App* sub, int (*run)(SegmentArguments)) {
-    sub->callback([&action, arguments, run] { action = [arguments, run] { return run(*arguments); }; });
+    sub->callback(
+        [&action, arguments, run] { action = [arguments, run] { return run(*arguments); }; });
   };
   auto* plan = command->add_subcommand("plan", "Look at a data set, and write its plan");
   plan->add_option("DATA", arguments->data, "Folder or CSV")->required();

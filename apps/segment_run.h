@@ -12,9 +12,9 @@ namespace serpentine {
 
 struct SegmentRun {
   std::string folder;
-  std::shared_ptr<Model> model;        // with the best weights, in evaluation mode
+  std::shared_ptr<Model> model;  // with the best weights, in evaluation mode
   SegmentationPlan plan;
-  std::vector<std::string> held_out;   // cases of its validation part
+  std::vector<std::string> held_out;  // cases of its validation part
 };
 
 /// Throws with what the folder lacks, or when it is no segmentation run.

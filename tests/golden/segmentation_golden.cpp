@@ -108,10 +108,11 @@ void check_vmunet(Fixture& fixture) {
   const Json &args = fixture.config.at("args"), &outer = args.at("VMUNet"),
              inner = args.value("VSSM", Json::object());
   Json options = {{"type", "vmunet"}, {"sigmoid", true}};
-  for (const auto& [ours, theirs] :
-       {std::pair{"in_channels", "input_channels"}, {"classes", "num_classes"},
-        {"depths", "depths"}, {"depths_decoder", "depths_decoder"},
-        {"drop_path", "drop_path_rate"}}) {
+  for (const auto& [ours, theirs] : {std::pair{"in_channels", "input_channels"},
+                                     {"classes", "num_classes"},
+                                     {"depths", "depths"},
+                                     {"depths_decoder", "depths_decoder"},
+                                     {"drop_path", "drop_path_rate"}}) {
     if (outer.contains(theirs)) options[ours] = outer.at(theirs);
   }
   for (const char* name : {"dims", "d_state"})

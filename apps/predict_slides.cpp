@@ -52,6 +52,7 @@ std::string predict_slide(const SlideFile& file, const PredictRequest& request,
   const TileGrid grid = plan_tiles(*slide, tissue, tiling.tile);
   if (grid.coords.size(0) == 0) throw std::runtime_error(file.path + ": no tissue was found");
   EmbedJob job = request.job;
+  job.min_sharpness = tiling.min_sharpness;  // as the tiles that the model learnt from
   std::unique_ptr<Progress> bar;
   std::string stage;
   const auto show = [&](const std::string& what, int64_t done, int64_t all) {

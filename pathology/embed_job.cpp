@@ -114,12 +114,16 @@ EmbeddedTiles embed_tiles(const Slide& slide, const TileGrid& grid, const TileEn
   const int64_t tiles = grid.coords.size(0);
   std::vector<torch::Tensor> features;
   std::vector<int64_t> kept;
-  TileStream stream(slide, grid, job.stream);
+  TileStreamOptions options = job.stream;
+  options.sharpness = job.min_sharpness > 0;
+  TileStream stream(slide, grid, options);
   while (auto batch = stream.next()) {
     std::vector<int64_t> sound;
     for (size_t i = 0; i < batch->states.size(); ++i) {
       if (batch->states[i] == TileState::kUnreadable) {
         ++made.unreadable;
+      } else if (options.sharpness && batch->sharpness[i] < job.min_sharpness) {
+        ++made.blurred;
       } else {
         sound.push_back(static_cast<int64_t>(i));
         kept.push_back(batch->first + static_cast<int64_t>(i));
@@ -134,7 +138,7 @@ EmbeddedTiles embed_tiles(const Slide& slide, const TileGrid& grid, const TileEn
     }
     if (job.progress) job.progress(batch->first + batch->pictures.size(0), tiles);
   }
-  if (features.empty()) throw std::runtime_error(slide.path() + ": no tile can be read");
+  if (features.empty()) throw std::runtime_error(slide.path() + ": no tile can be read, or all are blurred");
   made.features = torch::cat(features);
   made.coords = grid.coords.index_select(0, torch::tensor(kept, torch::kLong));
   TORCH_CHECK(made.features.isfinite().all().item<bool>(), slide.path(),

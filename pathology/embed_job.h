@@ -32,6 +32,7 @@ struct EmbedJob {
   std::string stain_target;                   // a picture whose colours are the target, or ""
   std::string precision = "fp32";             // that the encoder runs in
   bool half = false;                          // store float16
+  double min_sharpness = 0;                   // tiles below are left out, where none did before
   nlohmann::json tiling;                      // settings of the tiles
   SlideOptions slide;
   TileStreamOptions stream;
@@ -45,7 +46,7 @@ struct EmbedJob {
 struct EmbeddedTiles {
   torch::Tensor features;  // float32 [T, F]
   torch::Tensor coords;    // int64 [T, 2]
-  int64_t unreadable = 0;
+  int64_t unreadable = 0, blurred = 0;
 };
 
 /// All tiles of `grid` through the encoder; stain is fitted to the slide first if asked for.

@@ -138,7 +138,8 @@ EmbeddedTiles embed_tiles(const Slide& slide, const TileGrid& grid, const TileEn
     }
     if (job.progress) job.progress(batch->first + batch->pictures.size(0), tiles);
   }
-  if (features.empty()) throw std::runtime_error(slide.path() + ": no tile can be read, or all are blurred");
+  if (features.empty())
+    throw std::runtime_error(slide.path() + ": no tile can be read, or all are blurred");
   made.features = torch::cat(features);
   made.coords = grid.coords.index_select(0, torch::tensor(kept, torch::kLong));
   TORCH_CHECK(made.features.isfinite().all().item<bool>(), slide.path(),

@@ -180,12 +180,12 @@ int run_crossval(SegmentArguments arguments) {
     TrainRequest one = request;
     one.overrides.push_back("data.fold=" + std::to_string(fold));
     one.out = out + "/fold_" + std::to_string(fold);
-    if (!std::filesystem::exists(one.out + "/test_done")) {
+    if (!std::filesystem::exists(one.out + "/finished")) {
       one.resume = std::filesystem::exists(one.out + "/config.yaml");
       if (one.resume) one.config = one.out + "/config.yaml";
       const auto result = train_run(packages, one);
       if (result.code != 0) return result.code;
-      write_atomically(one.out + "/test_done", "");
+      write_atomically(one.out + "/finished", "");
     }
     runs.push_back(open_segment_run(packages, one.out));
     predict_files({runs.back()}, named_cases(list, runs.back().held_out), how);

@@ -2,35 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include <torch/torch.h>
 
 #include "core/check.h"
-#include "core/io/progress.h"
 #include "segmentation/layers.h"
-#include "segmentation/prepare.h"
+#include "segmentation/order_statistics.h"
 #include "segmentation/resample.h"
-#include "segmentation/volume.h"
 
 namespace serpentine {
 namespace {
 
 constexpr int64_t kLeastEdge = 4;         // of the coarsest map
-constexpr int64_t kSamplesACase = 10000;  // voxels of the foreground, for percentiles
-
-template <class T>
-T median(std::vector<T> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-double percentile(std::vector<double> values, double share) {
-  std::sort(values.begin(), values.end());
-  const auto at = static_cast<size_t>(share * static_cast<double>(values.size() - 1));
-  return values[at];
-}
 
 /// Of each axis, over cases: the median, or the tenth percentile where one axis is coarse and
 /// short.
@@ -196,83 +179,6 @@ std::array<int64_t, 3> SegmentationPlan::multiple() const {
       product[axis + 3 - stride.size()] *= stride[axis];
   }
   return product;
-}
-
-Fingerprint take_fingerprint(CaseList& list) {
-  Fingerprint found;
-  std::vector<CaseFiles> usable;
-  std::vector<double> kept;
-  std::vector<std::vector<double>> foreground;
-  Progress progress("reading", static_cast<int64_t>(list.cases.size()));
-  for (const auto& files : list.cases) {
-    try {
-      const Volume volume = read_channels(files.images);
-      check_finite(volume);
-      const auto labels = read_labels(files.label, volume);
-      const int64_t channels = volume.data.size(0);
-      if (usable.empty()) {
-        found.channels = channels;
-        found.pictures = volume.picture;
-        foreground.resize(static_cast<size_t>(channels));
-      }
-      if (channels != found.channels) {
-        throw std::runtime_error(volume.name + ": has " + std::to_string(channels) +
-                                 " channels, the first case " + std::to_string(found.channels));
-      }
-      const Box box = nonzero_box(volume.data);
-      found.spacings.push_back(volume.spacing);
-      found.sizes.push_back(box.size());
-      const auto inside = cropped(volume.data, box).numel();
-      kept.push_back(static_cast<double>(inside) / static_cast<double>(volume.data.numel()));
-      const auto counted = torch::_unique2(labels, true, false, true);
-      const auto &values = std::get<0>(counted), &counts = std::get<2>(counted);
-      for (int64_t i = 0; i < values.numel(); ++i)
-        found.voxels[values[i].item<int64_t>()] += counts[i].item<int64_t>();
-      const auto where = labels.gt(0).flatten().nonzero().flatten();
-      if (where.numel() == 0) found.notes.push_back(files.name + ": its label is empty");
-      if (where.numel() > 0) {
-        const int64_t step = std::max<int64_t>(1, where.numel() / kSamplesACase);
-        const auto rows = where.slice(0, 0, where.numel(), step);
-        for (int64_t c = 0; c < channels; ++c) {
-          const auto picked = volume.data[c].flatten().index_select(0, rows).to(torch::kDouble);
-          const auto* begin = picked.const_data_ptr<double>();
-          auto& all = foreground[static_cast<size_t>(c)];
-          all.insert(all.end(), begin, begin + picked.numel());
-        }
-      }
-      usable.push_back(files);
-    } catch (const std::exception& error) {
-      const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-      const std::string why = torch_error ? torch_error->what_without_backtrace() : error.what();
-      found.notes.push_back(files.name + ": left out; " + why);
-    }
-    progress.update(static_cast<int64_t>(usable.size()));
-  }
-  progress.finish();
-  TORCH_CHECK(!usable.empty(), list.path, ": none of its ", list.cases.size(),
-              " cases can be used; the first: ", found.notes.empty() ? "" : found.notes[0]);
-  list.cases = std::move(usable);
-  found.kept = median(kept);
-
-  // masks of 0 and 255 are 0 and 1
-  if (list.classes.empty() && found.voxels.size() == 2 && found.voxels.count(0) == 1 &&
-      found.voxels.count(255) == 1) {
-    list.label_scale = 255;
-    found.voxels[1] = found.voxels[255];
-    found.voxels.erase(255);
-  }
-  TORCH_CHECK(found.voxels.size() <= 256, list.path, ": the labels hold ", found.voxels.size(),
-              " different values; are these label files?");
-  for (auto& values : foreground) {
-    if (values.empty()) values.push_back(0);
-    const double count = static_cast<double>(values.size());
-    const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
-    double square = 0;
-    for (const double value : values) square += (value - mean) * (value - mean);
-    found.foreground.push_back(
-        {mean, std::sqrt(square / count), percentile(values, 0.005), percentile(values, 0.995)});
-  }
-  return found;
 }
 
 double step_memory(const std::vector<int64_t>& patch, int64_t batch,

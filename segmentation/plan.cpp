@@ -13,7 +13,7 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kLeastEdge = 4;         // of the coarsest map
+constexpr int64_t kLeastEdge = 4;  // of the coarsest map
 
 /// Of each axis, over cases: the median, or the tenth percentile where one axis is coarse and
 /// short.

@@ -1,8 +1,10 @@
 #include "core/export/export_onnx.h"
 
+#include <set>
+
 #include <torch/csrc/jit/frontend/tracer.h>
+#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/constant_propagation.h>
-#include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/torch.h>
 
 #include "core/check.h"
@@ -97,6 +99,46 @@ int64_t OnnxNode::axis(size_t index, int64_t of_input) const {
                    : given;
 }
 
+namespace {
+
+/// Nodes whose inputs are all known are run here and now (torch's pass of that name wants to know
+/// every operator, and ours is not its own).
+std::set<const jit::Node*> fold_constants(jit::Graph& graph) {
+  std::set<const jit::Node*> folded;
+  for (jit::Node* node : graph.nodes()) {
+    const std::string kind = node->kind().toQualString();
+    if (kind == "prim::Constant" || kind.rfind("serpentine::", 0) == 0) continue;
+    const auto values = jit::runNodeIfInputsAreConstant(node);
+    if (!values) continue;
+    const jit::WithInsertPoint before(node);
+    std::vector<jit::Value*> constants;
+    for (const auto& value : *values) {
+      const auto constant = jit::tryInsertConstant(graph, value);
+      if (constant) constants.push_back(*constant);
+    }
+    if (constants.size() != node->outputs().size()) continue;
+    for (size_t i = 0; i < constants.size(); ++i) node->output(i)->replaceAllUsesWith(constants[i]);
+    folded.insert(node);
+  }
+  return folded;
+}
+
+/// The nodes that the output needs.
+std::set<const jit::Node*> needed_nodes(jit::Graph& graph) {
+  std::set<const jit::Node*> needed;
+  std::vector<const jit::Node*> pending;
+  for (const auto* output : graph.outputs()) pending.push_back(output->node());
+  while (!pending.empty()) {
+    const auto* node = pending.back();
+    pending.pop_back();
+    if (!needed.insert(node).second) continue;
+    for (const auto* input : node->inputs()) pending.push_back(input->node());
+  }
+  return needed;
+}
+
+}  // namespace
+
 OnnxExport export_onnx(const std::function<torch::Tensor(const torch::Tensor&)>& forward,
                        const torch::Tensor& example,
                        const std::map<std::string, std::string>& metadata) {
@@ -106,8 +148,8 @@ OnnxExport export_onnx(const std::function<torch::Tensor(const torch::Tensor&)>&
       [](const torch::autograd::Variable&) { return std::string(); }, /*strict=*/true,
       /*force_outplace=*/true);
   auto graph = traced.first->graph;
-  jit::ConstantPropagation(graph);
-  jit::EliminateDeadCode(graph);
+  const auto folded = fold_constants(*graph);
+  const auto needed = needed_nodes(*graph);
 
   OnnxGraph out("serpentine");
   std::map<const jit::Value*, std::vector<std::string>> names;
@@ -116,7 +158,7 @@ OnnxExport export_onnx(const std::function<torch::Tensor(const torch::Tensor&)>&
   names[inputs.back()] = {"input"};
   for (jit::Node* node : graph->nodes()) {
     const std::string kind = node->kind().toQualString();
-    if (kind == "prim::Constant") continue;
+    if (kind == "prim::Constant" || folded.count(node) > 0 || needed.count(node) == 0) continue;
     if (is_list(kind)) {
       if (node->outputs().size() == 1 && jit::toIValue(node->output()).has_value()) continue;
       bool tensors = true;

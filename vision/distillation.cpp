@@ -20,13 +20,13 @@ namespace {
 
 constexpr const char* kWho = "distillation";
 
-struct DistillationOptions : ClassificationOptions {
+struct DistillationOptions : ClassificationTaskOptions {
   std::string teacher;
   double temperature = 2, alpha = 0.5;
   bool hard = false;
   int64_t weight_steps = 0;
   void fields(Fields& f) {
-    ClassificationOptions::fields(f);
+    ClassificationTaskOptions::fields(f);
     f("teacher", teacher, "run folder of the teacher", {.required = true});
     f("temperature", temperature, "what both outputs are divided by", {.least = 0.01});
     f("alpha", alpha, "share of the teacher in the loss; the rest is the labels'",

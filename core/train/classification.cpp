@@ -16,7 +16,7 @@ constexpr int64_t kBins = 15, kBeyond = kBins * 3 + 2;  // sums beside the confu
 
 }  // namespace
 
-void ClassificationOptions::fields(Fields& f) {
+void ClassificationTaskOptions::fields(Fields& f) {
   f("classes", classes, "number of classes; 0: as many as the model's output has", {.least = 0});
   f("label_smoothing", label_smoothing, "part of the target spread over all classes",
     {.least = 0, .most = 0.99});
@@ -29,7 +29,7 @@ void ClassificationOptions::fields(Fields& f) {
   f("auc", auc, "whether to keep the scores of an evaluation for the area under the ROC curve");
 }
 
-ClassificationTask::ClassificationTask(ClassificationOptions options)
+ClassificationTask::ClassificationTask(ClassificationTaskOptions options)
     : options_(std::move(options)) {
   const auto weights = static_cast<int64_t>(options_.class_weights.size());
   SERPENTINE_CHECK(weights == 0 || options_.classes == 0 || weights == options_.classes, kWho,
@@ -163,7 +163,7 @@ std::string ClassificationTask::monitored() const {
 }
 
 void add_classification_task(Registry<Task>& all) {
-  all.add<ClassificationOptions>("classification", [](const ClassificationOptions& options) {
+  all.add<ClassificationTaskOptions>("classification", [](const ClassificationTaskOptions& options) {
     return std::make_shared<ClassificationTask>(options);
   });
 }

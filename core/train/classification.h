@@ -15,7 +15,7 @@
 
 namespace serpentine {
 
-struct ClassificationOptions {
+struct ClassificationTaskOptions {
   int64_t classes = 0;
   double label_smoothing = 0;
   std::vector<double> class_weights;
@@ -29,7 +29,7 @@ struct ClassificationOptions {
 /// bins), loss (without smoothing or weights). All exact for any batch size and number of ranks.
 class ClassificationTask : public Task {
  public:
-  explicit ClassificationTask(ClassificationOptions options);
+  explicit ClassificationTask(ClassificationTaskOptions options);
 
   Loss loss(Model& model, const Batch& batch) override;
   void evaluate(Model& model, const Batch& batch) override;
@@ -50,7 +50,7 @@ class ClassificationTask : public Task {
  private:
   void reset(int64_t classes);
 
-  ClassificationOptions options_;
+  ClassificationTaskOptions options_;
   int64_t classes_ = 0;                // of the sums; 0: not known before the first batch
   torch::Tensor sums_;                 // float64 [K K + 15 3 + 2]: confusion, bins, top-5, loss
   std::vector<torch::Tensor> scores_;  // float32 [B, K + 1]: probabilities, then the target

@@ -29,7 +29,7 @@ TEST(Classification, LossIsTorchsCrossEntropy) {
   const auto shares = torch::softmax(torch::randn({6, 4}), 1);
   namespace F = torch::nn::functional;
   for (const double smoothing : {0.0, 0.1}) {
-    ClassificationOptions options;
+    ClassificationTaskOptions options;
     options.label_smoothing = smoothing;
     ClassificationTask task(options);
     Echo model;
@@ -45,7 +45,7 @@ TEST(Classification, LossIsTorchsCrossEntropy) {
 
 TEST(Classification, WeightsAreMeansOverExamples) {
   const auto logits = torch::randn({4, 2}), target = torch::tensor({0, 1, 1, -1});
-  ClassificationOptions options;
+  ClassificationTaskOptions options;
   options.class_weights = {2, 0.5};
   ClassificationTask task(options);
   Echo model;

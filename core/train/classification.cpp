@@ -163,9 +163,10 @@ std::string ClassificationTask::monitored() const {
 }
 
 void add_classification_task(Registry<Task>& all) {
-  all.add<ClassificationTaskOptions>("classification", [](const ClassificationTaskOptions& options) {
-    return std::make_shared<ClassificationTask>(options);
-  });
+  all.add<ClassificationTaskOptions>("classification",
+                                     [](const ClassificationTaskOptions& options) {
+                                       return std::make_shared<ClassificationTask>(options);
+                                     });
 }
 
 }  // namespace serpentine

@@ -13,6 +13,7 @@
 
 #include <torch/torch.h>
 
+#include "pathology/pixels.h"
 #include "pathology/slide_formats.h"
 
 namespace serpentine {
@@ -91,17 +92,9 @@ Handle open_handle(const std::string& path) {
   return handle;
 }
 
-/// Pre-multiplied ARGB over white.
 torch::Tensor over_white(const std::vector<uint32_t>& argb, int64_t height, int64_t width) {
   auto picture = torch::empty({height, width, 3}, torch::kUInt8);
-  auto* out = picture.data_ptr<uint8_t>();
-  for (const uint32_t pixel : argb) {
-    const uint32_t rest = 255U - (pixel >> 24U);
-    out[0] = static_cast<uint8_t>(std::min(255U, ((pixel >> 16U) & 255U) + rest));
-    out[1] = static_cast<uint8_t>(std::min(255U, ((pixel >> 8U) & 255U) + rest));
-    out[2] = static_cast<uint8_t>(std::min(255U, (pixel & 255U) + rest));
-    out += 3;
-  }
+  argb_over_white(argb.data(), argb.size(), picture.data_ptr<uint8_t>());
   return picture;
 }
 

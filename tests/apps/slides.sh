@@ -90,5 +90,31 @@ first=$(stat -c %Y.%i killed/h5_files/s1.h5)
 expect 0 's1: finished before' "$serpentine" embed-slides many --encoder colour -o killed --batch 4
 [ "$first" = "$(stat -c %Y.%i killed/h5_files/s1.h5)" ] || fail "a finished slide was embedded again"
 for i in 1 2 3 4 5 6; do expect_file "killed/h5_files/s$i.h5"; done
-cmp -s killed/h5_files/s1.h5 killed/h5_files/s6.h5 || true
+
+# a model over bags, and a new slide; killed while the heatmap is written, then whole
+cat >bags.yaml <<'YAML'
+data: {type: bags, path: labels.csv, features: killed, standardize: true, splits: {folds: 3, validation: 0.3}}
+model: {type: ab_mil, hidden: 16}
+task: {type: bag_classification}
+loader: {batch_size: 2}
+trainer: {epochs: 2, device: cpu}
+optimizer: {type: adam, lr: 0.001}
+YAML
+{ echo slide_id,case_id,label; for i in 1 2 3 4 5 6; do echo "s$i,p$i,$((i % 2))"; done; } >labels.csv
+expect 0 'test +[a-z]' "$serpentine" train bags.yaml --out bagrun
+"$serpentine" wsi predict bagrun slides/good.svs -o predictions --heat-mpp 0.5 >predict.txt 2>&1 &
+pid=$!
+for _ in $(seq 1200); do
+  ls predictions/good/heatmap.ome.tif.part-* >/dev/null 2>&1 && break
+  sleep 0.02
+done
+kill -KILL $pid
+wait $pid 2>/dev/null
+[ ! -e predictions/good/prediction.json ] || fail "a killed prediction must not look finished"
+expect 0 'good: .*probability' "$serpentine" wsi predict bagrun slides/good.svs -o predictions
+expect_file predictions/good/{report.html,overlay.png,heatmap.ome.tif,top_tiles.png,tiles.geojson,prediction.json}
+ls predictions/good/*.part-* >/dev/null 2>&1 && fail "parts of a killed heatmap are left"
+expect 0 'good: finished before' "$serpentine" wsi predict bagrun slides/good.svs -o predictions
+expect 1 'truncated: FAILED' "$serpentine" wsi predict bagrun slides/truncated.svs -o predictions
+refuse 2 'does not read bags|no run folder' "$serpentine" wsi predict nothing slides/good.svs -o predictions2
 finish

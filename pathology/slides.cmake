@@ -6,8 +6,10 @@ set(slide_link "")
 if(SERPENTINE_OPENSLIDE)
   find_path(SERPENTINE_OPENSLIDE_INCLUDE openslide/openslide.h REQUIRED)
   list(APPEND slide_sources openslide_slide.cpp pixels.cpp)
-  set_source_files_properties(openslide_slide.cpp PROPERTIES
-    INCLUDE_DIRECTORIES ${SERPENTINE_OPENSLIDE_INCLUDE})
+  if(NOT SERPENTINE_OPENSLIDE_INCLUDE IN_LIST CMAKE_CXX_IMPLICIT_INCLUDE_DIRECTORIES)
+    set_source_files_properties(openslide_slide.cpp PROPERTIES
+      INCLUDE_DIRECTORIES ${SERPENTINE_OPENSLIDE_INCLUDE})
+  endif()
   list(APPEND slide_link ${CMAKE_DL_LIBS})
 else()
   list(APPEND slide_sources no_openslide.cpp)

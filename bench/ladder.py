@@ -21,6 +21,8 @@ import time
 import torch
 import torch.nn.functional as F
 
+import ladder_ssd
+
 BANDWIDTH, SPECIAL = None, 4.15e12  # a second; the first is measured
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -375,7 +377,8 @@ def main():
     global BANDWIDTH
     BANDWIDTH = copy_bandwidth(ladder.timer)
     print(torch.cuda.get_device_name(), torch.__version__, f"copy {BANDWIDTH * 1e-12:.2f} TB/s")
-    for group in (one_direction, four_branches, cross, two_directions, random_order, convolution):
+    for group in (one_direction, four_branches, cross, two_directions, random_order, convolution,
+                  lambda *both: ladder_ssd.duality(*both, BANDWIDTH)):
         torch.manual_seed(0)
         group(ladder, peers)
     ladder.ratios()

@@ -90,7 +90,9 @@ Passed forward_pass(const Operands& operands, const Kept& kept) {
   at::Tensor sums = made.entering.unflatten(0, {batch, plan.chunks});
   const at::Tensor state =
       operands.first.defined() ? inward(operands.first, groups, plan) : at::Tensor();
-  made.final_state = outward(pass_states(sums, chunk_decay(in, plan), state, plan), plan);
+  made.final_state = outward(
+      pass_states(sums, chunk_decay(in, plan), state, plan, Direction::kForward, in.x.is_cuda()),
+      plan);
   at::Tensor y = at::empty(in.x.sizes(), in.x.options().dtype(kept.out));
   for_each_slab(in, [&](const SsdChunks& slab, int64_t first, int64_t count) {
     y.narrow(0, first, count).copy_(ssd_outputs(slab, made.entering.narrow(0, first, count)));
@@ -113,12 +115,11 @@ Operands backward_pass(const Operands& operands, const Kept& kept, const at::Ten
     leaving.narrow(0, first, count).copy_(ssd_state_gradient_sums(slab, part));
   });
   at::Tensor sums = leaving.unflatten(0, {batch, plan.chunks});
-  std::vector<int64_t> shape(sums.sizes().begin(), sums.sizes().end());
-  shape[1] = plan.sequences;
-  const at::Tensor last =
-      grad_state.defined() ? inward(grad_state, groups, plan) : at::zeros(shape, sums.options());
+  const at::Tensor last = grad_state.defined() ? inward(grad_state, groups, plan) : at::Tensor();
   Operands made;
-  made.first = outward(pass_states_back(sums, chunk_decay(in, plan), last, plan), plan);
+  made.first = outward(
+      pass_states(sums, chunk_decay(in, plan), last, plan, Direction::kBackward, in.x.is_cuda()),
+      plan);
 
   SsdChunks all{at::empty_like(in.x, at::MemoryFormat::Contiguous),
                 at::empty_like(in.w, at::MemoryFormat::Contiguous),
@@ -211,7 +212,7 @@ at::Tensor chunk_skip(const SsdArgs& args, const ScanOrder& order, const ChunkPl
 /// Chunks as long as the state is wide balance the two kinds of products and bound the states kept.
 int64_t chosen_length(const SsdArgs& args) {
   if (args.chunk > 0) return args.chunk;
-  int64_t length = 64;
+  int64_t length = args.x.is_cuda() ? 64 : 32;
   while (length < args.B.size(-1) && length < 256) length *= 2;
   return length;
 }

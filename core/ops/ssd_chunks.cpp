@@ -1,6 +1,7 @@
 #include "core/ops/ssd_chunks.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include <ATen/ATen.h>
@@ -31,6 +32,51 @@ std::vector<int64_t> rows_shape(const at::Tensor& x, int64_t rows, int64_t colum
   std::vector<int64_t> shape{rows, columns};
   for (int64_t axis = 2; axis < x.dim(); ++axis) shape.push_back(x.size(axis));
   return shape;
+}
+
+/// One step: `own` holds a sum and gets the state, which moves on.
+void advance(at::Tensor own, const at::Tensor& decay, at::Tensor& state) {
+  const at::Tensor next = at::addcmul(own, state, decay);
+  own.copy_(state);
+  state.copy_(next);
+}
+
+/// Blocks of about sqrt(steps) steps: all blocks walk side by side from zero, then the blocks'
+/// starts one after another, then every step gets its block's start through the decays between.
+void pass_in_blocks(at::Tensor& sums, const at::Tensor& decay, at::Tensor& state, int64_t steps,
+                    Direction direction) {
+  const bool forward = direction == Direction::kForward;
+  const int64_t sequences = state.size(1);
+  const auto length = static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(steps))));
+  const int64_t blocks = steps / length, rest = steps - blocks * length;
+  const auto step_of = [&](const at::Tensor& x, int64_t step) {
+    return x.narrow(1, step * sequences, sequences);
+  };
+  // the steps that fill no block come last in the direction of the walk
+  const int64_t from = forward ? 0 : rest;
+  const auto in_blocks = [&](const at::Tensor& x) {
+    return x.narrow(1, from * sequences, blocks * length * sequences)
+        .unflatten(1, {blocks, length, sequences});
+  };
+  const at::Tensor all = in_blocks(sums), factors = in_blocks(decay);
+  at::Tensor local = at::zeros_like(all.select(2, 0));
+  at::Tensor through = at::empty_like(factors);  // the decays since the block's start
+  at::Tensor product = at::ones_like(factors.select(2, 0));
+  for (int64_t i = 0; i < length; ++i) {
+    const int64_t place = forward ? i : length - 1 - i;
+    advance(all.select(2, place), factors.select(2, place), local);
+    through.select(2, place).copy_(product);
+    product = product * factors.select(2, place);
+  }
+  for (int64_t i = 0; i < blocks; ++i) {
+    const int64_t block = forward ? i : blocks - 1 - i;
+    advance(local.select(1, block), product.select(1, block), state);
+  }
+  all.addcmul_(local.unsqueeze(2), through);
+  for (int64_t i = 0; i < rest; ++i) {
+    const int64_t step = forward ? blocks * length + i : rest - 1 - i;
+    advance(step_of(sums, step), step_of(decay, step), state);
+  }
 }
 
 }  // namespace
@@ -112,33 +158,25 @@ at::Tensor from_chunks(const at::Tensor& x, const ChunkPlan& plan, int64_t batch
                               : rows.narrow(1, 0, plan.positions);
 }
 
-at::Tensor pass_states(at::Tensor& sums, const at::Tensor& decay, const at::Tensor& first,
-                       const ChunkPlan& plan) {
+at::Tensor pass_states(at::Tensor& sums, const at::Tensor& decay, const at::Tensor& start,
+                       const ChunkPlan& plan, Direction direction, bool in_blocks) {
   std::vector<int64_t> shape(sums.sizes().begin(), sums.sizes().end());
   shape[1] = plan.sequences;
-  at::Tensor state = first.defined() ? first.clone() : at::zeros(shape, sums.options());
-  int64_t chunk = 0;
-  for (const int64_t alive : plan.active) {
-    at::Tensor now = state.narrow(1, 0, alive), own = sums.narrow(1, chunk, alive);
-    const at::Tensor next = at::addcmul(own, now, decay.narrow(1, chunk, alive));
-    own.copy_(now);
-    now.copy_(next);
-    chunk += alive;
+  at::Tensor state = start.defined() ? start.clone() : at::zeros(shape, sums.options());
+  const auto steps = static_cast<int64_t>(plan.active.size());
+  const bool uniform = steps > 0 && plan.active.back() == plan.sequences;
+  if (in_blocks && uniform && steps > 8) {
+    pass_in_blocks(sums, decay, state, steps, direction);
+    return state;
   }
-  return state;
-}
-
-at::Tensor pass_states_back(at::Tensor& sums, const at::Tensor& decay, const at::Tensor& last,
-                            const ChunkPlan& plan) {
-  at::Tensor state = last.clone();
-  int64_t chunk = plan.chunks;
-  for (size_t step = plan.active.size(); step-- > 0;) {
-    const int64_t alive = plan.active[step];
-    chunk -= alive;
-    at::Tensor now = state.narrow(1, 0, alive), own = sums.narrow(1, chunk, alive);
-    const at::Tensor next = at::addcmul(own, now, decay.narrow(1, chunk, alive));
-    own.copy_(now);
-    now.copy_(next);
+  const bool forward = direction == Direction::kForward;
+  int64_t chunk = forward ? 0 : plan.chunks;
+  for (int64_t step = 0; step < steps; ++step) {
+    const int64_t alive = plan.active[static_cast<size_t>(forward ? step : steps - 1 - step)];
+    if (!forward) chunk -= alive;
+    at::Tensor now = state.narrow(1, 0, alive);
+    advance(sums.narrow(1, chunk, alive), decay.narrow(1, chunk, alive), now);
+    if (forward) chunk += alive;
   }
   return state;
 }

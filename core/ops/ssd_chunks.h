@@ -35,15 +35,15 @@ ChunkPlan make_chunk_plan(const ScanOrder& order, int64_t most, at::Device devic
 at::Tensor to_chunks(const at::Tensor& x, const ChunkPlan& plan);
 at::Tensor from_chunks(const at::Tensor& x, const ChunkPlan& plan, int64_t batch);
 
-/// Replaces the sums of each chunk by the state that enters it, and returns the states behind the
-/// last chunks: state = decay state + sum. sums: [B, M, H, X] with heads in any axis that `decay`
-/// broadcasts to; decay: [B, M, ...]; first: [B, S, ...] by rank, may be undefined.
-at::Tensor pass_states(at::Tensor& sums, const at::Tensor& decay, const at::Tensor& first,
-                       const ChunkPlan& plan);
+enum class Direction { kForward, kBackward };
 
-/// The same from the end, for gradients: replaces the sums by what arrives from behind each chunk,
-/// starting with `last` [B, S, ...], and returns what arrives before the first chunks.
-at::Tensor pass_states_back(at::Tensor& sums, const at::Tensor& decay, const at::Tensor& last,
-                            const ChunkPlan& plan);
+/// Forward: replaces the sums of each chunk by the state that enters it, and returns the states
+/// behind the last chunks: state = decay state + sum. Backward: the same from the end, for
+/// gradients, and returns what arrives before the first chunks.
+/// sums: [B, M, ...]; decay: [B, M, ...], broadcasts to them; start: [B, S, ...] by rank, may be
+/// undefined (zeros). With `in_blocks` sequences of equal length take 2 sqrt(steps) steps instead
+/// of one after another, and one more pass over the sums: for devices that wait long for a step.
+at::Tensor pass_states(at::Tensor& sums, const at::Tensor& decay, const at::Tensor& start,
+                       const ChunkPlan& plan, Direction direction, bool in_blocks);
 
 }  // namespace serpentine

@@ -162,8 +162,9 @@ SsdChunks ssd_gradients(const SsdChunks& in, const at::Tensor& entering, const a
   const at::Tensor state = as_matrices(entering, size), grad_state = as_matrices(leaving, size);
   const at::Tensor seen = from_groups(product(C, state, in), size.groups, in.x.sizes());
   grad_sum.add_((reached * seen).sum(-1));
-  at::Tensor grad_C = at::baddbmm(product(grad_pairs, B, in), by_group(reached, size.groups),
-                                  state.transpose(1, 2));
+  const at::Tensor grad_C =
+      product(grad_pairs, B, in)
+          .add_(product(by_group(reached, size.groups), state.transpose(1, 2), in));
 
   // through the leaving states
   const at::Tensor rest = decay_to_end(sum), kept = in.w * rest;
@@ -176,9 +177,9 @@ SsdChunks ssd_gradients(const SsdChunks& in, const at::Tensor& entering, const a
   const at::Tensor grad_total =
       lost.sum(1) + total.exp() * (entering * leaving).sum(at::IntArrayRef({2, 4})).flatten(1);
   grad_sum.select(1, size.length - 1).add_(grad_total);
-  at::Tensor grad_B =
-      at::baddbmm(product(grad_pairs.transpose(1, 2), C, in),
-                  by_group(scaled(x, kept), size.groups), grad_state.transpose(1, 2));
+  const at::Tensor grad_B =
+      product(grad_pairs.transpose(1, 2), C, in)
+          .add_(product(by_group(scaled(x, kept), size.groups), grad_state.transpose(1, 2), in));
 
   made.a = grad_sum.flip(1).cumsum(1).flip(1);
   made.B = from_groups(grad_B, size.groups, in.B.sizes());

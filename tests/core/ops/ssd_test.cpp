@@ -5,6 +5,7 @@
 
 #include "core/ops/counting_allocator.h"
 #include "core/ops/ssd_cases.h"
+#include "core/ops/ssd_chunks.h"
 #include "core/ops/ssd_published.h"
 #include "support/gradcheck.h"
 
@@ -201,6 +202,26 @@ TEST(Ssd, MemoryIsAFewTimesTheRows) {
   SsdCase reference = of;
   reference.tokens = 256;
   EXPECT_GT(peak_of(ssd_reference, reference), 64);  // the count does see a state a token
+}
+
+/// The walk for GPUs, on this device.
+TEST(Ssd, BlocksPassTheSameStates) {
+  torch::manual_seed(9);
+  for (const int64_t steps : {9, 10, 16, 17, 50}) {
+    const ChunkPlan plan = make_chunk_plan(
+        ragged_order(torch::tensor({0L, 4 * steps, 8 * steps}, torch::kInt)), 4, torch::kCPU);
+    ASSERT_EQ(static_cast<int64_t>(plan.active.size()), steps);
+    const auto sums = torch::randn({2, plan.chunks, 3, 5}, torch::kDouble);
+    const auto decay = torch::rand({2, plan.chunks, 3, 1}, torch::kDouble);
+    const auto start = torch::randn({2, 2, 3, 5}, torch::kDouble);
+    for (const auto direction : {Direction::kForward, Direction::kBackward}) {
+      auto stepped = sums.clone(), blocked = sums.clone();
+      const auto end = pass_states(stepped, decay, start, plan, direction, false);
+      EXPECT_TRUE(
+          is_close_max(pass_states(blocked, decay, start, plan, direction, true), end, 1e-14));
+      EXPECT_TRUE(is_close_max(blocked, stepped, 1e-14)) << steps;
+    }
+  }
 }
 
 TEST(Ssd, SaysWhatIsWrong) {

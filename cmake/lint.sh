@@ -60,6 +60,23 @@ text_rules() {
   done
 }
 
+# Two types of one name in the namespace `serpentine` are one type to the linker, which keeps the
+# functions of either: the program then breaks where both libraries are loaded.
+unique_names() {
+  # shellcheck disable=SC2046,SC2086
+  twice=$(awk '
+    FNR == 1 { hidden = 0; inner = 0 }
+    /^namespace \{/ { hidden = 1 }
+    /^}  \/\/ namespace$/ { hidden = 0 }
+    /^namespace serpentine::/ || /^namespace [a-z_]+ \{/ { inner = !/^namespace serpentine \{/ }
+    !hidden && !inner && /^(struct|class|enum class) [A-Z][A-Za-z0-9]*( final)?( : [^;]*)? \{/ {
+      name = $1 == "enum" ? $3 : $2
+      if (name in place && place[name] != FILENAME) print name " (" place[name] ", " FILENAME ")"
+      place[name] = FILENAME
+    }' $(printf '%s\n' $sources | grep -v -e '^tests/' -e '^bench/'))
+  [ -z "$twice" ] || fail "types of one name: $twice"
+}
+
 repository_size() {
   # shellcheck disable=SC2086
   total=$(cat $files 2>/dev/null | wc -c)
@@ -92,6 +109,7 @@ tidy() {
 format
 shell_and_yaml
 text_rules
+unique_names
 repository_size
 cmake -P tests/layers.cmake || fail "the dependency rule is broken"
 tidy "${1:-}"

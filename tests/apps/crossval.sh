@@ -6,6 +6,7 @@ source "$(dirname "$0")/support.sh" "$@"
 bags=$tree/tests/pathology/data/bags.csv
 config=$tree/configs/test/pathology_ab_mil.yaml
 survival=$tree/configs/test/pathology_survival.yaml
+# shellcheck disable=SC2329  # called through `expect`
 cross() { "$serpentine" crossval "$config" data.path="$bags" "$@"; }
 
 expect 0 'Example' "$serpentine" crossval --help

@@ -109,8 +109,19 @@ S4Options s4_options(const nlohmann::json& arguments) {
   options.real_transform = arguments.value("real_transform", options.real_transform);
   options.dt_transform = arguments.value("dt_transform", options.dt_transform);
   options.dt_tie = arguments.value("dt_tie", options.dt_tie);
-  options.activation = arguments.value("activation", options.activation);
-  options.final_act = arguments.value("final_act", options.final_act);
+  const auto text = [&](const char* key, std::string& value) {
+    if (arguments.contains(key)) {
+      value = arguments.at(key).is_string() ? arguments.at(key).get<std::string>() : "id";
+    }
+  };
+  text("activation", options.activation);
+  text("final_act", options.final_act);
+  if (options.activation != "gelu" && options.activation != "id") {
+    throw NotBuilt("the activation " + options.activation);
+  }
+  if (options.final_act != "glu" && options.final_act != "id") {
+    throw NotBuilt("the final activation " + options.final_act);
+  }
   return options;
 }
 

@@ -11,7 +11,7 @@ namespace serpentine {
 /// An HDF5 handle that closes itself.
 class Hdf5Handle {
  public:
-  Hdf5Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
+  Hdf5Handle(hid_t id, herr_t (*closer)(hid_t)) : id_(id), close_(closer) {}
   ~Hdf5Handle() {
     if (id_ >= 0) close_(id_);
   }

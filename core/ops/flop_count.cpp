@@ -79,12 +79,13 @@ std::unique_ptr<at::ObserverContext> observe(const at::RecordFunction& function)
 
 FlopCount::FlopCount() : outer_(current) {
   current = this;
-  handle_ = at::addThreadLocalCallback(
-      at::RecordFunctionCallback(observe).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
+  if (outer_ != nullptr) return;  // one callback serves all that are nested
+  handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(observe).needsInputs(true).scopes(
+      {at::RecordScope::FUNCTION}));
 }
 
 FlopCount::~FlopCount() {
-  at::removeCallback(handle_);
+  if (outer_ == nullptr) at::removeCallback(handle_);
   current = outer_;
 }
 

@@ -80,8 +80,8 @@ std::unique_ptr<at::ObserverContext> observe(const at::RecordFunction& function)
 FlopCount::FlopCount() : outer_(current) {
   current = this;
   if (outer_ != nullptr) return;  // one callback serves all that are nested
-  handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(observe).needsInputs(true).scopes(
-      {at::RecordScope::FUNCTION}));
+  handle_ = at::addThreadLocalCallback(
+      at::RecordFunctionCallback(observe).needsInputs(true).scopes({at::RecordScope::FUNCTION}));
 }
 
 FlopCount::~FlopCount() {

@@ -44,8 +44,8 @@ int run_plan(const SegmentArguments& arguments) {
   CaseList list = find_cases(arguments.data, {arguments.images, arguments.labels});
   const Fingerprint fingerprint = take_fingerprint(list);
   const SegmentationPlan plan = make_plan(list, fingerprint, arguments.planned);
-  for (const std::vector<std::string>* notes : {&list.notes, &fingerprint.notes})
-    for (const auto& note : *notes) std::cout << "note  " << note << "\n";
+  for (const auto& notes : {list.notes, fingerprint.notes})
+    for (const auto& note : notes) std::cout << "note  " << note << "\n";
   std::cout << list.cases.size() << " cases with labels, " << list.unlabelled.size()
             << " without\n";
   if (arguments.out.empty()) {

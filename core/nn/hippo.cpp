@@ -1,6 +1,7 @@
 #include "core/nn/hippo.h"
 
 #include <cmath>
+#include <cstdlib>
 
 #include <torch/torch.h>
 

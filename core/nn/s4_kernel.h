@@ -66,7 +66,7 @@ class S4KernelImpl : public torch::nn::Module {
   torch::Tensor complex_C() const;
   torch::Tensor diagonal(int64_t length);
   torch::Tensor low_rank(int64_t length);
-  torch::Tensor dense_step(const System& system) const;  // [H, N, N]
+  torch::Tensor dense_step(const System& now) const;  // [H, N, N]
   void adapt(int64_t length);
 };
 TORCH_MODULE(S4Kernel);

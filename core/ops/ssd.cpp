@@ -226,12 +226,12 @@ SsdResult ssd(const SsdArgs& args, const ScanOrder& order, Rows rows, Merge merg
   if (args.x.numel() == 0 || order.num_positions() == 0) {
     return ssd_reference(args, order, rows, merge, want_final_state);
   }
-  const SsdRows at = ssd_rows(args, order, rows);
+  const SsdRows placed = ssd_rows(args, order, rows);
   const auto kept = c10::make_intrusive<Kept>();
   kept->plan = make_chunk_plan(order, chosen_length(args), args.x.device());
   const bool summed = order.num_visits() > 1 && merge != Merge::kConcat;
   kept->out = summed ? ssd_wide(args) : args.x.scalar_type();
-  Operands in{at.x, at.dt, at.a, at.B, at.C, {}, args.initial_state};
+  Operands in{placed.x, placed.dt, placed.a, placed.B, placed.C, {}, args.initial_state};
   in.D = chunk_skip(args, order, kept->plan);
 
   SsdResult result;

@@ -1,6 +1,7 @@
 // Mamba-2, Mamba-3 and Hydra: decoding equals the whole, packing, orders, both ends, options.
 #include "core/nn/mamba2.h"
 
+#include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
 
 #include "core/nn/hydra.h"
@@ -187,6 +188,32 @@ TEST(Mamba2, StaysCloseInSixteenBits) {
   const auto actual = block->forward(x.to(torch::kBFloat16));
   EXPECT_EQ(actual.scalar_type(), torch::kBFloat16);
   expect_close(actual, expected, 2e-2);  // worst measured: 8e-3
+}
+
+/// Under autocast the products are of 16 bits, the scan's parameters and their gradients float32.
+template <class Block>
+void expect_autocast_is_close(Block block) {
+  block->to(torch::kFloat);
+  const auto x = torch::randn({2, 40, 12});
+  const auto wide = block->forward(x);
+  at::autocast::set_autocast_enabled(at::kCPU, true);
+  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  const auto narrow = block->forward(x);
+  narrow.sum().backward();
+  at::autocast::clear_cache();
+  at::autocast::set_autocast_enabled(at::kCPU, false);
+  EXPECT_EQ(narrow.scalar_type(), torch::kBFloat16);
+  expect_close(narrow, wide, 2e-2);
+  for (const auto& parameter : block->parameters()) {
+    EXPECT_EQ(parameter.grad().scalar_type(), torch::kFloat);
+  }
+}
+
+TEST(Mixers, StayCloseUnderAutocast) {
+  torch::manual_seed(8);
+  expect_autocast_is_close(small_mamba2());
+  expect_autocast_is_close(small_mamba3());
+  expect_autocast_is_close(small_hydra());
 }
 
 /// The first token must feel the last one, and the other way round; a causal mixer fails this.

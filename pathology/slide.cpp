@@ -157,36 +157,48 @@ std::shared_ptr<Slide> open_slide(const std::string& path, const SlideOptions& o
 }
 
 torch::Tensor read_view(const Slide& slide, double x, double y, double width, double height,
-                        int64_t out_width, int64_t out_height) {
-  constexpr int64_t kPieceOfView = 1 << 24;  // 48 MB at a time
-  const double scale =
-      std::max(width / static_cast<double>(out_width), height / static_cast<double>(out_height));
+                        int64_t out_width, int64_t out_height, std::array<uint8_t, 3> damaged) {
+  constexpr int64_t kPieceOfView = 1 << 24;  // pixels: 48 MB at a time
+  constexpr int64_t kLeastPiece = 16;        // pixels of the view, when a part is damaged
+  const double scale = std::max(width / static_cast<double>(out_width),
+                                height / static_cast<double>(out_height));
   const int64_t level = slide.level_for(scale);
   const double downsample = slide.levels()[static_cast<size_t>(level)].downsample;
   const auto pixels = [&](double extent) {
     return std::max<int64_t>(1, std::llround(extent / downsample));
   };
   const int64_t columns = pixels(width), rows = pixels(height);
-  if (columns * rows > kPieceOfView && (out_width > 1 || out_height > 1)) {
-    const bool wide = out_height == 1 || (columns > rows && out_width > 1);
-    const int64_t whole = wide ? out_width : out_height, half = whole / 2;
-    const double share = static_cast<double>(half) / static_cast<double>(whole);
-    if (wide) {
-      return torch::cat({read_view(slide, x, y, width * share, height, half, out_height),
-                         read_view(slide, x + width * share, y, width * (1 - share), height,
-                                   whole - half, out_height)},
-                        1);
+  if (columns * rows <= kPieceOfView) {
+    try {
+      auto picture = slide.read(std::llround(x), std::llround(y), level, columns, rows);
+      if (columns == out_width && rows == out_height) return picture;
+      const bool shrinks = out_width <= columns && out_height <= rows;
+      return resize_image(picture, out_height, out_width,
+                          shrinks ? Resampling::kArea : Resampling::kLinear);
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception&) {  // halves show which part it is
+      if (std::max(out_width, out_height) <= kLeastPiece) {
+        return torch::tensor({damaged[0], damaged[1], damaged[2]}, torch::kUInt8)
+            .expand({out_height, out_width, 3})
+            .contiguous();
+      }
     }
-    return torch::cat({read_view(slide, x, y, width, height * share, out_width, half),
-                       read_view(slide, x, y + height * share, width, height * (1 - share),
-                                 out_width, whole - half)},
-                      0);
   }
-  auto picture = slide.read(std::llround(x), std::llround(y), level, columns, rows);
-  if (columns == out_width && rows == out_height) return picture;
-  const bool shrinks = out_width <= columns && out_height <= rows;
-  return resize_image(picture, out_height, out_width,
-                      shrinks ? Resampling::kArea : Resampling::kLinear);
+  const bool wide = out_height == 1 || (out_width >= out_height && out_width > 1);
+  const int64_t whole = wide ? out_width : out_height, half = whole / 2;
+  TORCH_CHECK(half > 0, slide.path(), ": a view of one pixel would read the whole slide");
+  const double share = static_cast<double>(half) / static_cast<double>(whole);
+  if (wide) {
+    return torch::cat({read_view(slide, x, y, width * share, height, half, out_height, damaged),
+                       read_view(slide, x + width * share, y, width * (1 - share), height,
+                                 whole - half, out_height, damaged)},
+                      1);
+  }
+  return torch::cat({read_view(slide, x, y, width, height * share, out_width, half, damaged),
+                     read_view(slide, x, y + height * share, width, height * (1 - share), out_width,
+                               whole - half, damaged)},
+                    0);
 }
 
 torch::Tensor thumbnail(const Slide& slide, int64_t side) {

@@ -4,6 +4,7 @@
 // [height, width, 3] (core/io/image.h); what lies outside a slide, or was never scanned, is white.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -70,9 +71,10 @@ class Slide {
 std::shared_ptr<Slide> open_slide(const std::string& path, const SlideOptions& options = {});
 
 /// A part of level 0 scaled to [out_height, out_width, 3], read from the best level in pieces of
-/// bounded size. Thread-safe.
+/// bounded size. Pieces that are damaged get the colour `damaged`. Thread-safe.
 torch::Tensor read_view(const Slide& slide, double x, double y, double width, double height,
-                        int64_t out_width, int64_t out_height);
+                        int64_t out_width, int64_t out_height,
+                        std::array<uint8_t, 3> damaged = {255, 255, 255});
 
 /// The whole slide, at most `side` pixels wide and high.
 torch::Tensor thumbnail(const Slide& slide, int64_t side);

@@ -160,8 +160,8 @@ torch::Tensor read_view(const Slide& slide, double x, double y, double width, do
                         int64_t out_width, int64_t out_height, std::array<uint8_t, 3> damaged) {
   constexpr int64_t kPieceOfView = 1 << 24;  // pixels: 48 MB at a time
   constexpr int64_t kLeastPiece = 16;        // pixels of the view, when a part is damaged
-  const double scale = std::max(width / static_cast<double>(out_width),
-                                height / static_cast<double>(out_height));
+  const double scale =
+      std::max(width / static_cast<double>(out_width), height / static_cast<double>(out_height));
   const int64_t level = slide.level_for(scale);
   const double downsample = slide.levels()[static_cast<size_t>(level)].downsample;
   const auto pixels = [&](double extent) {

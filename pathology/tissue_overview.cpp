@@ -29,8 +29,8 @@ Tissue find_tissue(const Slide& slide, const TissueOptions& options) {
              height = static_cast<double>(slide.height());
   const auto pixels = [&](double n) { return std::max<int64_t>(1, std::llround(n / scale)); };
   // what cannot be read counts as tissue: its tiles are tried and reported, not overlooked
-  const auto overview = read_view(slide, 0, 0, width, height, pixels(width), pixels(height),
-                                  {200, 120, 180});
+  const auto overview =
+      read_view(slide, 0, 0, width, height, pixels(width), pixels(height), {200, 120, 180});
   return find_tissue(overview, scale, mpp * scale, options);
 }
 

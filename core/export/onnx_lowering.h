@@ -16,9 +16,9 @@ namespace serpentine {
 /// A node of the traced graph while it is written: its inputs by name, its constants by value.
 class OnnxNode {
  public:
-  OnnxNode(OnnxGraph& out, std::map<const torch::jit::Value*, std::vector<std::string>>& names,
+  OnnxNode(OnnxGraph& graph, std::map<const torch::jit::Value*, std::vector<std::string>>& names,
            torch::jit::Node* node)
-      : out(out), names_(names), node_(node) {}
+      : out(graph), names_(names), node_(node) {}
 
   std::string kind() const { return node_->kind().toQualString(); }
   /// The ONNX name of a tensor input; constants become initialisers.

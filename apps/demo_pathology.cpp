@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kBags = 120, kTilesOfBag = 8, kNuclei = 41;  // the feature that counts nuclei
+constexpr int64_t kBags = 800, kTilesOfBag = 8, kNuclei = 41;  // the feature that counts nuclei
 
 /// Bags of tiles drawn from one slide. A bag's label says whether any of its tiles is among the
 /// twelfth with the most nuclei; which tile it is, the model must find out.

@@ -300,7 +300,7 @@ std::string plan_yaml(const SegmentationPlan& plan) {
   const Config config = Config::parse("{}");
   config.read(plan);
   return "# A segmentation plan: what cases are brought to, and the network that fits them.\n"
-         "# Change what you like; `serpentine schema` explains every key.\n" +
+         "# Change what you like, and train with data.plan=THIS_FILE.\n" +
          config.yaml();
 }
 

@@ -111,9 +111,9 @@ struct VmambaOptions : ImageModelOptions {
     return all;
   }
 
-  VssBlockOptions block(int64_t channels) const {
+  VssBlockOptions block(int64_t width) const {
     VssBlockOptions block;
-    block.ssm = {channels, d_state,     ssm_ratio, dt_rank,      d_conv,   conv_bias,
+    block.ssm = {width,    d_state,     ssm_ratio, dt_rank,      d_conv,   conv_bias,
                  false,    ssm_dropout, ssm_act,   forward_type, ssm_init, scan};
     block.mlp_ratio = mlp_ratio;
     block.mlp_dropout = mlp_dropout;

@@ -3,6 +3,7 @@
 #include <ATen/TracerMode.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 #include <torch/csrc/jit/ir/ir.h>
+#include <torch/csrc/jit/runtime/custom_operator.h>
 #include <torch/torch.h>
 
 #include "core/check.h"
@@ -12,10 +13,38 @@ namespace {
 
 namespace tracer = torch::jit::tracer;
 
+/// One step after another from a zero state; shapes as the node's inputs have them.
+at::Tensor walk(const at::Tensor& delta, const at::Tensor& u, const at::Tensor& b,
+                const at::Tensor& c, const at::Tensor& A) {
+  at::Tensor h = at::zeros({u.size(1), u.size(2), u.size(3), b.size(3)}, u.options());
+  std::vector<at::Tensor> outputs;
+  for (int64_t l = 0; l < u.size(0); ++l) {
+    h = (delta[l].unsqueeze(-1) * A).exp() * h +
+        (delta[l] * u[l]).unsqueeze(-1) * b[l].unsqueeze(-2);
+    outputs.push_back((h * c[l].unsqueeze(-2)).sum(-1));
+  }
+  return at::stack(outputs);
+}
+
+/// The tracer's own passes study what every node may alias, and stop at one without a schema.
+void declare_recurrence() {
+  static const torch::jit::RegisterOperators once({torch::jit::Operator(
+      "serpentine::recurrence(Tensor delta, Tensor u, Tensor b, Tensor c, Tensor A) -> Tensor",
+      [](torch::jit::Stack& stack) {
+        const auto input = [&](size_t i) { return stack[stack.size() - 5 + i].toTensor(); };
+        const at::Tensor y = walk(input(0), input(1), input(2), input(3), input(4));
+        torch::jit::drop(stack, 5);
+        torch::jit::push(stack, y);
+      },
+      c10::AliasAnalysisKind::PURE_FUNCTION)});
+  (void)once;
+}
+
 at::Tensor recurrence(const at::Tensor& delta, const at::Tensor& u, const at::Tensor& b,
                       const at::Tensor& c, const at::Tensor& A) {
   torch::jit::Node* node = nullptr;
   if (const auto& state = tracer::getTracingState()) {
+    declare_recurrence();
     node =
         state->createNode(c10::Symbol::fromQualString("serpentine::recurrence"), /*num_outputs=*/0);
     tracer::addInputs(node, "delta", delta);
@@ -28,14 +57,7 @@ at::Tensor recurrence(const at::Tensor& delta, const at::Tensor& u, const at::Te
   at::Tensor y;
   {
     const at::tracer::impl::NoTracerDispatchMode untraced;
-    at::Tensor h = at::zeros({u.size(1), u.size(2), u.size(3), b.size(3)}, u.options());
-    std::vector<at::Tensor> outputs;
-    for (int64_t l = 0; l < u.size(0); ++l) {
-      h = (delta[l].unsqueeze(-1) * A).exp() * h +
-          (delta[l] * u[l]).unsqueeze(-1) * b[l].unsqueeze(-2);
-      outputs.push_back((h * c[l].unsqueeze(-2)).sum(-1));
-    }
-    y = at::stack(outputs);
+    y = walk(delta, u, b, c, A);
   }
   if (node != nullptr) {
     auto* value = node->addOutput();

@@ -107,8 +107,8 @@ ConvGradients conv_backward_pass(const CausalConv1dArgs& args, const ScanOrder& 
                     : sum_rows(dx.unsqueeze(0), order, /*visits=*/true, /*by_branch=*/false,
                                /*mean=*/false, plan.type);
   const at::Tensor sums =
-      sum_slots(walk, call.dweight, (call.width + 1) * walk.channels, 1, 1, plan.wide)
-          .view({order.num_branches, call.width + 1, walk.channels});
+      sum_slots(walk, {{call.dweight, (call.width + 1) * walk.channels}}, plan.wide)[0].view(
+          {order.num_branches, call.width + 1, walk.channels});
   result.weight = sums.narrow(1, 0, call.width).transpose(1, 2).to(args.weight.scalar_type());
   if (args.bias.defined()) {
     result.bias = sums.select(1, call.width).to(args.bias.scalar_type());

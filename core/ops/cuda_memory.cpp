@@ -1,5 +1,7 @@
 #include "core/ops/cuda_memory.h"
 
+#include <algorithm>
+
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
 
@@ -70,7 +72,9 @@ at::Tensor sum_rows(const at::Tensor& parts, const ScanOrder& order, bool visits
   if (visits) {
     sum.visits = order.visits.const_data_ptr<int32_t>();
     sum.num_visits = order.num_visits();
-    sum.visits_batch = order.visits.dim() == 3 ? order.num_tokens * sum.num_visits : 0;
+    const bool own = order.visits.dim() == 3;
+    sum.visits_batch = own ? order.num_tokens * sum.num_visits : 0;
+    sum.samples = own ? std::max<int64_t>(1, order.visits.size(0)) : 1;
   }
   if (by_branch && order.num_branches > 1) {
     sum.offsets = order.offsets.const_data_ptr<int32_t>();
@@ -88,19 +92,22 @@ at::Tensor sum_rows(const at::Tensor& parts, const ScanOrder& order, bool visits
   return out;
 }
 
-at::Tensor sum_slots(const ScanCall& call, const void* parts, int64_t rows, int64_t width,
-                     int64_t padded, const at::TensorOptions& type) {
-  at::Tensor out = at::empty({call.branches, rows, width}, type);
-  if (call.batch * call.sequences == 0) return out.zero_();
-  SlotSum sum;
-  sum.type = element_of(out.scalar_type());
-  sum.parts = parts;
-  sum.out = out.mutable_data_ptr();
-  sum.rows = rows;
-  sum.width = width;
-  sum.padded = padded;
-  check_launch("sum_slots", sum_slots(call, sum, stream()));
-  return out;
+std::vector<at::Tensor> sum_slots(const ScanCall& call, const std::vector<SlotParts>& all,
+                                  const at::TensorOptions& type) {
+  std::vector<at::Tensor> made;
+  std::vector<SlotSum> sums;
+  const bool any = call.batch * call.sequences != 0;
+  for (const SlotParts& of : all) {
+    made.push_back(at::empty({call.branches, of.rows, of.width}, type));
+    if (!any) made.back().zero_();
+    sums.push_back({element_of(made.back().scalar_type()), of.parts, made.back().mutable_data_ptr(),
+                    of.rows, of.width, of.padded});
+  }
+  if (any) {
+    check_launch("sum_slots",
+                 sum_slots(call, sums.data(), static_cast<int>(sums.size()), stream()));
+  }
+  return made;
 }
 
 }  // namespace serpentine::cuda

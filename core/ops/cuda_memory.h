@@ -1,6 +1,8 @@
 // Tensors as the CUDA kernels' plain memory, and the sums that follow them, as tensors.
 #pragma once
 
+#include <vector>
+
 #include <ATen/core/Tensor.h>
 
 #include "core/ops/scan_cuda.h"
@@ -26,12 +28,18 @@ RowsView view_rows(const at::Tensor& rows, bool by_token);
 void set_order(ScanCall& call, const ScanOrder& order);
 
 /// parts: [G, B, P, X] -> [B, T, X] or [B, T, K, X]: summed over G and each token's visits; without
-/// `visits` a token is a position. by_branch keeps branches apart, mean divides by the visits.
+/// `visits` a token is a position. B may be several times that of the order's visits. by_branch
+/// keeps branches apart, mean divides by the visits.
 at::Tensor sum_rows(const at::Tensor& parts, const ScanOrder& order, bool visits, bool by_branch,
                     bool mean, at::ScalarType type);
 
-/// parts: [B, slots, rows, padded] -> [K, rows, width], each slot into its branch.
-at::Tensor sum_slots(const ScanCall& call, const void* parts, int64_t rows, int64_t width,
-                     int64_t padded, const at::TensorOptions& type);
+/// parts: R [B, slots, rows, padded], each slot into its branch -> [K, rows, width].
+struct SlotParts {
+  const void* parts = nullptr;
+  int64_t rows = 0, width = 1, padded = 1;
+};
+/// In one launch, at most kMostSums of them.
+std::vector<at::Tensor> sum_slots(const ScanCall& call, const std::vector<SlotParts>& all,
+                                  const at::TensorOptions& type);
 
 }  // namespace serpentine::cuda

@@ -1,4 +1,6 @@
 // Sums of rows over parts, visits and slots on CUDA, each in a fixed order: no atomics.
+#include <algorithm>
+
 #include "core/ops/scan_cuda.cuh"
 
 namespace serpentine::cuda {
@@ -20,18 +22,23 @@ __device__ int64_t branch_of(const RowSum& sum, int64_t p) {
   return sum.branch[low];
 }
 
-template <class From, class To>
+constexpr int kColumns = 32, kRows = 8, kVector = 4;
+
+/// kWide neighbouring values of a row a thread.
+template <class From, class To, int kWide>
 __global__ void row_kernel(const RowSum sum) {
   const int64_t i = blockIdx.x * int64_t{kBlock} + threadIdx.x;
-  if (i >= sum.batch * sum.tokens * sum.branches * sum.width) return;
-  const int64_t x = i % sum.width, k = i / sum.width % sum.branches;
-  const int64_t t = i / sum.width / sum.branches % sum.tokens;
-  const int64_t b = i / sum.width / sum.branches / sum.tokens;
+  const int64_t width = sum.width / kWide;
+  if (i >= sum.batch * sum.tokens * sum.branches * width) return;
+  const int64_t x = i % width, k = i / width % sum.branches;
+  const int64_t t = i / width / sum.branches % sum.tokens;
+  const int64_t b = i / width / sum.branches / sum.tokens;
   const int32_t* visits =
-      sum.visits ? sum.visits + b * sum.visits_batch + t * sum.num_visits : nullptr;
-  const auto* parts = static_cast<const From*>(sum.parts) + b * sum.positions * sum.width + x;
-  const int64_t group = sum.batch * sum.positions * sum.width;
-  Real<From> total = 0;
+      sum.visits ? sum.visits + b % sum.samples * sum.visits_batch + t * sum.num_visits : nullptr;
+  const auto* parts =
+      static_cast<const Pack<From, kWide>*>(sum.parts) + b * sum.positions * width + x;
+  const int64_t group = sum.batch * sum.positions * width;
+  Real<From> total[kWide] = {};
   int found = 0;
   const bool one = sum.branches > 1 && sum.complete;
   for (int64_t v = one ? k : 0; v < (one ? k + 1 : sum.num_visits); ++v) {
@@ -39,14 +46,20 @@ __global__ void row_kernel(const RowSum sum) {
     if (p < 0) continue;
     ++found;
     if (sum.branches > 1 && !one && branch_of(sum, p) != k) continue;
-#pragma unroll 4
-    for (int64_t g = 0; g < sum.groups; ++g) total += wide(parts[g * group + p * sum.width]);
+#pragma unroll 8
+    for (int64_t g = 0; g < sum.groups; ++g) {
+      const Pack<From, kWide> term = parts[g * group + p * width];
+#pragma unroll
+      for (int n = 0; n < kWide; ++n) total[n] += wide(term.value[n]);
+    }
   }
-  if (sum.mean && found > 1) total /= found;
-  static_cast<To*>(sum.out)[i] = narrow<To>(total);
+  Pack<To, kWide> result;
+#pragma unroll
+  for (int n = 0; n < kWide; ++n) {
+    result.value[n] = narrow<To>(sum.mean && found > 1 ? total[n] / found : total[n]);
+  }
+  static_cast<Pack<To, kWide>*>(sum.out)[i] = result;
 }
-
-constexpr int kColumns = 32, kRows = 8, kVector = 4;
 
 /// Wide rows over their visits: a warp a row, four values a lane at once.
 template <class T>
@@ -54,7 +67,7 @@ __global__ void visit_kernel(const RowSum sum) {
   const int64_t row = blockIdx.x * int64_t{kRows} + threadIdx.y;
   if (row >= sum.batch * sum.tokens) return;
   const int64_t b = row / sum.tokens, t = row % sum.tokens;
-  const int32_t* visits = sum.visits + b * sum.visits_batch + t * sum.num_visits;
+  const int32_t* visits = sum.visits + b % sum.samples * sum.visits_batch + t * sum.num_visits;
   const auto* parts = static_cast<const T*>(sum.parts) + b * sum.positions * sum.width;
   auto* out = static_cast<T*>(sum.out) + row * sum.width;
   for (int64_t x = threadIdx.x * kVector; x < sum.width; x += kWarp * kVector) {
@@ -78,11 +91,17 @@ __global__ void visit_kernel(const RowSum sum) {
   }
 }
 
+struct SlotSums {
+  SlotSum of[kMostSums];
+};
+
 /// A block adds 32 columns; its eight rows take every eighth part, then the eight are added.
 template <class R>
-__global__ void slot_kernel(const ScanCall call, const SlotSum sum) {
+__global__ void slot_kernel(const ScanCall call, const SlotSums sums) {
   __shared__ R partial[kRows][kColumns];
+  const SlotSum& sum = sums.of[blockIdx.z];
   const int64_t k = blockIdx.y, total_width = sum.rows * sum.width;
+  if (blockIdx.x * int64_t{kColumns} >= total_width) return;
   const int64_t x = blockIdx.x * int64_t{kColumns} + threadIdx.x;
   int64_t first = 0, last = 0;  // sequences of branch k
   while (first < call.sequences && call.branch[first] < k) ++first;
@@ -128,24 +147,34 @@ const char* sum_rows(const RowSum& sum, void* stream) {
     });
     return last_error();
   }
-  const auto blocks = static_cast<unsigned>((count + kBlock - 1) / kBlock);
+  const bool is_wide = sum.width % kVector == 0;
+  const int64_t threads = is_wide ? count / kVector : count;
+  const auto blocks = static_cast<unsigned>((threads + kBlock - 1) / kBlock);
   for_element(sum.from, [&](auto from) {
     for_element(sum.to, [&](auto to) {
-      row_kernel<decltype(from), decltype(to)><<<blocks, kBlock, 0, queue>>>(sum);
+      const auto kernel = is_wide ? row_kernel<decltype(from), decltype(to), kVector>
+                                  : row_kernel<decltype(from), decltype(to), 1>;
+      kernel<<<blocks, kBlock, 0, queue>>>(sum);
     });
   });
   return last_error();
 }
 
-const char* sum_slots(const ScanCall& call, const SlotSum& sum, void* stream) {
-  if (sum.rows * sum.width == 0) return nullptr;
-  const dim3 grid(static_cast<unsigned>((sum.rows * sum.width + kColumns - 1) / kColumns),
-                  static_cast<unsigned>(call.branches));
+const char* sum_slots(const ScanCall& call, const SlotSum* sums, int count, void* stream) {
+  SlotSums all;
+  int64_t width = 0;
+  for (int i = 0; i < count; ++i) {
+    all.of[i] = sums[i];
+    width = std::max(width, sums[i].rows * sums[i].width);
+  }
+  if (width == 0) return nullptr;
+  const dim3 grid(static_cast<unsigned>((width + kColumns - 1) / kColumns),
+                  static_cast<unsigned>(call.branches), static_cast<unsigned>(count));
   const auto queue = static_cast<cudaStream_t>(stream);
-  if (sum.type == Element::kDouble) {
-    slot_kernel<double><<<grid, dim3(kColumns, kRows), 0, queue>>>(call, sum);
+  if (sums[0].type == Element::kDouble) {
+    slot_kernel<double><<<grid, dim3(kColumns, kRows), 0, queue>>>(call, all);
   } else {
-    slot_kernel<float><<<grid, dim3(kColumns, kRows), 0, queue>>>(call, sum);
+    slot_kernel<float><<<grid, dim3(kColumns, kRows), 0, queue>>>(call, all);
   }
   return last_error();
 }

@@ -61,8 +61,11 @@ struct ScanCall {
   void* dA = nullptr;            // R [B, slots, D, padded N]
   void* dD = nullptr;            // R [B, slots, D] or null
   void* dbias = nullptr;         // R [B, slots, D] or null
-  void* dB = nullptr;            // R [channel blocks, B, P, N]
-  void* dC = nullptr;            // R [channel blocks, B, P, N]
+  // R [channel blocks, dB and dC, B, P, N]: summed together
+  void* dB = nullptr;
+  constexpr int64_t state_row(int64_t block, int64_t b, int64_t position) const {
+    return (block * 2 * batch + b) * positions + position;  // that of dC: B P rows further
+  }
 
   constexpr int64_t slots() const { return piece == 0 ? sequences : positions / piece + sequences; }
   /// Positions between saved states: they take no more memory than u for N <= 16, 4 u for all N.
@@ -108,6 +111,7 @@ struct RowSum {
   int64_t groups = 1, batch = 0, positions = 0, tokens = 0, width = 0;
   const int32_t* visits = nullptr;  // [T, V] or [B, T, V]; null: token t has the one visit t
   int64_t visits_batch = 0, num_visits = 1;
+  int64_t samples = 1;               // that visits are given for; sample b has those of b % samples
   const int32_t* offsets = nullptr;  // [S + 1], to find a position's branch; null: one branch
   const int32_t* branch = nullptr;   // [S]
   int64_t sequences = 0, branches = 1;
@@ -124,6 +128,8 @@ struct SlotSum {
   void* out = nullptr;             // [K, rows, width]
   int64_t rows = 0, width = 1, padded = 1;
 };
-const char* sum_slots(const ScanCall& call, const SlotSum& sum, void* stream);
+/// All of one type, at most kMostSums of them, in one launch.
+inline constexpr int kMostSums = 3;
+const char* sum_slots(const ScanCall& call, const SlotSum* sums, int count, void* stream);
 
 }  // namespace serpentine::cuda

@@ -1,7 +1,5 @@
 #include "core/ops/cuda_memory.h"
 
-#include <algorithm>
-
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
 
@@ -72,9 +70,7 @@ at::Tensor sum_rows(const at::Tensor& parts, const ScanOrder& order, bool visits
   if (visits) {
     sum.visits = order.visits.const_data_ptr<int32_t>();
     sum.num_visits = order.num_visits();
-    const bool own = order.visits.dim() == 3;
-    sum.visits_batch = own ? order.num_tokens * sum.num_visits : 0;
-    sum.samples = own ? std::max<int64_t>(1, order.visits.size(0)) : 1;
+    sum.visits_batch = order.visits.dim() == 3 ? order.num_tokens * sum.num_visits : 0;
   }
   if (by_branch && order.num_branches > 1) {
     sum.offsets = order.offsets.const_data_ptr<int32_t>();

@@ -28,7 +28,7 @@ RowsView view_rows(const at::Tensor& rows, bool by_token);
 void set_order(ScanCall& call, const ScanOrder& order);
 
 /// parts: [G, B, P, X] -> [B, T, X] or [B, T, K, X]: summed over G and each token's visits; without
-/// `visits` a token is a position. B may be several times that of the order's visits. by_branch
+/// `visits` a token is a position. by_branch
 /// keeps branches apart, mean divides by the visits.
 at::Tensor sum_rows(const at::Tensor& parts, const ScanOrder& order, bool visits, bool by_branch,
                     bool mean, at::ScalarType type);

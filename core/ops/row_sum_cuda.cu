@@ -34,7 +34,7 @@ __global__ void row_kernel(const RowSum sum) {
   const int64_t t = i / width / sum.branches % sum.tokens;
   const int64_t b = i / width / sum.branches / sum.tokens;
   const int32_t* visits =
-      sum.visits ? sum.visits + b % sum.samples * sum.visits_batch + t * sum.num_visits : nullptr;
+      sum.visits ? sum.visits + b * sum.visits_batch + t * sum.num_visits : nullptr;
   const auto* parts =
       static_cast<const Pack<From, kWide>*>(sum.parts) + b * sum.positions * width + x;
   const int64_t group = sum.batch * sum.positions * width;
@@ -67,7 +67,7 @@ __global__ void visit_kernel(const RowSum sum) {
   const int64_t row = blockIdx.x * int64_t{kRows} + threadIdx.y;
   if (row >= sum.batch * sum.tokens) return;
   const int64_t b = row / sum.tokens, t = row % sum.tokens;
-  const int32_t* visits = sum.visits + b % sum.samples * sum.visits_batch + t * sum.num_visits;
+  const int32_t* visits = sum.visits + b * sum.visits_batch + t * sum.num_visits;
   const auto* parts = static_cast<const T*>(sum.parts) + b * sum.positions * sum.width;
   auto* out = static_cast<T*>(sum.out) + row * sum.width;
   for (int64_t x = threadIdx.x * kVector; x < sum.width; x += kWarp * kVector) {

@@ -267,8 +267,7 @@ struct Backward {
 #pragma unroll
       for (int w = 1; w < kWarps; ++w) sum += sums[step][w][x];
       const int term = x / kLanes, n = x % kLanes * kEach + term % kEach;
-      R* const to = static_cast<R*>(call.dB) +
-                    (term >= kEach ? call.batch * call.positions * call.states : 0);
+      R* const to = static_cast<R*>(term >= kEach ? call.dC : call.dB);
       const bool real = kFirst + step < left && n < static_cast<int>(call.states);
       store_if(real ? 0 : kNoRow, to + row + (kFirst + step) * static_cast<int>(call.states) + n,
                sum);
@@ -328,7 +327,9 @@ struct Backward {
       request((tiles - 1) & 1);
       load_vector(start, saved + (tiles - 1) * chunk_stride);
     }
-    int64_t row = call.state_row(at.block, b, piece.begin + (tiles - 1) * kTile) * call.states;
+    int64_t row =
+        ((at.block * call.batch + b) * call.positions + piece.begin + (tiles - 1) * kTile) *
+        call.states;
     for (int64_t tile = tiles - 1; tile >= 0; --tile) {
       const int64_t first = piece.begin + tile * kTile;
       const int buffer = kAhead ? tile & 1 : 0;

@@ -61,11 +61,8 @@ struct ScanCall {
   void* dA = nullptr;            // R [B, slots, D, padded N]
   void* dD = nullptr;            // R [B, slots, D] or null
   void* dbias = nullptr;         // R [B, slots, D] or null
-  // R [channel blocks, dB and dC, B, P, N]: summed together
-  void* dB = nullptr;
-  constexpr int64_t state_row(int64_t block, int64_t b, int64_t position) const {
-    return (block * 2 * batch + b) * positions + position;  // that of dC: B P rows further
-  }
+  void* dB = nullptr;            // R [channel blocks, B, P, N]
+  void* dC = nullptr;            // R [channel blocks, B, P, N]
 
   constexpr int64_t slots() const { return piece == 0 ? sequences : positions / piece + sequences; }
   /// Positions between saved states: they take no more memory than u for N <= 16, 4 u for all N.
@@ -111,7 +108,6 @@ struct RowSum {
   int64_t groups = 1, batch = 0, positions = 0, tokens = 0, width = 0;
   const int32_t* visits = nullptr;  // [T, V] or [B, T, V]; null: token t has the one visit t
   int64_t visits_batch = 0, num_visits = 1;
-  int64_t samples = 1;               // that visits are given for; sample b has those of b % samples
   const int32_t* offsets = nullptr;  // [S + 1], to find a position's branch; null: one branch
   const int32_t* branch = nullptr;   // [S]
   int64_t sequences = 0, branches = 1;

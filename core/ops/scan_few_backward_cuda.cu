@@ -188,10 +188,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) backward_kernel(const ScanC
       const int step = at.lane / N, n = at.lane % N;
       const int64_t position = at.piece.begin + int64_t{tile} * kSpan<N> + at.warp * kSteps + step;
       if (step < kSteps && n < call.states && position < at.piece.end) {
-        R* const to =
-            static_cast<R*>(call.dB) + call.state_row(at.block, at.b, position) * call.states + n;
-        *to = sum_b;
-        to[call.batch * call.positions * call.states] = sum_c;
+        const int64_t to =
+            ((at.block * call.batch + at.b) * call.positions + position) * call.states + n;
+        static_cast<R*>(call.dB)[to] = sum_b;
+        static_cast<R*>(call.dC)[to] = sum_c;
       }
     }
   }

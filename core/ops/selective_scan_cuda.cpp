@@ -150,9 +150,10 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
   call.du = view_rows(du.rows, du.by_token);
   call.ddelta = view_rows(ddelta.rows, ddelta.by_token);
   const int64_t blocks = call.channel_blocks();
-  const at::Tensor state_rows =
-      at::empty({blocks, 2 * call.batch, call.positions, call.states}, plan.wide);
-  call.dB = state_rows.mutable_data_ptr();
+  const at::Tensor dB = at::empty({blocks, call.batch, call.positions, call.states}, plan.wide);
+  const at::Tensor dC = at::empty_like(dB);
+  call.dB = dB.mutable_data_ptr();
+  call.dC = dC.mutable_data_ptr();
   call.dA = plan.slot_states();
   if (args.D.defined()) call.dD = plan.scratch({call.batch, call.slots(), call.channels});
   if (args.delta_bias.defined()) {
@@ -167,9 +168,8 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
 
   result.u = finish(du, plan, /*by_branch=*/false);
   result.delta = finish(ddelta, plan, /*by_branch=*/true);
-  const at::Tensor of_states = sum_state_rows(state_rows, plan, options.rows);
-  result.B = of_states.narrow(0, 0, call.batch);
-  result.C = of_states.narrow(0, call.batch, call.batch);
+  result.B = sum_state_rows(dB, plan, options.rows);
+  result.C = sum_state_rows(dC, plan, options.rows);
   std::vector<SlotParts> parts = {{call.dA, call.channels, call.states, plan.padded()}};
   if (call.dD) parts.push_back({call.dD, call.channels});
   if (call.dbias) parts.push_back({call.dbias, call.channels});

@@ -14,7 +14,16 @@ namespace {
 constexpr uint64_t kMostBytes = uint64_t{1} << 40;  // of one array
 constexpr int kMostAxes = 8;
 
-herr_t add_array(hid_t, const char* name, const H5O_info_t* info, void* names) {
+// from HDF5 1.12 on the plain names mean a newer struct and a call with one argument more
+#if H5_VERSION_GE(1, 12, 0)
+using ObjectInfo = H5O_info1_t;
+constexpr auto kVisit = H5Ovisit1;
+#else
+using ObjectInfo = H5O_info_t;
+constexpr auto kVisit = H5Ovisit;
+#endif
+
+herr_t add_array(hid_t, const char* name, const ObjectInfo* info, void* names) {
   if (info->type == H5O_TYPE_DATASET)
     static_cast<std::vector<std::string>*>(names)->emplace_back(name);
   return 0;
@@ -181,12 +190,7 @@ bool Hdf5Reader::has(const std::string& name) const {
 std::vector<std::string> Hdf5Reader::arrays() const {
   const auto lock = hdf5_lock();
   std::vector<std::string> names;
-#if H5_VERSION_GE(1, 12, 0)
-  H5Ovisit1(file_->id, H5_INDEX_NAME, H5_ITER_INC, reinterpret_cast<H5O_iterate1_t>(add_array),
-            &names);
-#else
-  H5Ovisit(file_->id, H5_INDEX_NAME, H5_ITER_INC, add_array, &names);
-#endif
+  kVisit(file_->id, H5_INDEX_NAME, H5_ITER_INC, add_array, &names);
   return names;
 }
 

@@ -25,6 +25,14 @@ std::string quoted_cell(const std::string& text) {
   return out + "\"";
 }
 
+/// Four digits, or a dash where a class gives nothing to divide by.
+std::string share_text(double value) {
+  if (value != value) return "-";
+  char text[24];
+  std::snprintf(text, sizeof text, "%.4f", value);
+  return text;
+}
+
 void write_class_table(const torch::Tensor& confusion, const torch::Tensor& areas,
                        const std::vector<std::string>& classes, const std::string& folder) {
   const ClassReport report = class_report(confusion);
@@ -41,9 +49,10 @@ void write_class_table(const torch::Tensor& confusion, const torch::Tensor& area
                   value(report.recall), value(report.f1), value(areas), value(report.support));
     csv += quoted_cell(name) + line;
     if (k < kShown) {
-      std::printf("%-*s %9.4f %9.4f %9.4f %9.4f %8.0f\n", static_cast<int>(width),
-                  name.substr(0, 32).c_str(), value(report.precision), value(report.recall),
-                  value(report.f1), value(areas), value(report.support));
+      std::printf("%-*s %9s %9s %9s %9s %8.0f\n", static_cast<int>(width),
+                  name.substr(0, 32).c_str(), share_text(value(report.precision)).c_str(),
+                  share_text(value(report.recall)).c_str(), share_text(value(report.f1)).c_str(),
+                  share_text(value(areas)).c_str(), value(report.support));
     }
   }
   write_atomically(folder + "/report.csv", csv);

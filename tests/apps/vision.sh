@@ -22,7 +22,7 @@ expect_file run/data.json run/test.json run/checkpoints/best.safetensors
 # evaluate: the same numbers as training ended with, a table of classes, tables and pictures
 accuracy=$(sed -n 's/.*"accuracy": \([0-9.]*\).*/\1/p' run/test.json | head -n 1 | cut -c1-7)
 expect 0 "\"accuracy\": $accuracy" "$serpentine" evaluate run --json
-expect 0 'ankle boot +[0-9]' "$serpentine" evaluate run
+expect 0 'ankle boot +[-0-9]' "$serpentine" evaluate run
 expect_file run/evaluation_test/report.csv run/evaluation_test/confusion.csv run/evaluation_test/mistakes.csv
 [ "$(wc -l <run/evaluation_test/report.csv)" = 11 ] || fail "report.csv must have a header and ten rows"
 

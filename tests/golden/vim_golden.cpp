@@ -48,8 +48,9 @@ void check_vim(Fixture& fixture) {
     const auto fresh = models.build(Config::parse(options.dump()));
     const auto buffers = fresh->named_buffers();
     for (const auto& [name, tensor] : fixture.weights)
-      if (const auto* own = buffers.find(name))
+      if (const auto* own = buffers.find(name)) {
         EXPECT_TRUE(torch::allclose(*own, tensor, 1e-5, 1e-6)) << name;
+      }
   }
   const auto model = build_image_model(fixture, options);
   Batch batch;

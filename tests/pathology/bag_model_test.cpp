@@ -89,8 +89,9 @@ TEST_P(AnyBagModel, LearnsWithEveryParameter) {
     EXPECT_EQ(loss.count, 8);
     loss.value.backward();
     if (step == 0) {
-      for (const auto& parameter : built.model->named_parameters())
+      for (const auto& parameter : built.model->named_parameters()) {
         EXPECT_TRUE(parameter.value().grad().defined()) << parameter.key();
+      }
     }
     optimizer.step();
     (step < 5 ? first : last) =
@@ -181,8 +182,9 @@ TEST(MemoryBudget, ReadsSizesAndRefusesTheImpossible) {
   EXPECT_EQ(parse_bytes("x", "8GiB"), int64_t{8} << 30);
   EXPECT_EQ(parse_bytes("x", "1.5 MB"), 1500000);
   EXPECT_EQ(parse_bytes("x", ""), 0);
-  for (const char* wrong : {"8 gigs", "-1GB", "GiB", "nan"})
+  for (const char* wrong : {"8 gigs", "-1GB", "GiB", "nan"}) {
     EXPECT_THROW(parse_bytes("x", wrong), c10::Error) << wrong;
+  }
   MemoryBudget budget("x", "1MB");
   EXPECT_EQ(budget.parts(100, 10, 1000, 64), 1);
   EXPECT_EQ(budget.parts(10000, 10, 1000, 64), 16);
@@ -198,8 +200,9 @@ TEST(MemoryBudget, TrainsABagOf200000Tiles) {
   const Loss loss = built.task->loss(*built.model, batch);
   loss.value.backward();
   EXPECT_TRUE(loss.value.isfinite().item<bool>());
-  for (const auto& parameter : built.model->named_parameters())
+  for (const auto& parameter : built.model->named_parameters()) {
     EXPECT_TRUE(parameter.value().grad().isfinite().all().item<bool>()) << parameter.key();
+  }
 }
 
 TEST(Recompute, GivesValuesAndGradientsOfTheFunction) {
@@ -270,8 +273,9 @@ TEST(BagScan, CrossesTheLatticeOfTiles) {
     const auto end = static_cast<int32_t>(one.input.size(0));
     batch.offsets = torch::tensor({0, end, 2 * end}, torch::kInt);
     const auto found = gradients(*built.model, batch);
-    for (const auto& [key, tensor] : found)
+    for (const auto& [key, tensor] : found) {
       EXPECT_TRUE(tensor.isfinite().all().item<bool>()) << scan << " " << key;
+    }
     if (std::string(scan) == "random") continue;
     built.model->eval();
     testing::expect_close(built.model->forward(one), built.model->forward(batch).narrow(0, 0, 1),

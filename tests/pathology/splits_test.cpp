@@ -43,7 +43,9 @@ void expect_apart(const Split& split, const std::vector<BagInfo>& all, bool site
     EXPECT_EQ(train.count(group), 0U) << group;
     EXPECT_EQ(validation.count(group), 0U) << group;
   }
-  for (const auto& group : validation) EXPECT_EQ(train.count(group), 0U) << group;
+  for (const auto& group : validation) {
+    EXPECT_EQ(train.count(group), 0U) << group;
+  }
 }
 
 TEST(Splits, FoldsTestEachBagOnceAndKeepPatientsTogether) {
@@ -69,7 +71,9 @@ TEST(Splits, FoldsTestEachBagOnceAndKeepPatientsTogether) {
       EXPECT_EQ(make_split(all, options, "toy").validation, split.validation);
     }
     EXPECT_EQ(tested.size(), all.size()) << group;
-    for (const auto& [row, times] : tested) EXPECT_EQ(times, 1);
+    for (const auto& [row, times] : tested) {
+      EXPECT_EQ(times, 1);
+    }
   }
 }
 
@@ -129,7 +133,9 @@ TEST_F(SplitFiles, TakePatientsToo) {
   std::vector<std::string> notes;
   write("splits_0.csv", ",train,val,test\n0,p1,p4,p9\n1,p0,,s999\n");
   const Split split = read_split(at("splits_0.csv"), all, &notes);
-  for (const int64_t row : split.test) EXPECT_EQ(all[static_cast<size_t>(row)].patient, "p9");
+  for (const int64_t row : split.test) {
+    EXPECT_EQ(all[static_cast<size_t>(row)].patient, "p9");
+  }
   EXPECT_FALSE(split.test.empty());
   ASSERT_EQ(notes.size(), 1U);
   EXPECT_NE(notes[0].find("s999"), std::string::npos);

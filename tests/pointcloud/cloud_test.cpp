@@ -142,8 +142,9 @@ TEST(Clouds, MeshesKeepTheirFaces) {
   mesh.points = torch::tensor({{0.0, 0.0, 0.0}, {1.0, 0.0, 0.0}, {1.0, 1.0, 0.0}, {0.0, 1.0, 0.0}},
                               torch::kDouble);
   mesh.faces = torch::tensor({{0, 1, 2}, {0, 2, 3}}, torch::kLong);
-  for (const auto format : {PlyFormat::kAscii, PlyFormat::kLittleEndian, PlyFormat::kBigEndian})
+  for (const auto format : {PlyFormat::kAscii, PlyFormat::kLittleEndian, PlyFormat::kBigEndian}) {
     EXPECT_TRUE(parse_ply(ply_text(mesh, format), "it").faces.equal(mesh.faces));
+  }
   EXPECT_TRUE(parse_off(off_text(mesh), "it").faces.equal(mesh.faces));
 
   // ModelNet's first line, a comment, a face of four corners and a colour

@@ -136,10 +136,11 @@ TEST_P(LasFormat, ANewFieldStandsBesideTheOldOnes) {
   });
   const PointCloud before = read_las(path_), after = read_las(twice);
   EXPECT_TRUE(after.points.equal(before.points));
-  for (const auto& field : before.fields)
+  for (const auto& field : before.fields) {
     EXPECT_TRUE(after.find(field.name)->values.equal(field.values) ||
                 field.values.isnan().any().item<bool>())
         << field.name;
+  }
   EXPECT_TRUE(after.find("predicted")->values.to(torch::kLong).equal(classes(0, kPoints)));
   EXPECT_TRUE(after.find("again")->values.to(torch::kLong).equal(torch::arange(100, 109)));
   const std::string bytes = bytes_of_file(twice);
@@ -175,8 +176,9 @@ TEST(Las, WritesWhatItReads) {
   write_las(path, cloud, 0.01);
   const PointCloud again = read_cloud(path);
   EXPECT_LT((again.points - cloud.points).abs().max().item<double>(), 1e-8);
-  for (const auto& field : cloud.fields)
+  for (const auto& field : cloud.fields) {
     EXPECT_TRUE(again.find(field.name)->values.equal(field.values)) << field.name;
+  }
   const LasFile file(path);
   EXPECT_EQ(file.format(), 7);
   EXPECT_THROW(file.write_classes(scratch("x.las"),
@@ -214,8 +216,9 @@ TEST(Las, DamageIsOneSentence) {
             std::string::npos);
   EXPECT_NE(with(las::kVlrs, uint32_t{7}).find("variable length record"), std::string::npos);
   EXPECT_NE(with(las::kScale, 0.0).find("scale"), std::string::npos);
-  for (size_t size = 0; size + 17 < good.size(); size += 3)
+  for (size_t size = 0; size + 17 < good.size(); size += 3) {
     EXPECT_NE(error_of(good.substr(0, size)), "(no error)") << size;
+  }
 }
 
 }  // namespace

@@ -150,8 +150,9 @@ TEST(CloudSource, CutsEveryClassAlike) {
     EXPECT_EQ(built.source->part(Part::kTrain)->size(), 9);
     EXPECT_EQ(built.source->part(Part::kValidation)->size(), 3);
     const auto test = built.source->part(Part::kTest)->get_batch({0, 1, 2, 3, 4, 5});
-    for (int64_t target = 0; target < 3; ++target)
+    for (int64_t target = 0; target < 3; ++target) {
       EXPECT_EQ((test.target == target).sum().item<int64_t>(), 2);
+    }
     EXPECT_NEAR(test.input.norm(2, 2).max().item<float>(), 1, 1e-5);
   }
   const auto classes = build("pointnet2").source->description()["classes"];
@@ -183,7 +184,9 @@ TEST(CloudTask, CountsExactlyAndVotes) {
   const auto whole = once({4}), pieces = once({1, 2, 4});
   EXPECT_DOUBLE_EQ(whole.at("accuracy"), 0.75);
   EXPECT_DOUBLE_EQ(whole.at("mean_accuracy"), (0.5 + 1 + 1) / 3);
-  for (const auto& [name, value] : whole) EXPECT_NEAR(pieces.at(name), value, 1e-7) << name;
+  for (const auto& [name, value] : whole) {
+    EXPECT_NEAR(pieces.at(name), value, 1e-7) << name;
+  }
 
   // two votes: of logits 10 and 5 the mean of the probabilities
   const double right = (1 / (1 + 2 * std::exp(-10.0)) + 1 / (1 + 2 * std::exp(-5.0))) / 2;

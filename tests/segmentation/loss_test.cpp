@@ -104,8 +104,9 @@ TEST(SegmentTask, MetricsAreExactWhateverTheBatch) {
     task->evaluate(model, one);
   }
   const auto apart = task->metrics();
-  for (const char* name : {"dice", "iou", "dice_b", "dice_c"})
+  for (const char* name : {"dice", "iou", "dice_b", "dice_c"}) {
     EXPECT_DOUBLE_EQ(once.at(name), apart.at(name)) << name;
+  }
   const auto seen = all.target.ge(0), guess = all.input.argmax(1).eq(1) & seen,
              truth = all.target.eq(1);
   EXPECT_NEAR(once.at("dice_b"),

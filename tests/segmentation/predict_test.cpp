@@ -105,7 +105,9 @@ TEST(Predict, WindowsReachTheEnd) {
   const auto starts = window_starts(37, 16, 0.5);
   EXPECT_EQ(starts.front(), 0);
   EXPECT_EQ(starts.back(), 21);
-  for (size_t i = 1; i < starts.size(); ++i) EXPECT_LE(starts[i] - starts[i - 1], 8);
+  for (size_t i = 1; i < starts.size(); ++i) {
+    EXPECT_LE(starts[i] - starts[i - 1], 8);
+  }
 }
 
 TEST(Predict, CleansLabels) {

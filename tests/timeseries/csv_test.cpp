@@ -84,8 +84,9 @@ TEST(Csv, ReadsQuotesLineEndsAndMark) {
 TEST(Csv, MissingValuesAreNaN) {
   const CsvTable table = parse_csv("a,b\n,NaN\nNA,null\n n/a ,None\n+1.5e1, -2 \n", "a.csv");
   for (int64_t row = 0; row < 3; ++row) {
-    for (int64_t column = 0; column < 2; ++column)
+    for (int64_t column = 0; column < 2; ++column) {
       EXPECT_TRUE(std::isnan(table.number(row, column)));
+    }
   }
   EXPECT_EQ(table.number(3, 0), 15);
   EXPECT_EQ(table.number(3, 1), -2);

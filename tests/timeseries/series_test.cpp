@@ -100,8 +100,9 @@ TEST_F(SeriesFile, FillsGaps) {
 }
 
 TEST(Frequency, ReadsWritesAndCounts) {
-  for (const char* text : {"1h", "15min", "30s", "1d", "1w", "1M", "1y"})
+  for (const char* text : {"1h", "15min", "30s", "1d", "1w", "1M", "1y"}) {
     EXPECT_EQ(parse_frequency(text).text(), text);
+  }
   EXPECT_EQ(parse_frequency("15min").period(), 96);
   EXPECT_EQ(parse_frequency("1d").period(), 7);
   EXPECT_EQ(parse_frequency("1M").period(), 12);

@@ -84,10 +84,11 @@ TEST_P(VisionModel, RecomputesTheSameGradients) {
     torch::cross_entropy_loss(model->forward(batch), batch.target).backward();
   }
   const auto expected = plain->named_parameters();
-  for (const auto& parameter : again->named_parameters())
+  for (const auto& parameter : again->named_parameters()) {
     EXPECT_TRUE(
         testing::is_close_max(parameter.value().grad(), expected[parameter.key()].grad(), 1e-5))
         << parameter.key();
+  }
 }
 
 TEST_P(VisionModel, TakesOddSizesAndSingleImages) {
@@ -121,7 +122,9 @@ TEST_P(VisionModel, GivesFeaturesAndMaps) {
   for (size_t i = 0; i < maps.size(); ++i) {
     ASSERT_EQ(maps[i].dim(), 4);
     EXPECT_EQ(maps[i].size(1), channels[i]);
-    if (i > 0) EXPECT_LE(maps[i].size(2), maps[i - 1].size(2));
+    if (i > 0) {
+      EXPECT_LE(maps[i].size(2), maps[i - 1].size(2));
+    }
   }
 }
 
@@ -136,8 +139,9 @@ TEST_P(VisionModel, RunsInBfloat16) {
   at::autocast::set_autocast_enabled(at::kCPU, false);
   EXPECT_TRUE(output.isfinite().all().item<bool>());
   output.to(torch::kFloat).sum().backward();
-  for (const auto& parameter : model->named_parameters())
+  for (const auto& parameter : model->named_parameters()) {
     EXPECT_TRUE(parameter.value().grad().isfinite().all().item<bool>()) << parameter.key();
+  }
 }
 
 TEST_P(VisionModel, GivesTheSameOnAGpu) {
@@ -192,8 +196,9 @@ TEST(Ss2d, ProjectsDeltaDenselyAsByRoute) {
     delta.square().sum().backward();
     gradients[dense ? 1 : 0] = {delta, rows.grad(), weight.grad()};
   }
-  for (size_t i = 0; i < 3; ++i)
+  for (size_t i = 0; i < 3; ++i) {
     EXPECT_TRUE(testing::is_close_max(gradients[1][i], gradients[0][i], 1e-12));
+  }
 }
 
 TEST(VisionModels, TakeAnySerialization) {
@@ -217,9 +222,10 @@ TEST(VisionModels, TakeAnySerialization) {
       batch.input = torch::randn({2, 3, 36, 28});
       const auto output = model->forward(batch);
       output.sum().backward();
-      for (const auto& parameter : model->named_parameters())
+      for (const auto& parameter : model->named_parameters()) {
         ASSERT_TRUE(parameter.value().grad().defined())
             << model_text << " " << scan << " " << parameter.key();
+      }
     }
 }
 

@@ -64,7 +64,9 @@ TEST(Permutation, IsUniform) {
   std::map<std::vector<int64_t>, int> seen;
   for (int64_t epoch = 0; epoch < 6000; ++epoch) ++seen[permutation(3, 11, epoch)];
   ASSERT_EQ(seen.size(), 6U);
-  for (const auto& [order, times] : seen) EXPECT_NEAR(times, 1000, 150);
+  for (const auto& [order, times] : seen) {
+    EXPECT_NEAR(times, 1000, 150);
+  }
 }
 
 TEST(Loader, ThreadsDoNotChangeTheOrder) {

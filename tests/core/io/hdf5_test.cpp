@@ -120,7 +120,9 @@ TEST_F(Hdf5, ServesSeveralThreads) {
     });
   }
   for (auto& thread : threads) thread.join();
-  for (const bool one : right) EXPECT_TRUE(one);
+  for (const bool one : right) {
+    EXPECT_TRUE(one);
+  }
 }
 
 }  // namespace

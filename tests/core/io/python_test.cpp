@@ -73,7 +73,9 @@ torch.save({'state_dict': {'module.' + k: v for k, v in state.items()}, 'arch': 
     EXPECT_TRUE(torch::equal(all.at("wide"), torch::ones({2, 2})));
     EXPECT_EQ(all.at("none").sizes(), (std::vector<int64_t>{0, 4}));
     EXPECT_EQ(all.at("long").item<int64_t>(), 7);
-    for (const auto& [key, tensor] : all) EXPECT_TRUE(tensor.is_contiguous()) << key;
+    for (const auto& [key, tensor] : all) {
+      EXPECT_TRUE(tensor.is_contiguous()) << key;
+    }
   }
   const auto skipped = read_torch_pickle(at("nested.pth")).skipped;
   EXPECT_NE(std::find(skipped.begin(), skipped.end(), "argparse.Namespace"), skipped.end());

@@ -138,8 +138,9 @@ TEST(Mamba, AutocastKeepsTheScansParametersWide) {
   EXPECT_EQ(trace.at("A").scalar_type(), torch::kFloat);
   EXPECT_EQ(trace.at("delta").scalar_type(), torch::kBFloat16);
   expect_close(narrow, wide, 2e-2);
-  for (const auto& parameter : mamba->parameters())
+  for (const auto& parameter : mamba->parameters()) {
     EXPECT_EQ(parameter.grad().scalar_type(), torch::kFloat);
+  }
 }
 
 TEST(Mamba, SavesAndLoadsUnderTheReferencesKeys) {

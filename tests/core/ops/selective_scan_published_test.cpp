@@ -63,8 +63,9 @@ TEST_P(ConstantScan, EqualsOneGroupAChannel) {
   EXPECT_TRUE(is_close_max(actual.last_state, expected.last_state, 1e-5));
   const auto grads = torch::autograd::grad({loss(actual)}, operands);
   const auto expected_grads = torch::autograd::grad({loss(expected)}, operands);
-  for (size_t i = 0; i < grads.size(); ++i)
+  for (size_t i = 0; i < grads.size(); ++i) {
     EXPECT_TRUE(is_close_max(grads[i], expected_grads[i], 1e-4)) << "operand " << i;
+  }
 }
 
 TEST_P(ConstantScan, GradientsEqualFiniteDifferences) {
@@ -92,7 +93,7 @@ TEST_P(ConstantScan, MakesNoTensorOfAllStates) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ConstantScan, ::testing::Values("B", "C", "BC"),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& one) { return one.param; });
 
 }  // namespace
 }  // namespace serpentine::testing

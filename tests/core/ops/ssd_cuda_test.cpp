@@ -45,7 +45,7 @@ TEST_P(SsdCuda, MatchesTheDefinitionAndItself) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, SsdCuda, ::testing::ValuesIn(ssd_cases()),
-                         [](const auto& info) { return name_of(info.param); });
+                         [](const auto& one) { return name_of(one.param); });
 
 }  // namespace
 }  // namespace serpentine::testing

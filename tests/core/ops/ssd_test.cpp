@@ -41,7 +41,7 @@ TEST_P(SsdDefinition, AgreesWithIt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, SsdDefinition, ::testing::ValuesIn(ssd_cases()),
-                         [](const auto& info) { return name_of(info.param); });
+                         [](const auto& one) { return name_of(one.param); });
 
 TEST(Ssd, GradientsEqualFiniteDifferences) {
   for (const char* name : {"identity", "random", "cross", "padded", "ragged", "twice"}) {
@@ -169,7 +169,9 @@ TEST(Ssd, SurvivesExtremeDecays) {
   SsdArgs args = random_args(of, identity_order(64));
   args.A = torch::full_like(args.A, -500);
   const auto run = run_ssd(ssd, args, identity_order(64), of);
-  for (const auto& value : run.values) EXPECT_TRUE(torch::isfinite(value).all().item<bool>());
+  for (const auto& value : run.values) {
+    EXPECT_TRUE(torch::isfinite(value).all().item<bool>());
+  }
 }
 
 /// Peak bytes of tensors made by forward and backward, over the bytes of x.

@@ -30,8 +30,9 @@ class Checkpoint : public ::testing::Test {
     const test::Ended ended = run_program(arguments);
     EXPECT_EQ(ended.code, 1);
     EXPECT_NE(ended.said.find(path_), std::string::npos) << ended.said;
-    for (const auto& word : words)
+    for (const auto& word : words) {
       EXPECT_NE(ended.said.find(word), std::string::npos) << ended.said;
+    }
   }
   std::string folder_, path_;
 };

@@ -76,7 +76,9 @@ TEST(Classification, MetricsDoNotDependOnTheBatchSize) {
                     batch_of(logits.slice(0, at, at + size), target.slice(0, at, at + size)));
     const auto metrics = task.metrics();
     if (first.empty()) first = metrics;
-    for (const auto& [name, value] : metrics) EXPECT_NEAR(value, first.at(name), 1e-12) << name;
+    for (const auto& [name, value] : metrics) {
+      EXPECT_NEAR(value, first.at(name), 1e-12) << name;
+    }
   }
   EXPECT_EQ(first.count("top5"), 1U);
   const double right = logits.argmax(1).eq(target).sum().item<double>();
@@ -97,7 +99,9 @@ TEST(Classification, RanksAddUp) {
   left.set_sums(left.sums() + right.sums());
   left.set_rows(rows);
   const auto expected = whole.metrics(), got = left.metrics();
-  for (const auto& [name, value] : expected) EXPECT_NEAR(value, got.at(name), 1e-12) << name;
+  for (const auto& [name, value] : expected) {
+    EXPECT_NEAR(value, got.at(name), 1e-12) << name;
+  }
 }
 
 TEST(Classification, RefusesAClassTheModelDoesNotKnow) {

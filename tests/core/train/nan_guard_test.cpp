@@ -28,7 +28,9 @@ std::string said(const std::shared_ptr<toy::Net>& net, const std::shared_ptr<Tas
 }
 
 void expect_words(const std::string& text, const std::vector<std::string>& words) {
-  for (const auto& word : words) EXPECT_NE(text.find(word), std::string::npos) << text;
+  for (const auto& word : words) {
+    EXPECT_NE(text.find(word), std::string::npos) << text;
+  }
 }
 
 TEST(NanGuard, IsQuietWhenAllIsWell) {

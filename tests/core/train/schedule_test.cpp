@@ -19,7 +19,9 @@ Schedule planned(ScheduleOptions options, double rate = 1.0) {
 
 TEST(Schedule, ConstantStays) {
   const Schedule schedule = planned({});
-  for (const int64_t step : {0, 5, 99, 500}) EXPECT_EQ(schedule.at(step), 1);
+  for (const int64_t step : {0, 5, 99, 500}) {
+    EXPECT_EQ(schedule.at(step), 1);
+  }
 }
 
 TEST(Schedule, HalvingIsThePublishedType1) {
@@ -34,8 +36,9 @@ TEST(Schedule, HalvingIsThePublishedType1) {
   }
   options.hold_epochs = 1;
   const Schedule every = planned(options);
-  for (int64_t epoch = 0; epoch < 5; ++epoch)
+  for (int64_t epoch = 0; epoch < 5; ++epoch) {
     EXPECT_EQ(every.at(epoch * kEpoch), std::pow(0.5, epoch));
+  }
 }
 
 TEST(Schedule, CosineReachesItsFloor) {

@@ -47,6 +47,12 @@ int run_export(const ExportArguments& arguments) {
   std::cout << arguments.out << ": " << made.bytes.size() << " bytes;";
   for (const auto& [name, count] : made.operators) std::cout << " " << name << " " << count;
   std::cout << "\n";
+  // what onnxruntime was found to compute as we do is small: docs/vision.md
+  if (run.model_type != "resnet") {
+    std::cout << "note  compare this file's outputs with `serpentine predict` before you use it: "
+                 "VMamba's forward_type v05_noz and v0 are known to come out wrong, v3 right, and "
+                 "other models have not been compared\n";
+  }
   return 0;
 }
 

@@ -109,7 +109,7 @@ StainNormaliser::StainNormaliser(const std::string& method) : macenko_(method ==
   if (macenko_) {  // the published reference
     target_ = {torch::tensor({{0.5626F, 0.2159F}, {0.7201F, 0.8012F}, {0.4062F, 0.5581F}}),
                torch::tensor({1.9705F, 1.0308F})};
-  } else {  // of data/samples/slides/cmu-1-small-region.svs
+  } else {  // of a typical H&E slide: an estimate; give a slide of your own for another
     target_ = {torch::tensor({{69.2F}, {22.9F}, {-15.1F}}), torch::tensor({13.0F, 8.9F, 6.1F})};
   }
 }

@@ -113,8 +113,8 @@ struct VmambaOptions : ImageModelOptions {
 
   VssBlockOptions block(int64_t width) const {
     VssBlockOptions block;
-    block.ssm = {width,    d_state,     ssm_ratio, dt_rank,      d_conv,   conv_bias,
-                 false,    ssm_dropout, ssm_act,   forward_type, ssm_init, scan};
+    block.ssm = {width, d_state,     ssm_ratio, dt_rank,      d_conv,   conv_bias,
+                 false, ssm_dropout, ssm_act,   forward_type, ssm_init, scan};
     block.mlp_ratio = mlp_ratio;
     block.mlp_dropout = mlp_dropout;
     block.gmlp = gmlp;

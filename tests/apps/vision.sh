@@ -10,7 +10,7 @@ data:
   path: $tree/data/samples/fashion_mnist
   limit: 300
   classes: [T-shirt, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, ankle boot]
-model: {type: vmamba, patch_size: 4, depths: [1, 1], dims: [16, 32]}
+model: {type: vmamba, patch_size: 4, depths: [1, 1], dims: [16, 32], forward_type: v3}
 task: {type: classification, label_smoothing: 0.1}
 loader: {batch_size: 50}
 trainer: {epochs: 1, device: cpu, seed: 1, evaluation_batch: 250}
@@ -94,4 +94,7 @@ refuse 1 'holds no pictures' "$serpentine" predict photographs photos/empty
 rm -r photos/bag
 refuse 1 "at least two classes.*only 'sneaker'" "$serpentine" train folder.yaml --dry-run
 
+# a file that would compute something else is not written
+refuse 1 'forward_type v05_noz' "$serpentine" export photographs -o wrong.onnx
+[ ! -e wrong.onnx ] || fail 'a refused export must write nothing'
 finish

@@ -15,7 +15,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kBacktestFooter =
     R"(Forecasts from many rows of FILE as if what came later were unknown, and compares. Prints the metrics
 (of scaled values, as in training) and each series' errors in its own units; writes backtest.json,
 origins.csv and pictures of the error by step and of the latest window. Rows that the model was trained
@@ -104,7 +104,7 @@ int run_backtest(const BacktestArguments& arguments) {
 void add_backtest_command(CLI::App& app, Action& action) {
   auto* command =
       app.add_subcommand("backtest", "Forecast a file's past from many rows and compare");
-  command->footer(kFooter);
+  command->footer(kBacktestFooter);
   auto arguments = std::make_shared<BacktestArguments>();
   const auto count = CLI::Range(int64_t{0}, int64_t{1} << 40);
   command->add_option("RUN", arguments->run, "Folder of a finished training")->required();

@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-nlohmann::json read_json(const std::string& path) {
+nlohmann::json read_ensemble_json(const std::string& path) {
   std::ifstream file(path);
   return file ? nlohmann::json::parse(file, nullptr, false) : nlohmann::json();
 }
@@ -87,7 +87,7 @@ void BagEnsemble::add(const std::string& folder) {
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
   member.model->eval();
   member.model->to(device_);
-  const auto data = read_json(folder + "/data.json");
+  const auto data = read_ensemble_json(folder + "/data.json");
   TORCH_CHECK(data.is_object() && data.value("kind", "") == "bags", folder,
               "/data.json: does not describe bags");
   width_ = data.at("features");
@@ -100,7 +100,7 @@ void BagEnsemble::add(const std::string& folder) {
     member.mean = numbers("mean");
     member.scale = numbers("scale");
   }
-  const auto mark = read_json(folder + "/calibration.json");
+  const auto mark = read_ensemble_json(folder + "/calibration.json");
   if (mark.is_object()) {
     member.temperature = mark.value("temperature", 1.0);
   } else {

@@ -19,7 +19,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Examples:
+constexpr const char* kCloudFooter = R"(Examples:
   serpentine cloud segment runs/streets in.las -o out.las        classes into the classification
   serpentine cloud segment runs/streets in.las -o out.las --field predicted
   serpentine cloud draw scan.ply -o scan.html --order hilbert    a page that turns in the browser)";
@@ -106,7 +106,7 @@ int run_draw(const CloudArguments& arguments) {
 
 void add_cloud_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("cloud", "Label the points of a file, or draw it");
-  command->footer(kFooter);
+  command->footer(kCloudFooter);
   command->require_subcommand(1);
   auto arguments = std::make_shared<CloudArguments>();
   auto* segment = command->add_subcommand("segment", "A class for every point of a file");

@@ -16,7 +16,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kConvertFooter =
     R"(Recognises vim, vmamba (both key layouts), efficient_vmamba, shuffle_mamba, plain_mamba, medmamba and
 resnet (torchvision's names) by the names and shapes of their tensors. Writes DIR/config.yaml, whose
 `model` is complete, and DIR/checkpoints/best.safetensors: a folder that other commands take for a
@@ -67,7 +67,7 @@ int run_convert(const ConvertOptions& options) {
 void add_convert_command(CLI::App& app, Action& action) {
   auto* command =
       app.add_subcommand("convert", "Recognise a checkpoint of an image model and convert it");
-  command->footer(kFooter);
+  command->footer(kConvertFooter);
   auto options = std::make_shared<ConvertOptions>();
   command->add_option("FILE", options->file, "Checkpoint: .pth, .pt, .bin, .ckpt or .safetensors")
       ->required();

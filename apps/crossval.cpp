@@ -20,7 +20,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kCrossvalFooter =
     R"(Each fold is a run of its own in OUT/fold_<k>, with predictions of its validation and test bags and
 the temperature that calibrates them. OUT holds summary.csv, summary.md, the splits as CLAM writes
 them, and the predictions of all folds together. Folds that are finished are kept, so the same command
@@ -141,7 +141,7 @@ int run_crossval(const CrossvalArguments& arguments) {
 
 void add_crossval_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("crossval", "Train every fold of a run over bags");
-  command->footer(kFooter);
+  command->footer(kCrossvalFooter);
   auto arguments = std::make_shared<CrossvalArguments>();
   command->add_option("CONFIG", arguments->words,
                       "YAML file, then overrides such as trainer.epochs=5");

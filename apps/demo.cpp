@@ -18,7 +18,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kDemoFooter =
     R"(Trains S-Mamba on ETTh1 (electricity transformers, hourly, 7 series) to look 96 hours ahead from the
 last 96, then DLinear and the seasonal-naive forecast on the same windows. Under 5 minutes on 2 cores.
 `vision` trains a small VMamba on 5,000 pictures of Fashion-MNIST, and draws what it gets wrong.
@@ -133,7 +133,7 @@ int run_demo(const DemoArguments& arguments) {
 void add_demo_command(CLI::App& app, Action& action) {
   auto* command =
       app.add_subcommand("demo", "Train on bundled data and compare with baselines, 5 minutes");
-  command->footer(kFooter);
+  command->footer(kDemoFooter);
   auto arguments = std::make_shared<DemoArguments>();
   command->add_option("APP", arguments->app, "Application")
       ->check(CLI::IsMember({"timeseries", "vision", "pathology", "segmentation"}))

@@ -17,7 +17,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kDoctorFooter =
     R"(A line that begins with '-' is missing, and ends with the command that adds it. Nothing that is
 missing stops training on the CPU; gnuplot is needed for plots.
 Example:
@@ -100,7 +100,7 @@ int run_doctor() {
 void add_doctor_command(CLI::App& app, Action& action) {
   auto* command =
       app.add_subcommand("doctor", "Show versions, hardware, what is built in and what is missing");
-  command->footer(kFooter);
+  command->footer(kDoctorFooter);
   command->callback([&action] { action = run_doctor; });
 }
 

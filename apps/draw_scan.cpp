@@ -15,7 +15,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(NAME is a serialization, or a YAML mapping of one. Examples:
+constexpr const char* kDrawScanFooter =
+    R"(NAME is a serialization, or a YAML mapping of one. Examples:
   serpentine draw-scan hilbert --size 16x16
   serpentine draw-scan window --set size=4 --set flip=true -o window.png
   serpentine draw-scan '{type: bidirectional, inner: {type: raster, columns: true}}'
@@ -148,7 +149,7 @@ int run_draw(const DrawArguments& arguments) {
 
 void add_draw_scan_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("draw-scan", "Draw a serialization: in which order it reads");
-  command->footer(kFooter);
+  command->footer(kDrawScanFooter);
   auto arguments = std::make_shared<DrawArguments>();
   command->add_option("NAME", arguments->name, "Its type, or a YAML mapping with it")->required();
   command->add_option("--size", arguments->size, "Tokens: HxW, or DxHxW for a volume");

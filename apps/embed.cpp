@@ -16,7 +16,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kEmbedFooter =
     R"(One row a picture, float32; their names stand in NAME.paths.txt beside the file, line by line (in
 the .h5 as the array `paths`, too). `--layer list` names the layers; maps and tokens are averaged
 over their places, or kept whole with --whole.
@@ -123,7 +123,7 @@ int run_embed(const EmbedArguments& arguments) {
 
 void add_embed_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("embed", "Features of pictures from a layer of a model");
-  command->footer(kFooter);
+  command->footer(kEmbedFooter);
   auto arguments = std::make_shared<EmbedArguments>();
   command->add_option("RUN", arguments->run, "Folder of a finished training on images")->required();
   command->add_option("IMAGES", arguments->images, "Pictures, or folders of them");

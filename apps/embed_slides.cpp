@@ -18,7 +18,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kEmbedSlidesFooter =
     R"(Tiles what is not tiled yet (--tiles, or a folder below --out), reads with several threads, encodes in
 batches and writes features as HDF5 (CLAM, TRIDENT), .pt or .safetensors. A second run does what is
 missing. The encoder is a run of `serpentine train`, a ResNet's weights in torchvision's layout, a
@@ -28,7 +28,7 @@ TorchScript file (.ts), or `colour`: statistics that need no weights. Examples:
   serpentine embed-slides slides/ --encoder uni.ts --stain macenko --precision bf16 -o features/
   torchrun --no-python --nproc-per-node 4 serpentine embed-slides slides/ --encoder uni.ts -o features/)";
 
-struct EmbedArguments {
+struct EmbedSlidesArguments {
   std::string slides, tiles;
   SlideArguments options;
   EncoderOptions encoder;
@@ -91,7 +91,7 @@ void embed_one(const SlideFile& slide, const std::string& title, const TileJob& 
   std::cout << title << ": " << sentence << std::endl;
 }
 
-int run_embed(EmbedArguments arguments) {
+int run_embed_slides(EmbedSlidesArguments arguments) {
   TileJob tiling = arguments.options.finished();
   tiling.out = arguments.tiles.empty() ? arguments.job.out + "/tiles" : arguments.tiles;
   if (!arguments.tiles.empty()) {  // made by `serpentine tile`: its options hold
@@ -140,8 +140,8 @@ int run_embed(EmbedArguments arguments) {
 
 void add_embed_slides_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("embed-slides", "Features of the tiles of slides");
-  command->footer(kFooter);
-  auto arguments = std::make_shared<EmbedArguments>();
+  command->footer(kEmbedSlidesFooter);
+  auto arguments = std::make_shared<EmbedSlidesArguments>();
   arguments->options.job.threads = std::max(1U, std::thread::hardware_concurrency());
   command->add_option("SLIDES", arguments->slides, "A slide, or a folder of slides")->required();
   command->add_option("-o,--out", arguments->job.out, "Folder of the features")->required();
@@ -170,7 +170,7 @@ void add_embed_slides_command(CLI::App& app, Action& action) {
   add_mpp_options(*command, arguments->options);
   add_tile_options(*command, arguments->options);
   command->callback(
-      [&action, arguments] { action = [arguments] { return run_embed(*arguments); }; });
+      [&action, arguments] { action = [arguments] { return run_embed_slides(*arguments); }; });
 }
 
 }  // namespace serpentine

@@ -17,7 +17,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kEvaluateFooter =
     R"(Metrics are exact: nothing is dropped, and the batch size does not change them.
 Of an image classifier it also prints a table of the classes, and writes the confusion matrix, the
 reliability plot and the worst mistakes into RUN/evaluation_SPLIT (--report elsewhere).
@@ -94,7 +94,7 @@ int run_evaluate(const EvaluateArguments& arguments) {
 
 void add_evaluate_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("evaluate", "Compute a run's metrics on a part of its data");
-  command->footer(kFooter);
+  command->footer(kEvaluateFooter);
   auto arguments = std::make_shared<EvaluateArguments>();
   command->add_option("RUN", arguments->run, "Run folder, or a YAML file with --weights")
       ->required();

@@ -17,7 +17,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kExplainFooter =
     R"(Writes NAME.explain.png: the picture as the model sees it; the relevance of its tokens (gradient
 times input of the answer's logit, summed over a token's pixels; red speaks for the answer, blue
 against); and the effective receptive field, how much each pixel moves the middle of the last map.
@@ -142,7 +142,7 @@ int run_explain(const ExplainArguments& arguments) {
 
 void add_explain_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("explain", "Which parts of a picture an answer rests on");
-  command->footer(kFooter);
+  command->footer(kExplainFooter);
   auto arguments = std::make_shared<ExplainArguments>();
   command->add_option("RUN", arguments->run, "Folder of a finished training on images")->required();
   command->add_option("IMAGES", arguments->images, "Pictures, or folders of them")->required();

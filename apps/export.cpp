@@ -17,7 +17,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kExportFooter =
     R"(The file is an opset-17 model for pictures of one size and a fixed batch: input "input"
 [B, C, H, W], normalised as data.json says, output "output" [B, classes]: logits. The scan is the
 standard operator Scan; nothing else is needed to run it. The model's classes and the numbers of the
@@ -75,7 +75,7 @@ int run_export(const ExportArguments& arguments) {
 
 void add_export_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("export", "A trained image model as ONNX");
-  command->footer(kFooter);
+  command->footer(kExportFooter);
   auto arguments = std::make_shared<ExportArguments>();
   command->add_option("RUN", arguments->run, "Folder of a finished training on images")->required();
   command->add_option("-o,--out", arguments->out, "File: NAME.onnx")->required();

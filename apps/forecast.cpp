@@ -16,7 +16,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kForecastFooter =
     R"(Writes forecast.csv, forecast.json, forecast.png and forecast.svg, in the file's own units, with
 quantile bands when the model was trained with `task.quantiles`. FILE needs the columns of the training
 data and at least as many rows as the model's input window. A horizon beyond the model's is reached by
@@ -70,7 +70,7 @@ int run_forecast(const ForecastArguments& arguments) {
 
 void add_forecast_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("forecast", "Forecast the future beyond a file's last row");
-  command->footer(kFooter);
+  command->footer(kForecastFooter);
   auto arguments = std::make_shared<ForecastArguments>();
   command->add_option("RUN", arguments->run, "Folder of a finished training")->required();
   command

@@ -8,7 +8,7 @@
 namespace serpentine {
 namespace {
 
-nlohmann::json column(const torch::Tensor& values) {
+nlohmann::json forecast_column(const torch::Tensor& values) {
   nlohmann::json list = nlohmann::json::array();
   const auto row = values.contiguous();
   for (int64_t i = 0; i < row.size(0); ++i) {
@@ -74,11 +74,11 @@ nlohmann::json forecast_json(const Forecast& forecast) {
   for (size_t c = 0; c < forecast.names.size(); ++c) {
     const auto channel = static_cast<int64_t>(c);
     nlohmann::json series = {{"name", forecast.names[c]},
-                             {"history", column(forecast.history.select(1, channel))},
-                             {"forecast", column(forecast.values.select(1, channel))}};
+                             {"history", forecast_column(forecast.history.select(1, channel))},
+                             {"forecast", forecast_column(forecast.values.select(1, channel))}};
     for (size_t q = 0; q < forecast.levels.size(); ++q) {
       series["quantiles"][level_text(forecast.levels[q])] =
-          column(forecast.quantiles.select(1, channel).select(1, static_cast<int64_t>(q)));
+          forecast_column(forecast.quantiles.select(1, channel).select(1, static_cast<int64_t>(q)));
     }
     json["series"].push_back(series);
   }

@@ -18,7 +18,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kInfoFooter =
     R"(FLOPs are those of matrix products, convolutions and scans in one forward pass, a multiply-add
 counted as two; published tables often count it as one. Times are of the forward pass without
 gradients: warm-up first, then each repetition by itself with the device waited for; the median and
@@ -169,7 +169,7 @@ int run_info(const InfoArguments& arguments) {
 void add_info_command(CLI::App& app, Action& action) {
   auto* command =
       app.add_subcommand("info", "Parameters, FLOPs, memory and speed of an image model");
-  command->footer(kFooter);
+  command->footer(kInfoFooter);
   auto arguments = std::make_shared<InfoArguments>();
   command->add_option("RUN", arguments->run, "Folder of a finished training on images")->required();
   command->add_option("--batch", arguments->batch, "Pictures of a forward pass, several values")

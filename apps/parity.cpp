@@ -14,7 +14,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kParityFooter =
     R"(IO.safetensors holds what the original read and gave, in evaluation mode:
   input            what the model reads, batch first
   input.NAME       a named input, as input.marks [B, L, M] (x_mark is understood as well)
@@ -89,7 +89,7 @@ int run_parity(const ParityArguments& arguments) {
 
 void add_parity_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("parity", "Compare a model with a recording of the original");
-  command->footer(kFooter);
+  command->footer(kParityFooter);
   auto arguments = std::make_shared<ParityArguments>();
   command->add_option("RUN_OR_YAML", arguments->model, "Run folder, YAML or config.json")
       ->required();

@@ -15,7 +15,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kPredictFooter =
     R"(Writes predictions.csv, predictions.json and sheet.png, the pictures with their class.
 A picture that cannot be read is named on stderr and left out of the tables.
 Examples:
@@ -120,7 +120,7 @@ int run_predict(PredictArguments arguments) {
 
 void add_predict_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("predict", "The classes of pictures");
-  command->footer(kFooter);
+  command->footer(kPredictFooter);
   auto arguments = std::make_shared<PredictArguments>();
   command->add_option("RUN", arguments->run, "Folder of a finished training on images")->required();
   command->add_option("IMAGES", arguments->images, "Pictures, or folders of them");

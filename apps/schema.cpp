@@ -13,7 +13,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kSchemaFooter =
     R"(Editors with the YAML language server complete and check keys when a file's first line is
   # yaml-language-server: $schema=serpentine.schema.json
 Example:
@@ -37,7 +37,7 @@ int print_schema(const std::string& out) {
 void add_schema_command(CLI::App& app, Action& action) {
   auto* command =
       app.add_subcommand("schema", "Print the JSON Schema of a run's YAML, for editors");
-  command->footer(kFooter);
+  command->footer(kSchemaFooter);
   auto out = std::make_shared<std::string>();
   command->add_option("--out", *out, "File to write instead of standard output");
   command->callback([&action, out] { action = [out] { return print_schema(*out); }; });

@@ -20,7 +20,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kSegmentFooter =
     R"(DATA is a folder in nnU-Net's or the Medical Segmentation Decathlon's layout (dataset.json), one
 with images/ and labels/, or a CSV with the columns image and label.
 Examples:
@@ -203,7 +203,7 @@ int run_crossval(SegmentArguments arguments) {
 
 void add_segment_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("segment", "Plan, predict and evaluate segmentations");
-  command->footer(kFooter);
+  command->footer(kSegmentFooter);
   command->require_subcommand(1);
   auto arguments = std::make_shared<SegmentArguments>();
   const auto chosen = [&action, arguments](CLI::App* sub, int (*run)(SegmentArguments)) {

@@ -21,7 +21,7 @@
 namespace serpentine {
 namespace {
 
-std::string gigabytes(int64_t bytes) {
+std::string readable_bytes(int64_t bytes) {
   char text[32];
   std::snprintf(text, sizeof text, "%.2f GB", static_cast<double>(bytes) / 1e9);
   return text;
@@ -29,9 +29,9 @@ std::string gigabytes(int64_t bytes) {
 
 void say_memory(const std::string& name, const PredictMemory& memory) {
   std::cout << name << ": " << memory.windows << " windows; memory beside the network "
-            << gigabytes(memory.total()) << " (image " << gigabytes(memory.image) << ", sums "
-            << gigabytes(memory.sums) << ", slab " << gigabytes(memory.slab) << ", labels "
-            << gigabytes(memory.labels) << ")" << std::endl;
+            << readable_bytes(memory.total()) << " (image " << readable_bytes(memory.image)
+            << ", sums " << readable_bytes(memory.sums) << ", slab " << readable_bytes(memory.slab)
+            << ", labels " << readable_bytes(memory.labels) << ")" << std::endl;
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ void CheckResult::compare(const std::string& what, const torch::Tensor& actual,
 
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kSelftestFooter =
     R"(Each row compares an operator with a second implementation: the largest error of its outputs
 and of its gradients, over the largest value, and what is allowed. "Bound" is the time that
 this machine's own memory bandwidth and rate of exponentials, both measured, leave to a scan.
@@ -155,7 +155,7 @@ int run_selftest(const SelftestArguments& arguments) {
 void add_selftest_command(CLI::App& app, Action& action) {
   auto* command =
       app.add_subcommand("selftest", "Check the operators on this machine, and time the scan");
-  command->footer(kFooter);
+  command->footer(kSelftestFooter);
   auto arguments = std::make_shared<SelftestArguments>();
   command->add_option("--device", arguments->device, "auto, cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));

@@ -10,7 +10,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kServeFooter =
     R"(Pan and zoom slides, lay the attention over them, jump to the tiles that counted most. FOLDER is what
 `serpentine wsi predict` wrote, or a folder of slides. Only this machine can connect unless --host says
 otherwise; there is no password then. Examples:
@@ -21,7 +21,7 @@ otherwise; there is no password then. Examples:
 
 void add_serve_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("serve", "Look at slides and predictions in a browser");
-  command->footer(kFooter);
+  command->footer(kServeFooter);
   auto options = std::make_shared<ViewerOptions>();
   auto slides = std::make_shared<SlideArguments>();
   command->add_option("FOLDER", options->folder, "Predictions, or slides")->required();

@@ -12,7 +12,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kTileFooter =
     R"(Writes coordinates of tiles as HDF5 (TRIDENT's or CLAM's layout), outlines of the tissue as GeoJSON,
 a picture and a report a slide, quality.csv and quarantine.csv. A second run does what is missing.
 Several processes may share the folder. Examples:
@@ -67,7 +67,7 @@ int run_tile(const TileArguments& arguments) {
 
 void add_tile_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("tile", "Find the tissue of slides and cut it into tiles");
-  command->footer(kFooter);
+  command->footer(kTileFooter);
   auto arguments = std::make_shared<TileArguments>();
   arguments->options.job.threads = std::max(1U, std::thread::hardware_concurrency());
   command->add_option("SLIDES", arguments->slides, "A slide, or a folder of slides")->required();

@@ -21,7 +21,7 @@ std::vector<std::string> command_line() {
 
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kTrainFooter =
     R"(The run folder holds the resolved config.yaml, metrics.csv and metrics.jsonl, TensorBoard events,
 checkpoints/, plots/, the exact command and versions. Ctrl-C or SIGTERM writes a checkpoint and says
 how to go on; a run that went on ends with the same weights, bit for bit.
@@ -107,7 +107,7 @@ int run_train(const TrainArguments& arguments) {
 
 void add_train_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("train", "Train what a YAML file describes");
-  command->footer(kFooter);
+  command->footer(kTrainFooter);
   auto arguments = std::make_shared<TrainArguments>();
   command->add_option("CONFIG", arguments->words,
                       "YAML file, then overrides such as trainer.epochs=5");

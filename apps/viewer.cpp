@@ -35,7 +35,7 @@ constexpr size_t kOpenSlides = 8;
 std::atomic<bool> asked_to_end =
     false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
 
-Json read_json(const std::string& path) {
+Json read_viewer_json(const std::string& path) {
   std::ifstream file(path);
   return file ? Json::parse(file, nullptr, false) : Json();
 }
@@ -144,7 +144,7 @@ class Viewer {
         entry["error"] = error.what();
       }
       if (!one.folder.empty()) {
-        entry["prediction"] = read_json(one.folder + "/prediction.json");
+        entry["prediction"] = read_viewer_json(one.folder + "/prediction.json");
         entry["heat"] = fs::exists(one.folder + "/heat.png");
         entry["report"] = fs::exists(one.folder + "/report.html");
       }
@@ -183,7 +183,8 @@ class Viewer {
 
   void top_tile(const Request& request, Response& response) {
     const auto open = slide(request.matches[1]);
-    const Json prediction = read_json(viewed(request.matches[1]).folder + "/prediction.json");
+    const Json prediction =
+        read_viewer_json(viewed(request.matches[1]).folder + "/prediction.json");
     const Json& tile = prediction.at("top_tiles").at(std::stoul(request.matches[2]));
     const double side = prediction.at("tile_size_level0");
     picture_of(response, read_view(*open, tile.at("x"), tile.at("y"), side, side, 160, 160));

@@ -15,7 +15,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter =
+constexpr const char* kWeightsFooter =
     R"(Reads .safetensors and PyTorch's .pth, .pt and .bin by content, not by name. Pickled code is never
 run: classes other than tensors and plain containers are skipped. A file that is neither is refused
 with the place where reading stopped.
@@ -83,7 +83,7 @@ int run_weights(const WeightsOptions& options) {
 
 void add_weights_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("weights", "List, convert or compare a checkpoint's tensors");
-  command->footer(kFooter);
+  command->footer(kWeightsFooter);
   auto options = std::make_shared<WeightsOptions>();
   command->add_option("FILE", options->file, "Checkpoint")->required();
   command->add_option("OVERRIDES", options->overrides, "Overrides of the YAML of --model")

@@ -14,17 +14,17 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFooter = R"(Examples:
+constexpr const char* kWsiFooter = R"(Examples:
   serpentine wsi info slide.svs
   serpentine wsi predict runs/lung slide.svs -o predictions/       label, heatmap, report
   serpentine wsi predict runs/crossval-lung slides/ -o predictions/   all folds averaged)";
 
-struct InfoArguments {
+struct SlideInfoArguments {
   std::string slide, thumbnail;
   SlideArguments options;
 };
 
-int run_info(const InfoArguments& arguments) {
+int run_slide_info(const SlideInfoArguments& arguments) {
   const auto slide = open_slide(arguments.slide, arguments.options.finished().slide);
   std::printf("file       %s\nformat     %s\nsize       %lld x %lld pixels\n",
               slide->path().c_str(), slide->format().c_str(),
@@ -53,7 +53,7 @@ void add_predict(CLI::App& wsi, Action& action) {
   auto arguments = std::make_shared<PredictRequest>();
   arguments->options.job.threads = std::max(1U, std::thread::hardware_concurrency());
   auto* command = wsi.add_subcommand("predict", "Label, probability, heatmap and report of slides");
-  command->footer(kFooter);
+  command->footer(kWsiFooter);
   command->add_option("RUN", arguments->run, "Run over bags, or a folder of `serpentine crossval`")
       ->required();
   command->add_option("SLIDES", arguments->slides, "A slide, or a folder of slides")->required();
@@ -99,16 +99,17 @@ void add_predict(CLI::App& wsi, Action& action) {
 
 void add_wsi_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand("wsi", "Say what a slide is; predict slides");
-  command->footer(kFooter);
+  command->footer(kWsiFooter);
   command->require_subcommand(1);
   add_predict(*command, action);
-  auto arguments = std::make_shared<InfoArguments>();
+  auto arguments = std::make_shared<SlideInfoArguments>();
   auto* info = command->add_subcommand("info", "Format, size, levels, resolution");
-  info->footer(kFooter);
+  info->footer(kWsiFooter);
   info->add_option("SLIDE", arguments->slide, "A slide")->required();
   info->add_option("--thumbnail", arguments->thumbnail, "Write a thumbnail there");
   add_mpp_options(*info, arguments->options);
-  info->callback([&action, arguments] { action = [arguments] { return run_info(*arguments); }; });
+  info->callback(
+      [&action, arguments] { action = [arguments] { return run_slide_info(*arguments); }; });
 }
 
 }  // namespace serpentine

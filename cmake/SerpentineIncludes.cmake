@@ -29,7 +29,11 @@ function(serpentine_needs_torch file out)
   set(${out} ${answer} PARENT_SCOPE)
 endfunction()
 
-# serpentine_use_pch(TARGET): the shared precompiled header, for those sources that gain by it.
+# serpentine_use_pch(TARGET): the shared precompiled header, and with SERPENTINE_UNITY sources joined.
+#
+# GCC instantiates what LibTorch's headers left pending once for every source, five seconds each,
+# precompiled or not: joined by eights, sources pay for that once. A name in an anonymous namespace
+# must then be the only one of its kind in its folder.
 function(serpentine_use_pch target)
   target_precompile_headers(${target} REUSE_FROM serpentine_pch)
   target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>
@@ -41,14 +45,27 @@ function(serpentine_use_pch target)
     target_compile_options(${target} PRIVATE -fPIC)
   endif()
   get_target_property(sources ${target} SOURCES)
+  set(free "")
+  set(any OFF)
   foreach(source IN LISTS sources)
     cmake_path(ABSOLUTE_PATH source BASE_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR} OUTPUT_VARIABLE path)
     set(needs OFF)
     if(EXISTS "${path}")
       serpentine_needs_torch("${path}" needs)
     endif()
-    if(NOT needs)
-      set_property(SOURCE ${source} PROPERTY SKIP_PRECOMPILE_HEADERS ON)
+    if(needs)
+      set(any ON)
+    else()
+      list(APPEND free ${source})
     endif()
   endforeach()
+  if(free AND NOT (SERPENTINE_UNITY AND any))
+    set_property(SOURCE ${free} PROPERTY SKIP_PRECOMPILE_HEADERS ON)
+  endif()
+  if(SERPENTINE_UNITY)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+    if(NOT any)
+      set_target_properties(${target} PROPERTIES DISABLE_PRECOMPILE_HEADERS ON)
+    endif()
+  endif()
 endfunction()

@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kMostParts = 1024;
+constexpr int64_t kAbMilMostParts = 1024;
 
 struct AbMilOptions : BagModelOptions {
   int64_t attention = 128;
@@ -84,7 +84,7 @@ class AbMil : public BagModel {
     // floats of a tile: the embedding, its dropout and gradient stay; the rest lives in a part
     const int64_t whole = 4 * options_.hidden * (options_.dropout > 0 ? 4 : 2);
     const int64_t apart = 4 * (3 * options_.hidden + options_.attention * (options_.gated ? 8 : 4));
-    const int64_t parts = budget_.parts(tiles, whole, apart, kMostParts);
+    const int64_t parts = budget_.parts(tiles, whole, apart, kAbMilMostParts);
     return parts == 1 ? 0 : (tiles + parts - 1) / parts;
   }
 

@@ -16,7 +16,7 @@
 namespace serpentine {
 namespace {
 
-constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+constexpr double kBagSetNone = std::numeric_limits<double>::quiet_NaN();
 constexpr size_t kNamed = 3;  // names in a sentence
 
 int64_t find_column(const CsvTable& table, const std::string& chosen,
@@ -272,7 +272,7 @@ void read_instances(const BagSetOptions& options, BagSet& set, LeftOut& left) {
       Bag bag;
       bag.name = bag.patient = name;
       bag.label = label;
-      bag.time = kNone;
+      bag.time = kBagSetNone;
       set.bags.push_back(std::move(bag));
       rows.emplace_back();
     }

@@ -14,7 +14,7 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kMostParts = 64;
+constexpr int64_t kMambaMilMostParts = 64;
 
 struct MambaMilOptions : BagModelOptions {
   MambaMilOptions() { dropout = 0; }
@@ -155,7 +155,7 @@ class MambaMil : public BagModel {
     const int64_t layer = mixers_.front()->bytes_of_tile();
     // in one piece every layer's tensors wait for the backward pass; in parts one group's do
     const int64_t apart = learns ? layer * options_.layers : layer / 2;
-    return budget_.parts(tiles, whole, apart, kMostParts);
+    return budget_.parts(tiles, whole, apart, kMambaMilMostParts);
   }
 
   void start_as_mamba() {

@@ -9,7 +9,7 @@
 namespace serpentine {
 namespace {
 
-constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+constexpr double kStatisticsNone = std::numeric_limits<double>::quiet_NaN();
 constexpr double kTied = 1e-8;
 
 template <class Less>
@@ -49,7 +49,7 @@ double area_under_roc(const std::vector<double>& scores, const std::vector<bool>
     }
   }
   const double negatives = static_cast<double>(scores.size()) - positives;
-  if (positives == 0 || negatives == 0) return kNone;
+  if (positives == 0 || negatives == 0) return kStatisticsNone;
   return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives);
 }
 
@@ -66,7 +66,7 @@ double concordance(const std::vector<double>& times, const std::vector<bool>& ev
       right += std::abs(ahead) <= kTied ? 0.5 : ahead > 0 ? 1 : 0;
     }
   }
-  return pairs > 0 ? right / pairs : kNone;
+  return pairs > 0 ? right / pairs : kStatisticsNone;
 }
 
 Interval bootstrap(int64_t size, int64_t draws, uint64_t seed,
@@ -80,7 +80,7 @@ Interval bootstrap(int64_t size, int64_t draws, uint64_t seed,
     const double value = statistic(rows);
     if (!std::isnan(value)) values.push_back(value);
   }
-  if (values.empty()) return {kNone, kNone};
+  if (values.empty()) return {kStatisticsNone, kStatisticsNone};
   std::sort(values.begin(), values.end());
   const auto at = [&](double share) {
     const double place = share * static_cast<double>(values.size() - 1);
@@ -149,7 +149,7 @@ LogRank log_rank(const std::vector<double>& times, const std::vector<bool>& even
     watched -= left;
     watched_second -= left_second;
   }
-  if (variance <= 0) return {kNone, kNone};
+  if (variance <= 0) return {kStatisticsNone, kStatisticsNone};
   const double chi_square = surplus * surplus / variance;
   return {chi_square, std::erfc(std::sqrt(chi_square / 2))};
 }
@@ -167,7 +167,7 @@ double deviation_of(const std::vector<double>& values) {
 }
 
 double median_of(std::vector<double> values) {
-  if (values.empty()) return kNone;
+  if (values.empty()) return kStatisticsNone;
   std::sort(values.begin(), values.end());
   const size_t half = values.size() / 2;
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;

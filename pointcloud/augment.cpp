@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "augment";
+constexpr const char* kAugmentWho = "augment";
 constexpr double kMostTilts = 3;  // deviations
 
 torch::Tensor uniform(at::IntArrayRef shape, double least, double most, const torch::Tensor& as) {
@@ -84,8 +84,9 @@ void AugmentOptions::fields(Fields& f) {
 }
 
 void AugmentOptions::check() const {
-  SERPENTINE_CHECK(scale_least <= scale_most, kWho, "scale_least must not exceed scale_most, got ",
-                   scale_least, " and ", scale_most);
+  SERPENTINE_CHECK(scale_least <= scale_most, kAugmentWho,
+                   "scale_least must not exceed scale_most, got ", scale_least, " and ",
+                   scale_most);
 }
 
 Batch augmented(const Batch& batch, const AugmentOptions& options) {
@@ -98,7 +99,7 @@ Batch augmented(const Batch& batch, const AugmentOptions& options) {
     const torch::Tensor turn = rotation(options, count, points).transpose(1, 2);
     points = torch::matmul(points, turn);
     for (const int64_t first : options.turning) {
-      SERPENTINE_CHECK(features.defined() && first + 3 <= features.size(2), kWho,
+      SERPENTINE_CHECK(features.defined() && first + 3 <= features.size(2), kAugmentWho,
                        "turning names feature ", first, ", but there are ",
                        features.defined() ? features.size(2) : 0);
       features = features.clone();

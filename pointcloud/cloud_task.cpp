@@ -8,7 +8,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "cloud_classification";
+constexpr const char* kCloudTaskWho = "cloud_classification";
 
 struct CloudTaskOptions {
   int64_t classes = 0;
@@ -104,7 +104,7 @@ class CloudTask : public Task {
 
   void add(const torch::Tensor& chance, const torch::Tensor& target) {
     const int64_t classes = chance.size(1);
-    SERPENTINE_CHECK(options_.classes == 0 || options_.classes == classes, kWho,
+    SERPENTINE_CHECK(options_.classes == 0 || options_.classes == classes, kCloudTaskWho,
                      "the model's output must be [B, ", options_.classes, "], got ",
                      chance.sizes());
     if (sums_.numel() == 1) sums_ = torch::zeros({classes * classes + 1}, torch::kFloat64);

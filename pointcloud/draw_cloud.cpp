@@ -10,7 +10,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "cloud page";
+constexpr const char* kDrawCloudWho = "cloud page";
 
 // Tableau's ten colours and their lighter sisters
 constexpr std::array<uint32_t, 20> kColours = {0x4E79A7, 0xF28E2B, 0xE15759, 0x76B7B2, 0x59A14F,
@@ -126,12 +126,12 @@ PointCloud coloured(const PointCloud& cloud, const at::Tensor& colours) {
 
 std::string cloud_page(const std::string& title, const at::Tensor& points,
                        const std::vector<CloudLayer>& layers, const at::Tensor& walk) {
-  check_shape(kWho, points, "points", {-1, 3}, "N, 3");
-  SERPENTINE_CHECK(points.size(0) > 0 && !layers.empty(), kWho,
+  check_shape(kDrawCloudWho, points, "points", {-1, 3}, "N, 3");
+  SERPENTINE_CHECK(points.size(0) > 0 && !layers.empty(), kDrawCloudWho,
                    "there must be a point and a layer of colours");
   std::string titles, colours;
   for (const auto& layer : layers) {
-    check_shape(kWho, layer.colours, "colours", {points.size(0), 3}, "N, 3");
+    check_shape(kDrawCloudWho, layer.colours, "colours", {points.size(0), 3}, "N, 3");
     titles += (titles.empty() ? "" : ",") + quoted(layer.title);
     colours +=
         (colours.empty() ? "\"" : ",\"") + base64(layer.colours.to(at::kCPU, at::kByte)) + "\"";

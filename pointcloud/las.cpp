@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kPiece = 262144;  // points in memory at a time
+constexpr int64_t kLasPiece = 262144;  // points in memory at a time
 
 template <class Number>
 Number at(const std::string& bytes, size_t byte) {
@@ -202,8 +202,8 @@ PointCloud read_las(const std::string& path) {
   cloud.stored = NumberType::kF64;
   std::vector<at::Tensor> points;
   std::vector<std::vector<at::Tensor>> values(file.fields().size());
-  for (int64_t first = 0; first < file.size(); first += kPiece) {
-    const int64_t n = std::min(kPiece, file.size() - first);
+  for (int64_t first = 0; first < file.size(); first += kLasPiece) {
+    const int64_t n = std::min(kLasPiece, file.size() - first);
     points.push_back(file.points(first, n));
     for (size_t i = 0; i < values.size(); ++i)
       values[i].push_back(file.values(file.fields()[i], first, n));

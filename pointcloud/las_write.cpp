@@ -12,8 +12,8 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kPiece = 262144;               // points in memory at a time
-constexpr uint64_t kBlock = uint64_t{1} << 24U;  // bytes that are copied at a time
+constexpr int64_t kLasWritePiece = 262144;               // points in memory at a time
+constexpr uint64_t kLasWriteBlock = uint64_t{1} << 24U;  // bytes that are copied at a time
 
 template <class Number>
 void put(std::string& bytes, size_t byte, Number value) {
@@ -26,8 +26,8 @@ Number get(const std::string& bytes, size_t byte) {
 }
 
 void copy(const InputFile& from, uint64_t begin, uint64_t end, AtomicFile& to) {
-  for (; begin < end; begin += std::min(kBlock, end - begin))
-    to.write(from.read_text(std::min(kBlock, end - begin), begin));
+  for (; begin < end; begin += std::min(kLasWriteBlock, end - begin))
+    to.write(from.read_text(std::min(kLasWriteBlock, end - begin), begin));
 }
 
 // what `of` gives for some points, as bytes
@@ -75,8 +75,8 @@ void LasFile::write_classes(const std::string& path,
   const LasField& field = *find("classification");
   AtomicFile out(path);
   copy(file_, 0, data_at_, out);
-  for (int64_t first = 0; first < count_; first += kPiece) {
-    const int64_t n = std::min(kPiece, count_ - first);
+  for (int64_t first = 0; first < count_; first += kLasWritePiece) {
+    const int64_t n = std::min(kLasWritePiece, count_ - first);
     const at::Tensor labels = checked(of, first, n, most_classes(), path);
     std::string bytes = rows(first, n);
     const auto mask = field.bits > 0 ? (1U << static_cast<unsigned>(field.bits)) - 1U : 255U;
@@ -137,8 +137,8 @@ void LasFile::write_new_field(const std::string& path, const std::string& name,
   out.write(record);
   copy(file_, header_size_, extra_at_ > 0 ? extra_at_ : data_at_, out);
   if (extra_at_ > 0) copy(file_, extra_at_ + removed, data_at_, out);
-  for (int64_t first = 0; first < count_; first += kPiece) {
-    const int64_t n = std::min(kPiece, count_ - first);
+  for (int64_t first = 0; first < count_; first += kLasWritePiece) {
+    const int64_t n = std::min(kLasWritePiece, count_ - first);
     const at::Tensor labels = checked(of, first, n, UINT8_MAX, path);
     const std::string bytes = rows(first, n);
     std::string wider;

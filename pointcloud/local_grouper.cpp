@@ -7,7 +7,7 @@
 namespace serpentine {
 namespace {
 
-constexpr double kLeastDeviation = 1e-5;
+constexpr double kLocalGrouperLeastDeviation = 1e-5;
 
 }  // namespace
 
@@ -50,7 +50,7 @@ GroupedPoints LocalGrouperImpl::forward(const torch::Tensor& points, const torch
     grouped = grouped - (options_.normalize == "center" ? grouped.mean(2, /*keepdim=*/true)
                                                         : anchor.unsqueeze(2));
     const auto deviation = grouped.flatten(1).std(1).view({-1, 1, 1, 1});
-    grouped = affine_alpha_ * (grouped / (deviation + kLeastDeviation)) + affine_beta_;
+    grouped = affine_alpha_ * (grouped / (deviation + kLocalGrouperLeastDeviation)) + affine_beta_;
   }
   out.grouped = torch::cat({grouped, centres.unsqueeze(2).expand({-1, -1, near.size(2), -1})}, -1);
   return out;

@@ -16,8 +16,8 @@
 namespace serpentine {
 namespace {
 
-constexpr double kLeastDeviation = 1e-5;
-constexpr double kSpread = 0.02;  // of the initial class token and its position
+constexpr double kMamba3dLeastDeviation = 1e-5;
+constexpr double kMamba3dSpread = 0.02;  // of the initial class token and its position
 
 struct Mamba3DOptions : GroupedModelOptions {
   int64_t classes = 40;
@@ -64,7 +64,8 @@ class LocalNormPoolingImpl : public torch::nn::Module {
     const auto apart = take_rows(groups, near) - own;  // [B, G, k, C]
     const auto deviation = of_batch_ ? apart.std() : apart.flatten(1).std(1).view({-1, 1, 1, 1});
     const auto wide =
-        alpha_ * torch::cat({apart / (deviation + kLeastDeviation), own.expand_as(apart)}, -1) +
+        alpha_ *
+            torch::cat({apart / (deviation + kMamba3dLeastDeviation), own.expand_as(apart)}, -1) +
         beta_;
 
     // subtracting the largest value changes no weight and keeps the exponentials finite
@@ -108,8 +109,8 @@ class Mamba3D : public Model {
         register_module("cls_head_finetune", cloud_head(2 * channels, options.classes, options));
     init_grouped_model(*this);
     const torch::NoGradGuard no_grad;
-    cls_token_.normal_(0, kSpread);
-    cls_pos_.normal_(0, kSpread);
+    cls_token_.normal_(0, kMamba3dSpread);
+    cls_pos_.normal_(0, kMamba3dSpread);
   }
 
   torch::Tensor forward(const Batch& batch) override {  // [B, classes]

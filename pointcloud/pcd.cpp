@@ -14,7 +14,7 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kMostColumns = 4096;  // of one field
+constexpr int64_t kPcdMostColumns = 4096;  // of one field
 
 struct Field {
   std::string name;
@@ -93,7 +93,7 @@ void read_entry(const std::vector<std::string_view>& words, Header& header,
     });
   } else if (words[0] == "COUNT") {
     each_field(words, header, text, [](Field& field, std::string_view word) {
-      return parse_number(word, field.count) && field.count >= 1 && field.count <= kMostColumns;
+      return parse_number(word, field.count) && field.count >= 1 && field.count <= kPcdMostColumns;
     });
   } else if (words[0] == "WIDTH") {
     whole(0, header.width);

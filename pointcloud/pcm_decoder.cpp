@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "decoder";
+constexpr const char* kPcmDecoderWho = "decoder";
 const char* const kStay = "null";  // the published name of no order
 constexpr double kCell = 0.02;     // of the decoder's orders, whatever the encoder's, as published
 
@@ -37,14 +37,15 @@ void PcmDecoderOptions::fields(Fields& f) {
 void PcmDecoderOptions::check(int64_t levels) const {
   const auto steps = static_cast<size_t>(levels - 1);
   SERPENTINE_CHECK(
-      channels.size() == steps && blocks.size() == steps && mamba_blocks.size() == steps, kWho,
+      channels.size() == steps && blocks.size() == steps && mamba_blocks.size() == steps,
+      kPcmDecoderWho,
       "channels, blocks and mamba_blocks must have one value for each of the encoder's ", steps,
       " stages, got ", channels.size(), ", ", blocks.size(), " and ", mamba_blocks.size());
   const auto layers = std::accumulate(mamba_blocks.begin(), mamba_blocks.end(), int64_t{0});
-  SERPENTINE_CHECK(layers == 0 || static_cast<int64_t>(orders.size()) == layers, kWho,
+  SERPENTINE_CHECK(layers == 0 || static_cast<int64_t>(orders.size()) == layers, kPcmDecoderWho,
                    "orders must have one value for each of the ", layers, " Mamba layers, got ",
                    orders.size());
-  SERPENTINE_CHECK(mamba_blocks.back() == 0 || orders.back() == kStay, kWho,
+  SERPENTINE_CHECK(mamba_blocks.back() == 0 || orders.back() == kStay, kPcmDecoderWho,
                    "the last order must be null, so that points keep their sequence");
 }
 
@@ -143,7 +144,7 @@ torch::Tensor PcmDecoderImpl::forward(const std::vector<PointLevel>& levels,
   };
   std::vector<torch::Tensor> joined = {x, everywhere(summary_(torch::cat(parts, 1)))};
   if (options_.shape_classes > 0) {
-    check_shape(kWho, shape_class, "shape_class", {x.size(0)}, "B");
+    check_shape(kPcmDecoderWho, shape_class, "shape_class", {x.size(0)}, "B");
     auto shape = torch::one_hot(shape_class, options_.shape_classes).to(x.scalar_type());
     for (auto& map : class_maps_) shape = map->forward(shape);
     joined.push_back(everywhere(shape));

@@ -14,7 +14,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "Point Cloud Mamba";
+constexpr const char* kPcmEncoderWho = "Point Cloud Mamba";
 constexpr int64_t kPromptWidth = 384;     // of the table of prompts
 constexpr int64_t kPositionWidth = 2048;  // inner channels of the positions' MLP
 constexpr double kLeastSide = 1e-6;       // of a window's coordinates
@@ -298,11 +298,11 @@ void PcmEncoderImpl::run_stage(Cloud& cloud, int64_t stage) {
 
 std::vector<PointLevel> PcmEncoderImpl::forward(const torch::Tensor& points,
                                                 const torch::Tensor& features) {
-  check_shape(kWho, points, "points", {-1, -1, 3}, "B, N, 3");
+  check_shape(kPcmEncoderWho, points, "points", {-1, -1, 3}, "B, N, 3");
   torch::Tensor input = features.defined() ? features : points;
   if (features.defined() && options.combine_pos) input = torch::cat({features, points}, 2);
-  check_shape(kWho, input, "features", {points.size(0), points.size(1), options.in_channels},
-              "B, N, C");
+  check_shape(kPcmEncoderWho, input, "features",
+              {points.size(0), points.size(1), options.in_channels}, "B, N, C");
   Cloud cloud;
   cloud.points = points;
   cloud.features = embedding_(input);

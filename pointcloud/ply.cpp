@@ -55,7 +55,7 @@ struct Element {
   }
 };
 
-struct Header {
+struct PlyHeader {
   bool ascii = false, swap = false;
   std::vector<Element> elements;
 };
@@ -67,7 +67,7 @@ NumberType type_of(std::string_view name, const TextScanner& text) {
   text.fail("there is no PLY type '" + std::string(name) + "'");
 }
 
-void add_property(const std::vector<std::string_view>& words, Header& header,
+void add_property(const std::vector<std::string_view>& words, PlyHeader& header,
                   const TextScanner& text) {
   if (header.elements.empty()) text.fail("a property comes before the first element");
   Property property;
@@ -84,10 +84,10 @@ void add_property(const std::vector<std::string_view>& words, Header& header,
   header.elements.back().properties.push_back(std::move(property));
 }
 
-Header read_header(TextScanner& text) {
+PlyHeader read_ply_header(TextScanner& text) {
   std::string_view line;
   if (!text.line(line) || line != "ply") text.fail("a PLY file begins with the line 'ply'");
-  Header header;
+  PlyHeader header;
   bool format = false;
   while (text.line(line)) {
     const auto words = words_of(line);
@@ -120,7 +120,7 @@ Header read_header(TextScanner& text) {
 // one value at a time, in text or bytes
 class Body {
  public:
-  Body(const Header& header, std::string_view bytes, TextScanner& text, std::string who)
+  Body(const PlyHeader& header, std::string_view bytes, TextScanner& text, std::string who)
       : header_(header), bytes_(bytes), text_(text), who_(std::move(who)), at_(text.byte()) {}
 
   double number(NumberType type, const char* what) {
@@ -163,14 +163,14 @@ class Body {
     SERPENTINE_CHECK(size <= bytes_.size() - at_, place(), "the file ends where ", what,
                      " was expected");
   }
-  const Header& header_;
+  const PlyHeader& header_;
   std::string_view bytes_;
   TextScanner& text_;
   std::string who_;
   size_t at_;
 };
 
-std::vector<at::Tensor> columns_of(const Element& element, const Header& header, Body& body,
+std::vector<at::Tensor> columns_of(const Element& element, const PlyHeader& header, Body& body,
                                    size_t bytes) {
   std::vector<at::Tensor> columns;
   if (!header.ascii) {
@@ -202,7 +202,7 @@ std::vector<at::Tensor> columns_of(const Element& element, const Header& header,
   return columns;
 }
 
-void add_vertices(const Element& element, const Header& header, Body& body, size_t bytes,
+void add_vertices(const Element& element, const PlyHeader& header, Body& body, size_t bytes,
                   PointCloud& cloud) {
   SERPENTINE_CHECK(!element.properties.empty(), body.place(), "the vertices have no properties");
   SERPENTINE_CHECK(!element.has_list(), body.place(),
@@ -249,7 +249,7 @@ void add_other(const Element& element, Body& body, std::vector<int64_t>& faces) 
 
 PointCloud parse_ply(std::string_view bytes, const std::string& who) {
   TextScanner text(bytes, who);
-  const Header header = read_header(text);
+  const PlyHeader header = read_ply_header(text);
   Body body(header, bytes, text, who);
   PointCloud cloud;
   std::vector<int64_t> faces;

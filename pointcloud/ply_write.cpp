@@ -36,14 +36,14 @@ NumberType ply_type(NumberType type) {
   return wide ? NumberType::kI32 : type;
 }
 
-struct Column {
+struct PlyColumn {
   std::string name;
   at::Tensor values;  // [N]
   NumberType type;
 };
 
-std::vector<Column> columns_of(const PointCloud& cloud) {
-  std::vector<Column> columns;
+std::vector<PlyColumn> columns_of(const PointCloud& cloud) {
+  std::vector<PlyColumn> columns;
   constexpr std::array<const char*, 3> kAxes = {"x", "y", "z"};
   for (int64_t axis = 0; axis < 3; ++axis)
     columns.push_back({kAxes[axis], cloud.points.select(1, axis), ply_type(cloud.stored)});
@@ -58,8 +58,8 @@ std::vector<Column> columns_of(const PointCloud& cloud) {
   return columns;
 }
 
-std::string header_of(const PointCloud& cloud, const std::vector<Column>& columns, PlyFormat format,
-                      int64_t faces) {
+std::string header_of(const PointCloud& cloud, const std::vector<PlyColumn>& columns,
+                      PlyFormat format, int64_t faces) {
   const char* name = format == PlyFormat::kAscii          ? "ascii"
                      : format == PlyFormat::kLittleEndian ? "binary_little_endian"
                                                           : "binary_big_endian";
@@ -73,7 +73,7 @@ std::string header_of(const PointCloud& cloud, const std::vector<Column>& column
 }
 
 void append_rows_as_text(std::string& text, const PointCloud& cloud,
-                         const std::vector<Column>& columns) {
+                         const std::vector<PlyColumn>& columns) {
   std::vector<at::Tensor> wide;
   wide.reserve(columns.size());
   for (const auto& column : columns) wide.push_back(column.values.to(at::kDouble).contiguous());

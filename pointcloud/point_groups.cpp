@@ -8,18 +8,18 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "point groups";
-constexpr double kSpread = 0.02;  // of the initial weights
-constexpr double kCut = 2;        // where timm's trunc_normal_ cuts, not in deviations
+constexpr const char* kPointGroupsWho = "point groups";
+constexpr double kPointGroupsSpread = 0.02;  // of the initial weights
+constexpr double kCut = 2;                   // where timm's trunc_normal_ cuts, not in deviations
 constexpr double kHeadDropout = 0.5;
 
 }  // namespace
 
 PointGroups group_points(const torch::Tensor& points, int64_t groups, int64_t size) {
-  check_shape(kWho, points, "points", {-1, -1, 3}, "B, N, 3");
-  SERPENTINE_CHECK(points.size(1) >= groups && points.size(1) >= size, kWho, "clouds must have at ",
-                   "least ", std::max(groups, size), " points for ", groups, " groups of ", size,
-                   ", got ", points.size(1));
+  check_shape(kPointGroupsWho, points, "points", {-1, -1, 3}, "B, N, 3");
+  SERPENTINE_CHECK(points.size(1) >= groups && points.size(1) >= size, kPointGroupsWho,
+                   "clouds must have at ", "least ", std::max(groups, size), " points for ", groups,
+                   " groups of ", size, ", got ", points.size(1));
   const auto centres =
       take_rows(points, farthest_points(points, groups, FarthestRule::kAwayFromZero));
   const auto near = nearest_points(centres.detach(), points.detach(), size);
@@ -37,7 +37,8 @@ void GroupedModelOptions::fields(Fields& f) {
 }
 
 void GroupedModelOptions::check() const {
-  SERPENTINE_CHECK(widths.size() == 3, kWho, "widths must have 3 values, got ", widths.size());
+  SERPENTINE_CHECK(widths.size() == 3, kPointGroupsWho, "widths must have 3 values, got ",
+                   widths.size());
 }
 
 double GroupedModelOptions::drop_path_of(int64_t layer, int64_t layers) const {
@@ -100,7 +101,7 @@ torch::nn::Sequential cloud_head(int64_t in, int64_t classes, const GroupedModel
 void init_grouped_model(torch::nn::Module& root) {
   const torch::NoGradGuard no_grad;
   const auto init = [](torch::Tensor& weight, torch::Tensor& bias) {
-    weight.normal_(0, kSpread).clamp_(-kCut, kCut);
+    weight.normal_(0, kPointGroupsSpread).clamp_(-kCut, kCut);
     if (bias.defined()) bias.zero_();
   };
   for (const auto& module : root.modules(/*include_self=*/false)) {

@@ -7,11 +7,11 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "point layers";
+constexpr const char* kPointLayersWho = "point layers";
 constexpr double kLeastSlope = 1.0 / 8, kMostSlope = 1.0 / 3;  // of rrelu, torch's defaults
 
 torch::nn::Conv1d make_conv(int64_t in, int64_t out, bool bias, int64_t groups = 1) {
-  SERPENTINE_CHECK(groups >= 1 && in % groups == 0 && out % groups == 0, kWho,
+  SERPENTINE_CHECK(groups >= 1 && in % groups == 0 && out % groups == 0, kPointLayersWho,
                    "groups must divide the channels, got ", groups, " and ", in, " -> ", out);
   return torch::nn::Conv1d(torch::nn::Conv1dOptions(in, out, 1).groups(groups).bias(bias));
 }

@@ -14,8 +14,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "point_mamba";
-constexpr double kSpread = 0.02;  // of the initial class token and order indicators
+constexpr const char* kPointMambaWho = "point_mamba";
+constexpr double kPointMambaSpread = 0.02;  // of the initial class token and order indicators
 
 struct PointMambaOptions : GroupedModelOptions {
   int64_t classes = 40;
@@ -41,9 +41,9 @@ struct PointMambaOptions : GroupedModelOptions {
 
   // parts of what the head reads
   int64_t parts() const {
-    SERPENTINE_CHECK(use_cls_token || max_head || avg_head, kWho,
+    SERPENTINE_CHECK(use_cls_token || max_head || avg_head, kPointMambaWho,
                      "one of use_cls_token, max_head and avg_head must be true");
-    SERPENTINE_CHECK(!(use_cls_token && max_head && avg_head), kWho,
+    SERPENTINE_CHECK(!(use_cls_token && max_head && avg_head), kPointMambaWho,
                      "with a class token the head reads it and the mean; max_head must be false");
     return use_cls_token || (max_head && avg_head) ? 2 : 1;
   }
@@ -127,12 +127,12 @@ class PointMamba : public Model {
     init_grouped_model(*this);
     const torch::NoGradGuard no_grad;
     for (int64_t i = 0; i < 2; ++i) {
-      gamma_[i].normal_(1, kSpread);
-      beta_[i].normal_(0, kSpread);
+      gamma_[i].normal_(1, kPointMambaSpread);
+      beta_[i].normal_(0, kPointMambaSpread);
     }
     if (!options_.use_cls_token) return;
-    cls_token_.normal_(0, kSpread);
-    cls_pos_.normal_(0, kSpread);
+    cls_token_.normal_(0, kPointMambaSpread);
+    cls_pos_.normal_(0, kPointMambaSpread);
   }
 
   // [B, T, C] -> [B, parts C]

@@ -17,9 +17,9 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "point_mamba_masked";
-constexpr double kSpread = 0.02;  // of the initial mask token and order indicators
-constexpr double kTiny = 1e-20;   // whose root still has a gradient
+constexpr const char* kPointMambaMaskedWho = "point_mamba_masked";
+constexpr double kPointMambaMaskedSpread = 0.02;  // of the initial mask token and order indicators
+constexpr double kTiny = 1e-20;                   // whose root still has a gradient
 constexpr std::array kCurves = {"hilbert", "hilbert-trans"};
 
 struct MaskedOptions : GroupedModelOptions {
@@ -90,8 +90,8 @@ class MaskEncoderImpl : public torch::nn::Module {
     init_grouped_model(*this);
     const torch::NoGradGuard no_grad;
     for (int64_t i = 0; i < 2; ++i) {
-      gamma_[i].normal_(1, kSpread);
-      beta_[i].normal_(0, kSpread);
+      gamma_[i].normal_(1, kPointMambaMaskedSpread);
+      beta_[i].normal_(0, kPointMambaMaskedSpread);
     }
   }
 
@@ -119,9 +119,9 @@ class PointMambaMasked : public Model {
  public:
   explicit PointMambaMasked(const MaskedOptions& options)
       : options_(options), encoder_(options), blocks_(options.stack(options.decoder_depth)) {
-    SERPENTINE_CHECK(options.hidden() >= 1 && options.hidden() < options.num_group, kWho,
-                     "mask_ratio must hide at least one of the ", options.num_group,
-                     " groups and leave one, got ", options.mask_ratio);
+    SERPENTINE_CHECK(options.hidden() >= 1 && options.hidden() < options.num_group,
+                     kPointMambaMaskedWho, "mask_ratio must hide at least one of the ",
+                     options.num_group, " groups and leave one, got ", options.mask_ratio);
     mask_token_ = register_parameter("mask_token", torch::empty({1, 1, options.trans_dim}));
     register_module("MAE_encoder", encoder_);
     pos_embed_ = register_module("decoder_pos_embed", position_embedding(options));
@@ -132,7 +132,7 @@ class PointMambaMasked : public Model {
         torch::nn::Conv1d(torch::nn::Conv1dOptions(options.trans_dim, 3 * options.group_size, 1));
     register_module("increase_dim", torch::nn::Sequential(to_points_));
     const torch::NoGradGuard no_grad;
-    mask_token_.normal_(0, kSpread);
+    mask_token_.normal_(0, kPointMambaMaskedSpread);
     for (const auto& module : blocks_->modules(/*include_self=*/false)) {
       auto* linear = module->as<torch::nn::Linear>();
       if (!linear) continue;

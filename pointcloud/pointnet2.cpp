@@ -13,7 +13,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "pointnet2";
+constexpr const char* kPointnet2Who = "pointnet2";
 
 struct PointNet2Options {
   int64_t classes = 40, in_channels = 0;
@@ -37,12 +37,15 @@ struct PointNet2Options {
   }
 
   void check() const {
-    SERPENTINE_CHECK(neighbours.size() == points.size() && radii.size() == points.size(), kWho,
+    SERPENTINE_CHECK(neighbours.size() == points.size() && radii.size() == points.size(),
+                     kPointnet2Who,
                      "points, neighbours and radii must have one value a level, got ",
                      points.size(), ", ", neighbours.size(), " and ", radii.size());
-    SERPENTINE_CHECK(widths.size() == 3 * (points.size() + 1), kWho, "widths must have three ",
-                     "values for each of the ", points.size() + 1, " levels, got ", widths.size());
-    SERPENTINE_CHECK(head.size() == 2, kWho, "head must have two values, got ", head.size());
+    SERPENTINE_CHECK(widths.size() == 3 * (points.size() + 1), kPointnet2Who,
+                     "widths must have three ", "values for each of the ", points.size() + 1,
+                     " levels, got ", widths.size());
+    SERPENTINE_CHECK(head.size() == 2, kPointnet2Who, "head must have two values, got ",
+                     head.size());
   }
 };
 
@@ -100,9 +103,9 @@ class PointNet2 : public Model {
   torch::Tensor forward(const Batch& batch) override {  // [B, classes]
     torch::Tensor points = batch.input, features = batch.get("features");
     if (options_.in_channels == 0) features = torch::Tensor();
-    check_shape(kWho, points, "points", {-1, -1, 3}, "B, N, 3");
+    check_shape(kPointnet2Who, points, "points", {-1, -1, 3}, "B, N, 3");
     if (options_.in_channels > 0)
-      check_shape(kWho, features, "features",
+      check_shape(kPointnet2Who, features, "features",
                   {points.size(0), points.size(1), options_.in_channels}, "B, N, in_channels");
     for (size_t level = 0; level < options_.points.size(); ++level) {
       const auto chosen = farthest_points(points, std::min(options_.points[level], points.size(1)));

@@ -12,8 +12,8 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kMostColumns = 4096;  // of an array
-constexpr size_t kKittiRow = 16;        // x y z intensity
+constexpr int64_t kRawCloudsMostColumns = 4096;  // of an array
+constexpr size_t kKittiRow = 16;                 // x y z intensity
 
 struct Descr {
   NumberType type;
@@ -101,8 +101,9 @@ class ZipWriter {
 
 // the first three columns are places, the others fields
 PointCloud from_array(const at::Tensor& array, const std::string& who) {
-  SERPENTINE_CHECK(array.dim() == 2 && array.size(1) >= 3 && array.size(1) <= kMostColumns, who,
-                   "the array must be [points, 3 to ", kMostColumns, "], got ", array.sizes());
+  SERPENTINE_CHECK(array.dim() == 2 && array.size(1) >= 3 && array.size(1) <= kRawCloudsMostColumns,
+                   who, "the array must be [points, 3 to ", kRawCloudsMostColumns, "], got ",
+                   array.sizes());
   PointCloud cloud;
   cloud.stored = stored_type(array.scalar_type());
   cloud.points = array.slice(1, 0, 3).to(at::kDouble).contiguous();

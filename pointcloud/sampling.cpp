@@ -12,23 +12,24 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "sampling";
-constexpr double kNearZero = 1e-3;      // |p|^2 up to which pointnet2_ops never chooses a point
-constexpr double kFar = 1e10;           // before the first choice, as published
-constexpr int64_t kBlock = 16'000'000;  // distances at a time
+constexpr const char* kSamplingWho = "sampling";
+constexpr double kNearZero = 1e-3;     // |p|^2 up to which pointnet2_ops never chooses a point
+constexpr double kSamplingFar = 1e10;  // before the first choice, as published
+constexpr int64_t kSamplingBlock = 16'000'000;  // distances at a time
 
 void check_points(const at::Tensor& points, const char* name) {
-  check_shape(kWho, points, name, {-1, -1, 3}, "B, N, 3");
-  SERPENTINE_CHECK(points.is_floating_point(), kWho, name, " must be floating, got ",
+  check_shape(kSamplingWho, points, name, {-1, -1, 3}, "B, N, 3");
+  SERPENTINE_CHECK(points.is_floating_point(), kSamplingWho, name, " must be floating, got ",
                    points.scalar_type());
 }
 
 void check_pair(const at::Tensor& queries, const at::Tensor& points) {
   check_points(queries, "queries");
   check_points(points, "points");
-  SERPENTINE_CHECK(queries.size(0) == points.size(0), kWho, "queries and points must be of one ",
-                   "batch, got ", queries.sizes(), " and ", points.sizes());
-  check_same_device(kWho, points, "points", queries);
+  SERPENTINE_CHECK(queries.size(0) == points.size(0), kSamplingWho,
+                   "queries and points must be of one ", "batch, got ", queries.sizes(), " and ",
+                   points.sizes());
+  check_same_device(kSamplingWho, points, "points", queries);
 }
 
 // the sum of three squares, in the order in which published kernels add them
@@ -60,7 +61,7 @@ bool is_plain(const at::Tensor& points) {
 // how many queries to compare with all points at a time
 int64_t block_of(const at::Tensor& queries, const at::Tensor& points) {
   const int64_t a_query = std::max<int64_t>(queries.size(0) * points.size(1), 1);
-  return std::max<int64_t>(kBlock / a_query, 1);
+  return std::max<int64_t>(kSamplingBlock / a_query, 1);
 }
 
 Neighbours nearest_of_all(const at::Tensor& queries, const at::Tensor& points, int64_t k,
@@ -80,15 +81,16 @@ Neighbours nearest_of_all(const at::Tensor& queries, const at::Tensor& points, i
 
 at::Tensor farthest_points(const at::Tensor& points, int64_t count, FarthestRule rule) {
   check_points(points, "points");
-  SERPENTINE_CHECK(count >= 1 && count <= points.size(1), kWho, "the number of farthest points ",
-                   "must be in 1..", points.size(1), ", the points of a cloud, got ", count);
+  SERPENTINE_CHECK(count >= 1 && count <= points.size(1), kSamplingWho,
+                   "the number of farthest points ", "must be in 1..", points.size(1),
+                   ", the points of a cloud, got ", count);
   const at::NoGradGuard no_grad;
   const at::Tensor cloud = points.detach().contiguous();
   const int64_t batch = cloud.size(0);
   at::Tensor never;
   if (rule == FarthestRule::kAwayFromZero) never = sum_of_squares(cloud) <= kNearZero;
   if (is_plain(cloud)) return cpu::farthest_points(cloud, never, count);
-  at::Tensor distance = at::full({batch, cloud.size(1)}, kFar, cloud.options());
+  at::Tensor distance = at::full({batch, cloud.size(1)}, kSamplingFar, cloud.options());
   if (never.defined()) distance.masked_fill_(never, -1);
 
   at::Tensor last = at::zeros({batch, 1}, cloud.options().dtype(at::kLong));
@@ -113,8 +115,9 @@ at::Tensor squared_distances(const at::Tensor& queries, const at::Tensor& points
 Neighbours nearest_points(const at::Tensor& queries, const at::Tensor& points, int64_t k,
                           Distance distance) {
   check_pair(queries, points);
-  SERPENTINE_CHECK(k >= 1 && k <= points.size(1), kWho, "the number of neighbours must be in 1..",
-                   points.size(1), ", the points of a cloud, got ", k);
+  SERPENTINE_CHECK(k >= 1 && k <= points.size(1), kSamplingWho,
+                   "the number of neighbours must be in 1..", points.size(1),
+                   ", the points of a cloud, got ", k);
   Neighbours found;
   if (distance == Distance::kExact && is_plain(points) && is_plain(queries)) {
     cpu::nearest_points(queries.detach().contiguous(), points.detach().contiguous(), k, found.index,
@@ -134,8 +137,9 @@ Neighbours nearest_points(const at::Tensor& queries, const at::Tensor& points, i
 at::Tensor ball_query(const at::Tensor& queries, const at::Tensor& points, double radius,
                       int64_t k) {
   check_pair(queries, points);
-  SERPENTINE_CHECK(radius > 0 && k >= 1, kWho, "a ball needs a radius above 0 and at least one ",
-                   "neighbour, got ", radius, " and ", k);
+  SERPENTINE_CHECK(radius > 0 && k >= 1, kSamplingWho,
+                   "a ball needs a radius above 0 and at least one ", "neighbour, got ", radius,
+                   " and ", k);
   const at::NoGradGuard no_grad;
   const int64_t count = points.size(1), kept = std::min(k, count);
   const at::Tensor none = at::full({}, count, queries.options().dtype(at::kLong));
@@ -156,8 +160,8 @@ at::Tensor ball_query(const at::Tensor& queries, const at::Tensor& points, doubl
 }
 
 at::Tensor take_rows(const at::Tensor& rows, const at::Tensor& index) {
-  check_shape(kWho, rows, "rows", {-1, -1, -1}, "B, N, C");
-  SERPENTINE_CHECK(index.dim() >= 2 && index.size(0) == rows.size(0), kWho,
+  check_shape(kSamplingWho, rows, "rows", {-1, -1, -1}, "B, N, C");
+  SERPENTINE_CHECK(index.dim() >= 2 && index.size(0) == rows.size(0), kSamplingWho,
                    "index must be [B, ...] with B = ", rows.size(0), ", got ", index.sizes());
   const at::Tensor first = at::arange(rows.size(0), index.options()).unsqueeze(1).mul(rows.size(1));
   const at::Tensor flat = (index.flatten(1) + first).flatten();
@@ -169,7 +173,7 @@ at::Tensor take_rows(const at::Tensor& rows, const at::Tensor& index) {
 at::Tensor interpolate_features(const at::Tensor& queries, const at::Tensor& points,
                                 const at::Tensor& features, int64_t k, Distance distance) {
   check_pair(queries, points);
-  check_shape(kWho, features, "features", {points.size(0), points.size(1), -1}, "B, N, C");
+  check_shape(kSamplingWho, features, "features", {points.size(0), points.size(1), -1}, "B, N, C");
   if (points.size(1) == 1) return features.expand({-1, queries.size(1), -1});
   const Neighbours near = nearest_points(queries, points, std::min(k, points.size(1)), distance);
   const at::Tensor weight = 1 / (near.squared_distance + 1e-8);

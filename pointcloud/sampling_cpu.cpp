@@ -11,9 +11,9 @@
 namespace serpentine::cpu {
 namespace {
 
-constexpr int64_t kLanes = 16;   // of a running maximum, so that compilers use vectors
-constexpr float kFar = 1e10F;    // before the first choice, as published
-constexpr int64_t kGrain = 256;  // queries a thread takes at a time
+constexpr int64_t kLanes = 16;            // of a running maximum, so that compilers use vectors
+constexpr float kSamplingCpuFar = 1e10F;  // before the first choice, as published
+constexpr int64_t kGrain = 256;           // queries a thread takes at a time
 
 // One cloud, axis by axis, filled up to whole lanes with points that are never chosen.
 struct Cloud {
@@ -29,7 +29,7 @@ struct Cloud {
       x[i] = points[3 * i];
       y[i] = points[3 * i + 1];
       z[i] = points[3 * i + 2];
-      distance[i] = never && never[i] ? -1 : kFar;
+      distance[i] = never && never[i] ? -1 : kSamplingCpuFar;
     }
   }
 

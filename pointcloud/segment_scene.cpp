@@ -13,7 +13,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "segment";
+constexpr const char* kSegmentSceneWho = "segment";
 constexpr int64_t kFewest = 1024;    // points that a model is given
 constexpr double kMostBlocks = 1e6;  // along an axis
 
@@ -29,7 +29,7 @@ torch::Tensor scores_of(Model& model, const torch::Tensor& points, torch::Device
   Batch batch;
   batch.input = local.index_select(0, chosen).unsqueeze(0).to(device);
   const auto scores = model.forward(batch).to(torch::kCPU, torch::kFloat);
-  SERPENTINE_CHECK(scores.dim() == 3 && scores.size(1) == chosen.size(0), kWho,
+  SERPENTINE_CHECK(scores.dim() == 3 && scores.size(1) == chosen.size(0), kSegmentSceneWho,
                    "the model must give [1, points, classes] for ", chosen.size(0), " points, got ",
                    scores.sizes(), "; it is not one that labels points");
   if (chosen.size(0) >= count) return scores[0].narrow(0, 0, count);
@@ -49,18 +49,20 @@ std::vector<int64_t> blocks_of(const torch::Tensor& cells, int64_t x) {
 
 torch::Tensor segment_scene(Model& model, const torch::Tensor& points, torch::Device device,
                             const SegmentOptions& options) {
-  check_shape(kWho, points, "points", {-1, 3}, "N, 3");
-  SERPENTINE_CHECK(options.block > 0 && options.margin >= 0 && options.points >= 1, kWho,
+  check_shape(kSegmentSceneWho, points, "points", {-1, 3}, "N, 3");
+  SERPENTINE_CHECK(options.block > 0 && options.margin >= 0 && options.points >= 1,
+                   kSegmentSceneWho,
                    "a block's side must be above 0 and its margin not below, got ", options.block,
                    " and ", options.margin);
   const torch::NoGradGuard no_grad;
   const auto labels = torch::zeros({points.size(0)}, torch::kLong);
   if (points.size(0) == 0) return labels;
-  SERPENTINE_CHECK(points.isfinite().all().item<bool>(), kWho, "coordinates must be finite");
+  SERPENTINE_CHECK(points.isfinite().all().item<bool>(), kSegmentSceneWho,
+                   "coordinates must be finite");
   const auto place = points.narrow(1, 0, 2), least = std::get<0>(place.min(0));
   const auto cells = ((place - least) / options.block).floor();
-  SERPENTINE_CHECK(cells.max().item<double>() < kMostBlocks, kWho, "blocks of side ", options.block,
-                   " are too small for this scene");
+  SERPENTINE_CHECK(cells.max().item<double>() < kMostBlocks, kSegmentSceneWho, "blocks of side ",
+                   options.block, " are too small for this scene");
 
   // points sorted by column of blocks, so that a block looks at three columns only
   const auto cell = cells.to(torch::kLong);

@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "TwoWayMamba";
+constexpr const char* kTwoWayMambaWho = "TwoWayMamba";
 
 }  // namespace
 
@@ -19,7 +19,7 @@ TwoWayMambaImpl::TwoWayMambaImpl(const MambaOptions& chosen, SecondWay second)
     : options(chosen), way(second) {
   using torch::nn::LinearOptions;
   const int64_t inner = options.inner();
-  SERPENTINE_CHECK(options.d_model >= 1 && options.d_state >= 1 && inner >= 1, kWho,
+  SERPENTINE_CHECK(options.d_model >= 1 && options.d_state >= 1 && inner >= 1, kTwoWayMambaWho,
                    "d_model, d_state and int(expand * d_model) must be at least 1, got ",
                    options.d_model, ", ", options.d_state, " and ", inner);
   in_proj = register_module(
@@ -126,8 +126,8 @@ torch::Tensor TwoWayMambaImpl::scan(const torch::Tensor& x, const ScanOrder& ord
 }
 
 torch::Tensor TwoWayMambaImpl::forward(const torch::Tensor& x, const ScanOrder& order) {
-  check_shape(kWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
-  SERPENTINE_CHECK(order.num_branches == 1, kWho, "the order must have one branch, got ",
+  check_shape(kTwoWayMambaWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
+  SERPENTINE_CHECK(order.num_branches == 1, kTwoWayMambaWho, "the order must have one branch, got ",
                    order.num_branches);
   const auto xz = in_proj(x);
   const auto halves = xz.chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
@@ -146,7 +146,8 @@ torch::Tensor TwoWayMambaImpl::forward(const torch::Tensor& x, const ScanOrder& 
 }
 
 torch::Tensor TwoWayMambaImpl::prefill(const torch::Tensor&, MixerState&) {
-  TORCH_CHECK(false, kWho, ": it reads tokens in both directions and cannot go on from a state");
+  TORCH_CHECK(false, kTwoWayMambaWho,
+              ": it reads tokens in both directions and cannot go on from a state");
 }
 
 torch::Tensor TwoWayMambaImpl::step(const torch::Tensor& x, MixerState& state) {

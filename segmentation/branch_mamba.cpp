@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "BranchMamba";
+constexpr const char* kBranchMambaWho = "BranchMamba";
 
 std::string suffix_of(int64_t branch) {
   if (branch == 0) return "";
@@ -24,7 +24,8 @@ std::string suffix_of(int64_t branch) {
 BranchMambaImpl::BranchMambaImpl(const MambaOptions& chosen, int64_t branches) : options(chosen) {
   using torch::nn::LinearOptions;
   const int64_t inner = options.inner(), rank = options.rank(), states = options.d_state;
-  SERPENTINE_CHECK(options.d_model >= 1 && states >= 1 && inner >= 1 && branches >= 1, kWho,
+  SERPENTINE_CHECK(options.d_model >= 1 && states >= 1 && inner >= 1 && branches >= 1,
+                   kBranchMambaWho,
                    "d_model, d_state, int(expand * d_model) and branches must be at least 1, got ",
                    options.d_model, ", ", states, ", ", inner, " and ", branches);
   in_proj = register_module(
@@ -113,11 +114,12 @@ torch::Tensor BranchMambaImpl::scan(const torch::Tensor& x, const ScanOrder& ord
 }
 
 torch::Tensor BranchMambaImpl::forward(const torch::Tensor& x, const ScanOrder& order) {
-  check_shape(kWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
+  check_shape(kBranchMambaWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
   SERPENTINE_CHECK(order.num_branches == static_cast<int64_t>(sets_.size()) &&
                        order.num_positions() % order.num_branches == 0,
-                   kWho, "the order must have ", sets_.size(), " branches of one length, got ",
-                   order.num_branches, " over ", order.num_positions(), " positions");
+                   kBranchMambaWho, "the order must have ", sets_.size(),
+                   " branches of one length, got ", order.num_branches, " over ",
+                   order.num_positions(), " positions");
   const auto halves = in_proj(x).chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
   return out_proj(scan(halves[0], order) * torch::silu(halves[1]));
 }

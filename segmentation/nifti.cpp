@@ -14,7 +14,7 @@
 namespace serpentine {
 namespace {
 
-constexpr size_t kBytes1 = 348, kBytes2 = 540;
+constexpr size_t kNiftiBytes1 = 348, kBytes2 = 540;
 constexpr int64_t kMostVoxels = int64_t{1} << 34;
 
 [[noreturn]] void fail(const std::filesystem::path& file, const std::string& why) {
@@ -163,20 +163,21 @@ void read_place(NiftiHeader& header) {
 
 NiftiHeader parse_header(const std::filesystem::path& file, Reader& reader) {
   NiftiHeader header;
-  std::string raw(kBytes1, '\0');
-  const size_t got = reader.read(raw.data(), kBytes1);
-  if (got < kBytes1) fail(file, reader.damaged() ? "is damaged gzip" : "is too short for NIfTI");
+  std::string raw(kNiftiBytes1, '\0');
+  const size_t got = reader.read(raw.data(), kNiftiBytes1);
+  if (got < kNiftiBytes1)
+    fail(file, reader.damaged() ? "is damaged gzip" : "is too short for NIfTI");
   auto first = field<int32_t>(raw, 0);
   const auto swapped = static_cast<int32_t>(__builtin_bswap32(static_cast<uint32_t>(first)));
   header.swapped =
-      swapped == static_cast<int32_t>(kBytes1) || swapped == static_cast<int32_t>(kBytes2);
+      swapped == static_cast<int32_t>(kNiftiBytes1) || swapped == static_cast<int32_t>(kBytes2);
   if (header.swapped) first = swapped;
   if (first == static_cast<int32_t>(kBytes2)) {
     header.version = 2;
     raw.resize(kBytes2);
-    if (reader.read(raw.data() + kBytes1, kBytes2 - kBytes1) < kBytes2 - kBytes1)
+    if (reader.read(raw.data() + kNiftiBytes1, kBytes2 - kNiftiBytes1) < kBytes2 - kNiftiBytes1)
       fail(file, "is too short for NIfTI-2");
-  } else if (first != static_cast<int32_t>(kBytes1)) {
+  } else if (first != static_cast<int32_t>(kNiftiBytes1)) {
     fail(file, "is not a NIfTI file");
   }
   const std::string magic = header.version == 1 ? raw.substr(344, 3) : raw.substr(4, 3);

@@ -13,7 +13,7 @@
 namespace serpentine {
 namespace {
 
-constexpr size_t kBytes1 = 348;
+constexpr size_t kNiftiWriteBytes1 = 348;
 
 template <class T>
 void set(std::string& raw, size_t at, T value) {
@@ -105,8 +105,8 @@ NiftiHeader new_nifti_header(std::array<int64_t, 3> size, std::array<double, 3> 
       affine != nullptr
           ? *affine
           : Affine{{{spacing[0], 0, 0, 0}, {0, spacing[1], 0, 0}, {0, 0, spacing[2], 0}}};
-  header.raw.assign(kBytes1, '\0');
-  set<int32_t>(header.raw, 0, static_cast<int32_t>(kBytes1));
+  header.raw.assign(kNiftiWriteBytes1, '\0');
+  set<int32_t>(header.raw, 0, static_cast<int32_t>(kNiftiWriteBytes1));
   header.raw[38] = 'r';
   set<float>(header.raw, 76, 1.F);
   for (size_t axis = 0; axis < 3; ++axis) {

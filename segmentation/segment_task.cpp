@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "segmentation";
+constexpr const char* kSegmentTaskWho = "segmentation";
 
 struct SegmentTaskOptions {
   int64_t classes = 0;
@@ -32,7 +32,8 @@ struct SegmentTaskOptions {
 class SegmentTask : public Task {
  public:
   explicit SegmentTask(SegmentTaskOptions options) : options_(std::move(options)) {
-    SERPENTINE_CHECK(options_.classes > 0, kWho, "classes must be given, or come from the data");
+    SERPENTINE_CHECK(options_.classes > 0, kSegmentTaskWho,
+                     "classes must be given, or come from the data");
     sums_ = torch::zeros({3 * options_.classes + 2}, torch::kFloat64);
   }
 
@@ -61,8 +62,8 @@ class SegmentTask : public Task {
   void evaluate(Model& model, const Batch& batch) override {
     const torch::NoGradGuard no_grad;
     const auto logits = model.forward(batch).to(torch::kFloat32);
-    SERPENTINE_CHECK(logits.size(1) == options_.classes, kWho, "the model has ", logits.size(1),
-                     " output channels, the data ", options_.classes, " classes");
+    SERPENTINE_CHECK(logits.size(1) == options_.classes, kSegmentTaskWho, "the model has ",
+                     logits.size(1), " output channels, the data ", options_.classes, " classes");
     const auto seen = batch.target.ge(0).unsqueeze(1);
     const auto truth =
         one_hot_target(batch.target, options_.classes, options_.regions).to(torch::kBool) & seen;

@@ -62,9 +62,9 @@ class PatchExpandImpl : public Module {
 TORCH_MODULE(PatchExpand);
 
 /// Blocks of one width. Keys blocks.I.*, and whatever its owner adds.
-class StageImpl : public Module {
+class VmStageImpl : public Module {
  public:
-  StageImpl(const VmUNetOptions& options, int64_t width, const std::vector<double>& drop) {
+  VmStageImpl(const VmUNetOptions& options, int64_t width, const std::vector<double>& drop) {
     const auto holder = std::make_shared<Module>();
     for (size_t i = 0; i < drop.size(); ++i) {
       VssBlockOptions block;
@@ -101,7 +101,7 @@ class StageImpl : public Module {
  private:
   std::vector<VssBlock> blocks_;
 };
-TORCH_MODULE(Stage);
+TORCH_MODULE(VmStage);
 
 class VmUNet : public Model {
  public:
@@ -125,7 +125,7 @@ class VmUNet : public Model {
     auto rates = rates_of(options.depths);
     for (size_t s = 0; s < stages; ++s) {
       down_.push_back(
-          downs->register_module(std::to_string(s), Stage(options, options.dims[s], rates[s])));
+          downs->register_module(std::to_string(s), VmStage(options, options.dims[s], rates[s])));
       if (s + 1 == stages) break;
       down_[s]->down = down_[s]->register_module(
           "downsample", PatchMerging(options.dims[s], options.dims[s + 1]));
@@ -134,7 +134,7 @@ class VmUNet : public Model {
     rates = rates_of(options.depths_decoder, true);  // falls again towards the output
     for (size_t s = 0; s < stages; ++s) {
       const int64_t width = options.dims[stages - 1 - s];
-      up_.push_back(ups->register_module(std::to_string(s), Stage(options, width, rates[s])));
+      up_.push_back(ups->register_module(std::to_string(s), VmStage(options, width, rates[s])));
       if (s == 0) continue;
       up_[s]->up =
           up_[s]->register_module("upsample", PatchExpand(options.dims[stages - s], 4 * width, 2));
@@ -200,7 +200,7 @@ class VmUNet : public Model {
   VmUNetOptions options_;
   torch::nn::Conv2d proj_{nullptr}, head_{nullptr};
   torch::nn::LayerNorm norm_{nullptr};
-  std::vector<Stage> down_, up_;
+  std::vector<VmStage> down_, up_;
   PatchExpand last_{nullptr};
 };
 

@@ -13,7 +13,7 @@
 namespace serpentine {
 namespace {
 
-[[noreturn]] void fail(const std::string& file, const std::string& why) {
+[[noreturn]] void fail_volume(const std::string& file, const std::string& why) {
   throw std::runtime_error(file + ": " + why);
 }
 
@@ -87,15 +87,16 @@ std::string spacing_text(const std::array<double, 3>& spacing) {
 
 void check_same_place(const Volume& volume, const Volume& as) {
   if (volume.size() != as.size()) {
-    fail(volume.name, "is " + size_text(volume.size()) + " (z, y, x) where " + as.name + " is " +
-                          size_text(as.size()));
+    fail_volume(volume.name, "is " + size_text(volume.size()) + " (z, y, x) where " + as.name +
+                                 " is " + size_text(as.size()));
   }
   if (!same_spacing(volume.spacing, as.spacing)) {
-    fail(volume.name, "has the spacing " + spacing_text(volume.spacing) + " mm (z, y, x) where " +
-                          as.name + " has " + spacing_text(as.spacing));
+    fail_volume(volume.name, "has the spacing " + spacing_text(volume.spacing) +
+                                 " mm (z, y, x) where " + as.name + " has " +
+                                 spacing_text(as.spacing));
   }
   if (volume.from != as.from || volume.flipped != as.flipped)
-    fail(volume.name, "is orientated otherwise than " + as.name);
+    fail_volume(volume.name, "is orientated otherwise than " + as.name);
 }
 
 }  // namespace
@@ -133,7 +134,8 @@ Volume read_volume(const std::filesystem::path& file) {
     return volume;
   }
   if (!is_picture_name(file)) {
-    fail(volume.name, "is neither NIfTI (.nii, .nii.gz) nor a picture (.png, .jpg, .tif, .bmp)");
+    fail_volume(volume.name,
+                "is neither NIfTI (.nii, .nii.gz) nor a picture (.png, .jpg, .tif, .bmp)");
   }
   const auto picture = read_image(file, Pixels::kKeep);  // [H, W, C]
   volume.picture = true;
@@ -167,18 +169,18 @@ torch::Tensor read_labels(const std::filesystem::path& file, const Volume& image
   if (labels.picture && labels.data.size(0) == 3) {  // a grey picture that was saved in colour
     const auto grey = labels.data.narrow(0, 0, 1);
     if (!labels.data.equal(grey.expand_as(labels.data)))
-      fail(labels.name, "is a picture in colours; a label has one value a pixel");
+      fail_volume(labels.name, "is a picture in colours; a label has one value a pixel");
     labels.data = grey;
   }
   if (labels.data.size(0) != 1) {
-    fail(labels.name, "has " + std::to_string(labels.data.size(0)) +
-                          " volumes or channels; a label has one value a voxel");
+    fail_volume(labels.name, "has " + std::to_string(labels.data.size(0)) +
+                                 " volumes or channels; a label has one value a voxel");
   }
   check_finite(labels);
   auto values = labels.data[0];
   if (scale > 0) values = (values / scale).round();
   const auto whole = values.round();
-  if (!whole.equal(values)) fail(labels.name, "holds values that are not whole numbers");
+  if (!whole.equal(values)) fail_volume(labels.name, "holds values that are not whole numbers");
   return whole.to(torch::kInt);
 }
 
@@ -212,7 +214,8 @@ void write_values(const std::filesystem::path& file, const torch::Tensor& values
 
 void check_finite(const Volume& volume) {
   const auto bad = (~torch::isfinite(volume.data)).sum().item<int64_t>();
-  if (bad > 0) fail(volume.name, "holds " + std::to_string(bad) + " voxels that are not numbers");
+  if (bad > 0)
+    fail_volume(volume.name, "holds " + std::to_string(bad) + " voxels that are not numbers");
 }
 
 }  // namespace serpentine

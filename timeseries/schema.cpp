@@ -23,7 +23,7 @@ namespace {
 
 constexpr int64_t kMostLevels = 64;
 
-bool holds(const std::vector<std::string>& names, const std::string& name) {
+bool among(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
@@ -45,7 +45,7 @@ void set_roles(const SeriesOptions& options, const Series& series, SeriesSchema&
   }
   for (const auto& name : options.file.categorical) {
     (void)series.column(name);
-    if (taken.count(name) && !holds(options.future, name)) {
+    if (taken.count(name) && !among(options.future, name)) {
       throw std::runtime_error("data: the categorical column '" + name +
                                "' can only be a future covariate too");
     }

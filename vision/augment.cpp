@@ -12,10 +12,10 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "augment";
+constexpr const char* kAugmentWho = "augment";
 
 void check_range(const std::vector<double>& range, const char* key) {
-  SERPENTINE_CHECK(range.size() == 2 && range[0] > 0 && range[0] <= range[1], kWho, key,
+  SERPENTINE_CHECK(range.size() == 2 && range[0] > 0 && range[0] <= range[1], kAugmentWho, key,
                    " must be two numbers above 0, the smaller first");
 }
 
@@ -104,11 +104,12 @@ void ImageAugmentOptions::fields(Fields& f) {
 void ImageAugmentOptions::check() const {
   check_range(scale, "scale");
   check_range(ratio, "ratio");
-  SERPENTINE_CHECK(scale[1] <= 1, kWho, "scale must not be above 1");
-  SERPENTINE_CHECK(jitter.empty() || jitter.size() == 4, kWho,
+  SERPENTINE_CHECK(scale[1] <= 1, kAugmentWho, "scale must not be above 1");
+  SERPENTINE_CHECK(jitter.empty() || jitter.size() == 4, kAugmentWho,
                    "jitter must be four numbers (brightness, contrast, saturation, hue), got ",
                    jitter.size());
-  SERPENTINE_CHECK(jitter.empty() || jitter[3] <= 0.5, kWho, "the hue's jitter is 0.5 at most");
+  SERPENTINE_CHECK(jitter.empty() || jitter[3] <= 0.5, kAugmentWho,
+                   "the hue's jitter is 0.5 at most");
 }
 
 torch::Tensor augmented(const torch::Tensor& picture, const ImageView& view,

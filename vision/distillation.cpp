@@ -18,7 +18,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "distillation";
+constexpr const char* kDistillationWho = "distillation";
 
 struct DistillationOptions : ClassificationTaskOptions {
   std::string teacher;
@@ -42,8 +42,8 @@ struct DistillationOptions : ClassificationTaskOptions {
 std::shared_ptr<Model> open_teacher(const std::string& folder) {
   const std::string yaml = folder + "/config.yaml";
   const std::string weights = folder + "/checkpoints/best.safetensors";
-  SERPENTINE_CHECK(std::filesystem::exists(yaml) && std::filesystem::exists(weights), kWho,
-                   "the teacher '", folder,
+  SERPENTINE_CHECK(std::filesystem::exists(yaml) && std::filesystem::exists(weights),
+                   kDistillationWho, "the teacher '", folder,
                    "' is no finished run: it holds no config.yaml or checkpoints/best.safetensors");
   Registry<Model> models{"model"};
   add_vision_models(models);
@@ -78,7 +78,7 @@ class DistillationTask : public ClassificationTask {
       const torch::NoGradGuard no_grad;
       taught = teacher_->forward(batch).to(torch::kFloat32);
     }
-    SERPENTINE_CHECK(taught.sizes() == logits.sizes(), kWho, "the teacher's output is ",
+    SERPENTINE_CHECK(taught.sizes() == logits.sizes(), kDistillationWho, "the teacher's output is ",
                      taught.sizes(), ", the student's ", logits.sizes());
     const auto own = logits.to(torch::kFloat32);
     torch::Tensor other;
@@ -105,7 +105,7 @@ class DistillationTask : public ClassificationTask {
       gap = gap.defined() ? gap + one : one;
       length = length.defined() ? length + all : all;
     }
-    SERPENTINE_CHECK(gap.defined(), kWho,
+    SERPENTINE_CHECK(gap.defined(), kDistillationWho,
                      "weight_steps needs weights of equal name and shape in teacher and student, "
                      "but there are none");
     return gap / length.clamp_min(1e-12);
@@ -132,7 +132,7 @@ void check_teacher(const Config& task, const nlohmann::json& description) {
   const auto taught = nlohmann::json::parse(file, nullptr, false);
   if (!taught.is_object()) return;  // the task itself says what is missing
   for (const char* key : {"kind", "classes", "image_size", "channels", "mean", "std"}) {
-    SERPENTINE_CHECK(taught.contains(key) && taught[key] == description.at(key), kWho,
+    SERPENTINE_CHECK(taught.contains(key) && taught[key] == description.at(key), kDistillationWho,
                      "the teacher ", options.teacher, " was trained on other pictures: `", key,
                      "` is ", taught.contains(key) ? taught[key].dump() : "missing", ", here ",
                      description.at(key).dump());

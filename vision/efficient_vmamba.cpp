@@ -15,7 +15,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "efficient_vmamba";
+constexpr const char* kEfficientVmambaWho = "efficient_vmamba";
 constexpr size_t kScanning = 2;    // stages that scan
 constexpr int64_t kExpansion = 4;  // of an inverted residual
 constexpr int64_t kReduction = 8;  // of channel gates
@@ -52,10 +52,11 @@ struct EfficientVmambaOptions : ImageModelOptions {
   }
 
   std::vector<int64_t> stage_dims() const {
-    SERPENTINE_CHECK(!depths.empty(), kWho, "depths must name at least one stage");
+    SERPENTINE_CHECK(!depths.empty(), kEfficientVmambaWho, "depths must name at least one stage");
     if (dims.size() == depths.size()) return dims;
-    SERPENTINE_CHECK(dims.size() == 1, kWho, "dims must have one number, or one for each of the ",
-                     depths.size(), " stages, got ", dims.size());
+    SERPENTINE_CHECK(dims.size() == 1, kEfficientVmambaWho,
+                     "dims must have one number, or one for each of the ", depths.size(),
+                     " stages, got ", dims.size());
     std::vector<int64_t> all = {dims[0]};
     while (all.size() < depths.size()) all.push_back(2 * all.back());
     return all;
@@ -235,7 +236,8 @@ class EfficientVmamba : public ImageModel {
 
   // [B, C, H, W] -> the last stage's map, channels last; `maps`: of each stage, channels first
   torch::Tensor run(const torch::Tensor& images, std::vector<torch::Tensor>* maps) {
-    check_shape(kWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
+    check_shape(kEfficientVmambaWho, images, "the images", {-1, options_.channels, -1, -1},
+                "B, C, H, W");
     auto x = convolve(stem_, channels_last(images));
     if (stem_norm_.module()) x = stem_norm_.forward(x);
     leave_trace("after_patch_embed", x);

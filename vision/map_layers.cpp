@@ -7,7 +7,7 @@
 namespace serpentine {
 namespace {
 
-constexpr double kSpread = 0.02;  // of initial weights
+constexpr double kMapLayersSpread = 0.02;  // of initial weights
 
 }  // namespace
 
@@ -84,7 +84,7 @@ void init_swin_style(torch::nn::Module& model) {
   // without the model itself: it may still be under construction
   for (const auto& module : model.modules(/*include_self=*/false)) {
     if (auto* linear = module->as<torch::nn::LinearImpl>()) {
-      torch::nn::init::normal_(linear->weight, 0, kSpread);
+      torch::nn::init::normal_(linear->weight, 0, kMapLayersSpread);
       linear->weight.clamp_(-2, 2);  // torch's trunc_normal_ cuts at +-2, not at two deviations
       if (linear->bias.defined()) linear->bias.zero_();
     }

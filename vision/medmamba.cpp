@@ -16,7 +16,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "medmamba";
+constexpr const char* kMedmambaWho = "medmamba";
 
 struct MedMambaOptions : ImageModelOptions {
   std::string size;
@@ -47,10 +47,11 @@ struct MedMambaOptions : ImageModelOptions {
   }
 
   std::vector<int64_t> stage_dims() const {
-    SERPENTINE_CHECK(!depths.empty(), kWho, "depths must name at least one stage");
+    SERPENTINE_CHECK(!depths.empty(), kMedmambaWho, "depths must name at least one stage");
     if (dims.size() == depths.size()) return dims;
-    SERPENTINE_CHECK(dims.size() == 1, kWho, "dims must have one number, or one for each of the ",
-                     depths.size(), " stages, got ", dims.size());
+    SERPENTINE_CHECK(dims.size() == 1, kMedmambaWho,
+                     "dims must have one number, or one for each of the ", depths.size(),
+                     " stages, got ", dims.size());
     std::vector<int64_t> all = {dims[0]};
     while (all.size() < depths.size()) all.push_back(2 * all.back());
     return all;
@@ -62,7 +63,7 @@ class TwoHalvesImpl : public torch::nn::Module {
  public:
   TwoHalvesImpl(int64_t channels, const MedMambaOptions& options, double drop_path)
       : drop_(drop_path) {
-    SERPENTINE_CHECK(channels % 2 == 0, kWho, "channels must be even, got ", channels);
+    SERPENTINE_CHECK(channels % 2 == 0, kMedmambaWho, "channels must be even, got ", channels);
     const int64_t half = channels / 2;
     const auto conv = [&](int64_t kernel) {
       return torch::nn::Conv2d(torch::nn::Conv2dOptions(half, half, kernel).padding(kernel / 2));
@@ -162,7 +163,7 @@ class MedMamba : public ImageModel {
   };
 
   torch::Tensor run(const torch::Tensor& images, std::vector<torch::Tensor>* maps) {
-    check_shape(kWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
+    check_shape(kMedmambaWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
     auto x = convolve(stem_, channels_last(images));
     if (stem_norm_.module()) x = stem_norm_.forward(x);
     leave_trace("after_patch_embed", x);

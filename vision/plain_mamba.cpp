@@ -18,10 +18,11 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "plain_mamba";
+constexpr const char* kPlainMambaWho = "plain_mamba";
 constexpr int64_t kMoves = 5;
-constexpr double kSpread = 0.02;  // of initial positions and directions
-constexpr double kLeastStep = 1e-3, kMostStep = 0.1, kStepFloor = 1e-4;  // initial step sizes
+constexpr double kPlainMambaSpread = 0.02;  // of initial positions and directions
+constexpr double kPlainMambaLeastStep = 1e-3, kMostStep = 0.1,
+                 kStepFloor = 1e-4;  // initial step sizes
 
 }  // namespace
 
@@ -43,7 +44,7 @@ at::Tensor moves_of(const ScanOrder& order, int64_t width) {
 SnakeMixerImpl::SnakeMixerImpl(const PlainMambaOptions& options) : options_(options) {
   using torch::nn::LinearOptions;
   const int64_t inner = options.inner(), states = options.d_state, rank = options.rank();
-  SERPENTINE_CHECK(options.conv_size % 2 == 1, kWho, "conv_size must be odd, got ",
+  SERPENTINE_CHECK(options.conv_size % 2 == 1, kPlainMambaWho, "conv_size must be odd, got ",
                    options.conv_size);
   in_proj_ = register_module(
       "in_proj", torch::nn::Linear(LinearOptions(options.dim, 2 * inner).bias(options.bias)));
@@ -62,11 +63,11 @@ SnakeMixerImpl::SnakeMixerImpl(const PlainMambaOptions& options) : options_(opti
   out_proj_ = register_module(
       "out_proj", torch::nn::Linear(LinearOptions(inner, options.dim).bias(options.bias)));
   const torch::NoGradGuard no_grad;
-  direction_Bs_.normal_(0, kSpread);
+  direction_Bs_.normal_(0, kPlainMambaSpread);
   const double bound = 1 / std::sqrt(static_cast<double>(rank));
   dt_proj_->weight.uniform_(-bound, bound);
   const auto dt = torch::empty({inner})
-                      .uniform_(std::log(kLeastStep), std::log(kMostStep))
+                      .uniform_(std::log(kPlainMambaLeastStep), std::log(kMostStep))
                       .exp()
                       .clamp_min(kStepFloor);
   dt_proj_->bias.copy_(dt + torch::log(-torch::expm1(-dt)));
@@ -85,7 +86,7 @@ torch::Tensor SnakeMixerImpl::forward(const torch::Tensor& x, const ScanOrder& o
 
   const auto by_position = [&](const torch::Tensor& of_token) {
     if (options_.routed_rows) return gather_rows(of_token.to(narrow), order);
-    SERPENTINE_CHECK(order.num_positions() == sequences * tokens, kWho,
+    SERPENTINE_CHECK(order.num_positions() == sequences * tokens, kPlainMambaWho,
                      "as published, every sequence must have one position for each of the ", tokens,
                      " tokens; routed_rows: true takes any scan");
     return of_token.to(narrow).repeat({1, sequences, 1});
@@ -194,8 +195,8 @@ class PlainMamba : public ImageModel {
     norm_ = register_module("ln1", Norm(dim, NormKind::kLayer, 1e-6));
     head_ = register_module("head", torch::nn::Linear(dim, options.classes));
     const torch::NoGradGuard no_grad;
-    pos_embed_.normal_(0, kSpread);
-    head_->weight.normal_(0, kSpread);
+    pos_embed_.normal_(0, kPlainMambaSpread);
+    head_->weight.normal_(0, kPlainMambaSpread);
     head_->bias.zero_();
   }
 
@@ -211,7 +212,8 @@ class PlainMamba : public ImageModel {
 
  private:
   torch::Tensor run(const torch::Tensor& images) {  // [B, h, w, C] before the last norm
-    check_shape(kWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
+    check_shape(kPlainMambaWho, images, "the images", {-1, options_.channels, -1, -1},
+                "B, C, H, W");
     auto x = convolve(stem_, channels_last(images));
     const int64_t height = x.size(1), width = x.size(2);
     const auto positions =

@@ -12,7 +12,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "resnet";
+constexpr const char* kResnetWho = "resnet";
 
 struct ResNetOptions : ImageModelOptions {
   std::string size = "18", stem = "imagenet";
@@ -111,7 +111,7 @@ class ResNet : public ImageModel {
   int64_t num_features() const override { return widths_.back(); }
 
   std::vector<torch::Tensor> forward_maps(const torch::Tensor& images) override {
-    check_shape(kWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
+    check_shape(kResnetWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
     auto x = torch::relu(bn1_(conv1_(images)));
     if (options_.stem == "imagenet") x = torch::max_pool2d(x, 3, 2, 1);
     std::vector<torch::Tensor> maps;

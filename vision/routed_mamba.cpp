@@ -12,7 +12,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "RoutedMamba";
+constexpr const char* kRoutedMambaWho = "RoutedMamba";
 
 torch::Tensor joined(const std::vector<torch::Tensor>& parts) {
   return parts.size() == 1 ? parts[0] : torch::cat(parts, 1);
@@ -30,10 +30,10 @@ RoutedMambaImpl::RoutedMambaImpl(const RoutedMambaOptions& chosen, int64_t branc
     : options(chosen) {
   const MambaOptions& mamba = options.mamba;
   const int64_t inner = mamba.inner();
-  SERPENTINE_CHECK(mamba.d_model >= 1 && mamba.d_state >= 1 && inner >= 1, kWho,
+  SERPENTINE_CHECK(mamba.d_model >= 1 && mamba.d_state >= 1 && inner >= 1, kRoutedMambaWho,
                    "d_model, d_state and int(expand * d_model) must be at least 1, got ",
                    mamba.d_model, ", ", mamba.d_state, " and ", inner);
-  SERPENTINE_CHECK(options.directions == Directions::kOwn || branches == 1, kWho,
+  SERPENTINE_CHECK(options.directions == Directions::kOwn || branches == 1, kRoutedMambaWho,
                    "with shared directions (v1) an order must have one branch, whose reverse is "
                    "added; got ",
                    branches);
@@ -160,8 +160,9 @@ torch::Tensor RoutedMambaImpl::scan(const torch::Tensor& x, const ScanOrder& ord
 }
 
 torch::Tensor RoutedMambaImpl::forward(const torch::Tensor& x, const ScanOrder& order) {
-  check_shape(kWho, x, "x", {-1, order.num_tokens, options.mamba.d_model}, "B, T, d_model");
-  SERPENTINE_CHECK(order.num_branches == static_cast<int64_t>(branches_.size()), kWho,
+  check_shape(kRoutedMambaWho, x, "x", {-1, order.num_tokens, options.mamba.d_model},
+              "B, T, d_model");
+  SERPENTINE_CHECK(order.num_branches == static_cast<int64_t>(branches_.size()), kRoutedMambaWho,
                    "the order must have ", branches_.size(), " branches, got ", order.num_branches);
   if (trace != nullptr) (*trace)["mixer_in"] = x;
   const auto halves = in_proj(x).chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
@@ -179,7 +180,7 @@ torch::Tensor RoutedMambaImpl::forward(const torch::Tensor& x, const ScanOrder& 
 // y: [B, T, K D], gate: [B, T, D] -> [B, T, D]
 torch::Tensor RoutedMambaImpl::gated_sum(const torch::Tensor& y, const torch::Tensor& gate) {
   const auto count = static_cast<int64_t>(branches_.size());
-  SERPENTINE_CHECK(y.size(-1) == count * gate.size(-1), kWho,
+  SERPENTINE_CHECK(y.size(-1) == count * gate.size(-1), kRoutedMambaWho,
                    "with a channel gate every branch must visit each token once");
   torch::Tensor sum;
   const auto outputs = y.chunk(count, -1);
@@ -193,7 +194,8 @@ torch::Tensor RoutedMambaImpl::gated_sum(const torch::Tensor& y, const torch::Te
 }
 
 torch::Tensor RoutedMambaImpl::prefill(const torch::Tensor&, MixerState&) {
-  TORCH_CHECK(false, kWho, ": it reads tokens in several orders and cannot go on from a state");
+  TORCH_CHECK(false, kRoutedMambaWho,
+              ": it reads tokens in several orders and cannot go on from a state");
 }
 
 torch::Tensor RoutedMambaImpl::step(const torch::Tensor& x, MixerState& state) {

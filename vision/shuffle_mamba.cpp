@@ -19,8 +19,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "shuffle_mamba";
-constexpr double kSpread = 0.02;  // of initial weights
+constexpr const char* kShuffleMambaWho = "shuffle_mamba";
+constexpr double kShuffleMambaSpread = 0.02;  // of initial weights
 
 struct ShuffleMambaOptions : ImageModelOptions {
   std::string size;
@@ -104,7 +104,7 @@ class ShuffleMamba : public ImageModel {
     if (reg) pos_embed_cls_ = register_parameter("pos_embed_cls", torch::zeros({1, count, dim}));
     stack_ = std::make_unique<VimStack>(*this, options.stack());
     if (options.register_reduce > 1) {
-      SERPENTINE_CHECK(dim % options.register_reduce == 0 && reg, kWho,
+      SERPENTINE_CHECK(dim % options.register_reduce == 0 && reg, kShuffleMambaWho,
                        "register_reduce needs registers and must divide dim = ", dim, ", got ",
                        options.register_reduce);
       neck_ = register_module(
@@ -145,17 +145,18 @@ class ShuffleMamba : public ImageModel {
   void init() {
     const torch::NoGradGuard no_grad;
     if (options_.published_init) init_swin_style(*this);
-    pos_embed_.normal_(0, kSpread);
-    if (pos_embed_cls_.defined()) pos_embed_cls_.normal_(0, kSpread);
-    if (!options_.published_init) cls_token_.normal_(0, kSpread);
-    if (neck_) neck_->weight.normal_(0, kSpread);
-    head_->weight.normal_(0, kSpread);
+    pos_embed_.normal_(0, kShuffleMambaSpread);
+    if (pos_embed_cls_.defined()) pos_embed_cls_.normal_(0, kShuffleMambaSpread);
+    if (!options_.published_init) cls_token_.normal_(0, kShuffleMambaSpread);
+    if (neck_) neck_->weight.normal_(0, kShuffleMambaSpread);
+    head_->weight.normal_(0, kShuffleMambaSpread);
     head_->bias.zero_();
   }
 
   torch::Tensor run(const torch::Tensor& images, int64_t& height, int64_t& width,
                     const VimStack::OnLayer& on_layer) {
-    check_shape(kWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
+    check_shape(kShuffleMambaWho, images, "the images", {-1, options_.channels, -1, -1},
+                "B, C, H, W");
     height = options_.patch.tokens(images.size(2));
     width = options_.patch.tokens(images.size(3));
     auto x = patch_embed_(images);

@@ -11,8 +11,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "SS2D";
-constexpr double kLeastStep = 1e-3, kMostStep = 0.1, kStepFloor = 1e-4;  // initial step sizes
+constexpr const char* kSs2dWho = "SS2D";
+constexpr double kSs2dLeastStep = 1e-3, kMostStep = 0.1, kStepFloor = 1e-4;  // initial step sizes
 
 /// Cuts `end` off `text`; whether it stood there.
 bool cut(std::string& text, const std::string& end) {
@@ -47,7 +47,7 @@ Ss2dVariant Ss2dVariant::parse(const std::string& forward_type) {
     for (const char* base : {"v01", "v02", "v03", "v04", "v05", "v2", "v3"})
       known = known || rest == base;
     SERPENTINE_CHECK(
-        known, kWho,
+        known, kSs2dWho,
         "forward_type must be v0, or one of v01 v02 v03 v04 v05 v051d v052d v052dc v2 ",
         "v3 followed by _on<norm>, _noz or _nozact, _oact, _no32 in this order; got '",
         forward_type, "'");
@@ -101,7 +101,7 @@ void RouteParameters::reset(const std::string& init) {
 
   // softplus(bias) is the initial step size, log-uniform between its bounds
   const auto dt = torch::empty_like(dt_bias)
-                      .uniform_(std::log(kLeastStep), std::log(kMostStep))
+                      .uniform_(std::log(kSs2dLeastStep), std::log(kMostStep))
                       .exp()
                       .clamp_min(kStepFloor);
   dt_bias.copy_(dt + torch::log(-torch::expm1(-dt)));
@@ -161,11 +161,11 @@ torch::Tensor RouteParameters::scan(const torch::Tensor& u, const RoutedOrder& r
 Ss2dImpl::Ss2dImpl(const Ss2dOptions& chosen)
     : options(chosen), variant_(Ss2dVariant::parse(chosen.forward_type)) {
   const int64_t inner = options.inner();
-  SERPENTINE_CHECK(options.d_model >= 1 && options.d_state >= 1 && inner >= 1, kWho,
+  SERPENTINE_CHECK(options.d_model >= 1 && options.d_state >= 1 && inner >= 1, kSs2dWho,
                    "d_model, d_state and int(ssm_ratio * d_model) must be at least 1, got ",
                    options.d_model, ", ", options.d_state, " and ", inner);
   const bool cascade = variant_.routes == "cascade";
-  SERPENTINE_CHECK(!cascade || !options.scan.has("type"), kWho,
+  SERPENTINE_CHECK(!cascade || !options.scan.has("type"), kSs2dWho,
                    "v052dc scans rows, then columns; its routes cannot be replaced by `scan`");
   scan_ = ImageScan(options.scan,
                     "{type: cross, routes: " + (cascade ? "cross" : variant_.routes) + "}");
@@ -211,7 +211,7 @@ Ss2dImpl::Ss2dImpl(const Ss2dOptions& chosen)
 }
 
 torch::Tensor Ss2dImpl::forward(const torch::Tensor& map, const ScanContext& context) {
-  check_shape(kWho, map, "the map", {-1, -1, -1, options.d_model}, "B, H, W, d_model");
+  check_shape(kSs2dWho, map, "the map", {-1, -1, -1, options.d_model}, "B, H, W, d_model");
   auto x = in_proj_(map);
   const auto leave = [&](const char* name, const torch::Tensor& tensor) {
     if (trace != nullptr) (*trace)[name] = tensor;

@@ -12,7 +12,7 @@ torch::Tensor column(const std::vector<double>& values) {
   return torch::tensor(values, torch::kFloat32).view({-1, 1, 1});
 }
 
-int64_t rounded(double value) { return std::max<int64_t>(1, std::llround(value)); }
+int64_t rounded_size(double value) { return std::max<int64_t>(1, std::llround(value)); }
 
 }  // namespace
 
@@ -48,8 +48,8 @@ torch::Tensor centre_view(const torch::Tensor& picture, const ImageView& view) {
       std::max(of(view.height) / of(planes.size(1)), of(view.width) / of(planes.size(2)));
   // the crop of the picture that becomes the view: cutting before scaling costs less than after
   const double side = view.crop_ratio / factor;
-  const int64_t height = std::min(planes.size(1), rounded(of(view.height) * side));
-  const int64_t width = std::min(planes.size(2), rounded(of(view.width) * side));
+  const int64_t height = std::min(planes.size(1), rounded_size(of(view.height) * side));
+  const int64_t width = std::min(planes.size(2), rounded_size(of(view.width) * side));
   const int64_t top = (planes.size(1) - height) / 2, left = (planes.size(2) - width) / 2;
   const auto crop = planes.slice(1, top, top + height).slice(2, left, left + width);
   return resized(crop, view.height, view.width, view.bicubic);

@@ -16,8 +16,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "vim";
-constexpr double kSpread = 0.02;  // of the initial class tokens, positions and head
+constexpr const char* kVimWho = "vim";
+constexpr double kVimSpread = 0.02;  // of the initial class tokens, positions and head
 
 struct VimOptions : ImageModelOptions {
   std::string size;
@@ -99,7 +99,7 @@ struct VimOptions : ImageModelOptions {
     stack.classes.position = class_token;
     stack.scan = scan;
     if (directions.empty()) return stack;
-    SERPENTINE_CHECK(bimamba == "v2" && !scan.has("type"), kWho,
+    SERPENTINE_CHECK(bimamba == "v2" && !scan.has("type"), kVimWho,
                      "directions need bimamba v2 and take the place of `scan`");
     stack.scan = Config::parse(directions_scan(directions), "directions");
     stack.mixer.naming = BranchNames::kNumbered;
@@ -126,16 +126,16 @@ class Vim : public ImageModel {
       pos_embed_ =
           register_parameter("pos_embed", torch::zeros({1, grid_h_ * grid_w_ + extra, dim}));
     if (options.rope) {
-      SERPENTINE_CHECK(options.height() == options.width() && extra < 2, kWho,
+      SERPENTINE_CHECK(options.height() == options.width() && extra < 2, kVimWho,
                        "rope takes a square image_size and at most one class token");
       rope_ = register_module("rope", RotaryGrid(dim, options.height() / options.patch.patch_size));
     }
     stack_ = std::make_unique<VimStack>(*this, options.stack());
     head_ = register_module("head", torch::nn::Linear(dim, options.classes));
     const torch::NoGradGuard no_grad;
-    for (auto& token : tokens_) token.normal_(0, kSpread);
-    if (pos_embed_.defined()) pos_embed_.normal_(0, kSpread);
-    head_->weight.normal_(0, kSpread);
+    for (auto& token : tokens_) token.normal_(0, kVimSpread);
+    if (pos_embed_.defined()) pos_embed_.normal_(0, kVimSpread);
+    head_->weight.normal_(0, kVimSpread);
     head_->bias.zero_();
   }
 
@@ -188,7 +188,7 @@ class Vim : public ImageModel {
   // [B, C, H, W] -> [B, T, C] behind the last norm, in sequence
   torch::Tensor run(const torch::Tensor& images, int64_t& height, int64_t& width,
                     const VimStack::OnLayer& on_layer) {
-    check_shape(kWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
+    check_shape(kVimWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
     height = options_.patch.tokens(images.size(2));
     width = options_.patch.tokens(images.size(3));
     auto x = patch_embed_(images);

@@ -23,7 +23,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "vim2";
+constexpr const char* kVim2Who = "vim2";
 
 struct Vim2Options : ImageModelOptions {
   std::string size;
@@ -62,8 +62,8 @@ struct Vim2Options : ImageModelOptions {
 class ChannelMixerImpl : public torch::nn::Module {
  public:
   ChannelMixerImpl(int64_t channels, const Vim2Options& options) : step_(options.channel_step) {
-    SERPENTINE_CHECK(channels % step_ == 0, kWho, "channel_step must divide ", channels, ", got ",
-                     step_);
+    SERPENTINE_CHECK(channels % step_ == 0, kVim2Who, "channel_step must divide ", channels,
+                     ", got ", step_);
     RoutedMambaOptions inner;
     inner.mamba.d_model = step_;
     inner.mamba.d_state = options.d_state;
@@ -103,8 +103,8 @@ class MixerStageImpl : public torch::nn::Module {
                  const std::vector<double>& rates)
       : recompute_(options.recompute), rates_(rates) {
     const int64_t tokens = options.token_layers[number], groups = options.channel_layers[number];
-    SERPENTINE_CHECK(tokens % groups == 0, kWho, "channel_layers must divide token_layers, got ",
-                     groups, " and ", tokens);
+    SERPENTINE_CHECK(tokens % groups == 0, kVim2Who,
+                     "channel_layers must divide token_layers, got ", groups, " and ", tokens);
     torch::nn::ModuleList mixers;
     for (int64_t group = 0; group < groups; ++group) {
       for (int64_t i = 0; i <= tokens / groups; ++i) {
@@ -178,7 +178,7 @@ class Vim2 : public ImageModel {
  public:
   explicit Vim2(const Vim2Options& options) : options_(options) {
     const size_t count = options.token_layers.size();
-    SERPENTINE_CHECK(count >= 1 && options.channel_layers.size() == count, kWho,
+    SERPENTINE_CHECK(count >= 1 && options.channel_layers.size() == count, kVim2Who,
                      "token_layers and channel_layers must be of one length, got ", count, " and ",
                      options.channel_layers.size());
     const auto stem =
@@ -229,7 +229,7 @@ class Vim2 : public ImageModel {
 
  private:
   torch::Tensor run(const torch::Tensor& images, std::vector<torch::Tensor>* maps) {
-    check_shape(kWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
+    check_shape(kVim2Who, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
     auto x = stem_norm_.forward(convolve(stem_, channels_last(images)));
     ScanContext context;
     context.training = is_training();

@@ -17,7 +17,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "vmamba";
+constexpr const char* kVmambaWho = "vmamba";
 
 struct VmambaOptions : ImageModelOptions {
   std::string size;
@@ -102,10 +102,11 @@ struct VmambaOptions : ImageModelOptions {
   }
 
   std::vector<int64_t> stage_dims() const {
-    SERPENTINE_CHECK(!depths.empty(), kWho, "depths must name at least one stage");
+    SERPENTINE_CHECK(!depths.empty(), kVmambaWho, "depths must name at least one stage");
     if (dims.size() == depths.size()) return dims;
-    SERPENTINE_CHECK(dims.size() == 1, kWho, "dims must have one number, or one for each of the ",
-                     depths.size(), " stages, got ", dims.size());
+    SERPENTINE_CHECK(dims.size() == 1, kVmambaWho,
+                     "dims must have one number, or one for each of the ", depths.size(),
+                     " stages, got ", dims.size());
     std::vector<int64_t> all = {dims[0]};
     while (all.size() < depths.size()) all.push_back(2 * all.back());
     return all;
@@ -147,7 +148,7 @@ class Vmamba : public ImageModel {
     register_module("layers", layers);
     if (!options.out_indices.empty()) {
       for (const int64_t i : options.out_indices) {
-        SERPENTINE_CHECK(i < static_cast<int64_t>(dims_.size()), kWho,
+        SERPENTINE_CHECK(i < static_cast<int64_t>(dims_.size()), kVmambaWho,
                          "out_indices must be below the ", dims_.size(), " stages, got ", i);
         out_norms_.emplace_back(options.norm_layer, dims_[static_cast<size_t>(i)]);
         register_module("outnorm" + std::to_string(i), out_norms_.back().module());
@@ -171,7 +172,7 @@ class Vmamba : public ImageModel {
     return pooled;
   }
   torch::Tensor forward_head(const torch::Tensor& features) override {
-    SERPENTINE_CHECK(head_, kWho, "with out_indices it has no classifier");
+    SERPENTINE_CHECK(head_, kVmambaWho, "with out_indices it has no classifier");
     return head_(features);
   }
   int64_t num_features() const override { return dims_.back(); }
@@ -266,7 +267,7 @@ class Vmamba : public ImageModel {
   }
 
   torch::Tensor stem(const torch::Tensor& images) {
-    check_shape(kWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
+    check_shape(kVmambaWho, images, "the images", {-1, options_.channels, -1, -1}, "B, C, H, W");
     auto x = channels_last(images);
     for (size_t i = 0; i < stem_convs_.size(); ++i) {
       x = convolve(stem_convs_[i], x);

@@ -10,7 +10,7 @@ namespace {
 constexpr double kTextSize = 12;  // pixels
 
 /// With one decimal at most: a tenth of a pixel is enough, and the file stays small.
-std::string number(double value) {
+std::string svg_number(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f", value);
   std::string brief = text;
@@ -40,13 +40,13 @@ std::string escaped(const std::string& text) {
 
 std::string svg_stroke(const Drawing::Stroke& stroke, double scale) {
   std::string out = "<path stroke=\"" + hex(stroke.colour) + "\"";
-  if (stroke.thickness != 1) out += " stroke-width=\"" + number(stroke.thickness) + "\"";
+  if (stroke.thickness != 1) out += " stroke-width=\"" + svg_number(stroke.thickness) + "\"";
   if (stroke.kind == Drawing::Kind::kDotted) out += " stroke-dasharray=\"0 4\"";
   out += " d=\"";
   const bool dots = stroke.kind == Drawing::Kind::kDots;
   for (size_t i = 0; i < stroke.places.size(); ++i) {
     out += i == 0 || dots ? "M" : "L";
-    out += number(stroke.places[i].x * scale) + " " + number(stroke.places[i].y * scale);
+    out += svg_number(stroke.places[i].x * scale) + " " + svg_number(stroke.places[i].y * scale);
     if (dots) out += "h0";  // a line of no length with round ends
   }
   return out + "\"/>\n";
@@ -80,16 +80,18 @@ class Brush {
 
 std::string svg(const Drawing& drawing) {
   const double scale = drawing.scale;
-  const std::string width = number(drawing.width * scale), height = number(drawing.height * scale);
+  const std::string width = svg_number(drawing.width * scale),
+                    height = svg_number(drawing.height * scale);
   std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + width + "\" height=\"" +
                     height + "\" viewBox=\"0 0 " + width + " " + height +
                     "\" fill=\"none\" stroke-linecap=\"round\" stroke-linejoin=\"round\">\n"
                     "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
   for (const auto& stroke : drawing.strokes) out += svg_stroke(stroke, scale);
   for (const auto& caption : drawing.captions) {
-    out += "<text x=\"" + number(caption.at.x * scale) + "\" y=\"" + number(caption.at.y * scale) +
-           "\" fill=\"#333\" font-family=\"sans-serif\" font-size=\"" + number(kTextSize) + "\">" +
-           escaped(caption.text) + "</text>\n";
+    out += "<text x=\"" + svg_number(caption.at.x * scale) + "\" y=\"" +
+           svg_number(caption.at.y * scale) +
+           "\" fill=\"#333\" font-family=\"sans-serif\" font-size=\"" + svg_number(kTextSize) +
+           "\">" + escaped(caption.text) + "</text>\n";
   }
   return out + "</svg>\n";
 }

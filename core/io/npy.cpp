@@ -21,7 +21,7 @@ struct Type {
   torch::ScalarType kept;
 };
 
-constexpr std::array<Type, 11> kTypes = {{
+constexpr std::array<Type, 11> kNpyTypes = {{
     {"<f8", 8, torch::kFloat64, torch::kFloat64},
     {"<f4", 4, torch::kFloat32, torch::kFloat32},
     {"<f2", 2, torch::kFloat16, torch::kFloat16},
@@ -78,9 +78,9 @@ Header parse_header(std::string_view text, const std::string& who) {
   TORCH_CHECK(end != std::string_view::npos && descr.front() == '\'', who,
               ": has fields of several types, which is not supported");
   const std::string name(descr.substr(1, end - 1));
-  const auto* type = std::find_if(kTypes.begin(), kTypes.end(),
+  const auto* type = std::find_if(kNpyTypes.begin(), kNpyTypes.end(),
                                   [&](const Type& known) { return name == known.descr; });
-  TORCH_CHECK(type != kTypes.end(), who, ": the type '", name.substr(0, 40),
+  TORCH_CHECK(type != kNpyTypes.end(), who, ": the type '", name.substr(0, 40),
               name.find('O') == std::string::npos ? "' is not supported"
                                                   : "' (Python objects) is not supported");
   header.type = *type;
@@ -124,11 +124,11 @@ torch::Tensor parse_npy(std::string_view bytes, const std::string& who) {
 
 void write_npy(const std::string& path, const torch::Tensor& array) {
   const torch::Tensor values = array.to(torch::kCPU).contiguous();
-  const auto* type = std::find_if(kTypes.begin(), kTypes.end(), [&](const Type& known) {
+  const auto* type = std::find_if(kNpyTypes.begin(), kNpyTypes.end(), [&](const Type& known) {
     return known.kept == values.scalar_type() &&
            known.read == (known.kept == torch::kBool ? torch::kUInt8 : known.kept);
   });
-  TORCH_CHECK(type != kTypes.end(), path, ": arrays of ", values.scalar_type(),
+  TORCH_CHECK(type != kNpyTypes.end(), path, ": arrays of ", values.scalar_type(),
               " cannot be written as npy");
   std::string shape;
   for (const int64_t extent : values.sizes()) shape += std::to_string(extent) + ", ";

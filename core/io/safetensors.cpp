@@ -19,7 +19,7 @@ using nlohmann::json;
 
 constexpr uint64_t kMostHeader = 100'000'000;  // bytes; the limit of the Python library
 
-constexpr std::array<std::pair<const char*, torch::ScalarType>, 10> kTypes = {{
+constexpr std::array<std::pair<const char*, torch::ScalarType>, 10> kSafetensorsTypes = {{
     {"F64", torch::kFloat64},
     {"F32", torch::kFloat32},
     {"F16", torch::kFloat16},
@@ -69,10 +69,12 @@ Entry parse_entry(const std::string& name, const json& value, const std::string&
   entry.name = name;
 
   const json& dtype = value["dtype"];
-  const auto* type = std::find_if(kTypes.begin(), kTypes.end(), [&](const auto& known) {
-    return dtype.is_string() && dtype.get_ref<const std::string&>() == known.first;
-  });
-  TORCH_CHECK(type != kTypes.end(), who(), "the dtype ", dtype.dump(), " is not supported");
+  const auto* type =
+      std::find_if(kSafetensorsTypes.begin(), kSafetensorsTypes.end(), [&](const auto& known) {
+        return dtype.is_string() && dtype.get_ref<const std::string&>() == known.first;
+      });
+  TORCH_CHECK(type != kSafetensorsTypes.end(), who(), "the dtype ", dtype.dump(),
+              " is not supported");
   entry.type = type->second;
 
   const json& shape = value["shape"];
@@ -123,7 +125,7 @@ std::map<std::string, std::string> parse_metadata(const json& value, const std::
 }
 
 const char* type_name(torch::ScalarType type, const std::string& name) {
-  for (const auto& [text, known] : kTypes) {
+  for (const auto& [text, known] : kSafetensorsTypes) {
     if (known == type) return text;
   }
   TORCH_CHECK(false, "write_safetensors: '", name, "' has dtype ", type,

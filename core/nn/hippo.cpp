@@ -10,28 +10,29 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "HiPPO";
-constexpr double kPi = 3.14159265358979323846;
+constexpr const char* kHippoWho = "HiPPO";
+constexpr double kHippoPi = 3.14159265358979323846;
 
 torch::Tensor counts(int64_t states) { return torch::arange(states, torch::kDouble); }
 
 [[noreturn]] void unknown(const char* what, const std::string& name, const char* known) {
-  TORCH_CHECK(false, kWho, ": ", what, " must be one of ", known, ", got ", name);
+  TORCH_CHECK(false, kHippoWho, ": ", what, " must be one of ", known, ", got ", name);
   std::abort();
 }
 
 constexpr const char* kMeasures = "legs, legt, fourier";
 
 HippoSystem fourier(int64_t states) {
-  SERPENTINE_CHECK(states % 2 == 0, kWho, "fourier needs an even number of states, got ", states);
+  SERPENTINE_CHECK(states % 2 == 0, kHippoWho, "fourier needs an even number of states, got ",
+                   states);
   auto B = torch::zeros({states}, torch::kDouble);
   B.slice(0, 0, c10::nullopt, 2) = std::sqrt(2.0);
   B[0] = 1;
   // rotations of the pairs (2 k, 2 k + 1) by pi k
   auto A = -torch::outer(B, B);
   for (int64_t k = 1; k < states / 2; ++k) {
-    A[2 * k][2 * k + 1] -= kPi * static_cast<double>(k);
-    A[2 * k + 1][2 * k] += kPi * static_cast<double>(k);
+    A[2 * k][2 * k + 1] -= kHippoPi * static_cast<double>(k);
+    A[2 * k + 1][2 * k] += kHippoPi * static_cast<double>(k);
   }
   return {A, B};
 }
@@ -68,14 +69,15 @@ torch::Tensor hippo_rank_correction(const std::string& measure, int64_t states, 
   } else {
     unknown("the measure", measure, kMeasures);
   }
-  SERPENTINE_CHECK(rank >= P.size(0), kWho, measure, " needs rank ", P.size(0), ", got ", rank);
+  SERPENTINE_CHECK(rank >= P.size(0), kHippoWho, measure, " needs rank ", P.size(0), ", got ",
+                   rank);
   return torch::cat({P, torch::zeros({rank - P.size(0), states}, P.options())});
 }
 
 NormalPlusLowRank hippo_nplr(const std::string& measure, int64_t states, int64_t rank,
                              double B_clip) {
-  SERPENTINE_CHECK(states >= 2 && states % 2 == 0, kWho, "the number of states must be even, got ",
-                   states);
+  SERPENTINE_CHECK(states >= 2 && states % 2 == 0, kHippoWho,
+                   "the number of states must be even, got ", states);
   const auto [A, B] = hippo_system(measure, states);
   const auto P = hippo_rank_correction(measure, states, rank);
   const auto normal = A + torch::matmul(P.t(), P);  // its symmetric part is a multiple of I
@@ -106,13 +108,13 @@ torch::Tensor diagonal_system(const std::string& name, int64_t states) {
   const double N = static_cast<double>(states);
   torch::Tensor imaginary;
   if (name == "lin") {
-    imaginary = kPi * n;
+    imaginary = kHippoPi * n;
   } else if (name == "inv") {
-    imaginary = N / kPi * (N / (2 * n + 1) - 1);
+    imaginary = N / kHippoPi * (N / (2 * n + 1) - 1);
   } else if (name == "inv2") {
-    imaginary = N / kPi * (N / (n + 1) - 1);
+    imaginary = N / kHippoPi * (N / (n + 1) - 1);
   } else if (name == "quad") {
-    imaginary = (1 + 2 * n).square() / kPi;
+    imaginary = (1 + 2 * n).square() / kHippoPi;
   } else if (name == "real") {
     return torch::complex(-(n + 1), torch::zeros_like(n));
   } else {

@@ -12,7 +12,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "Hydra";
+constexpr const char* kHydraWho = "Hydra";
 
 /// Each row's predecessor in its sequence, zeros before the first. x: [B, P, H, E].
 torch::Tensor predecessors(const torch::Tensor& x, const ScanOrder& order) {
@@ -50,15 +50,15 @@ void HydraOptions::fields(Fields& f) {
 
 HydraImpl::HydraImpl(const HydraOptions& chosen) : options(chosen) {
   const int64_t inner = options.inner(), states = options.d_state;
-  SERPENTINE_CHECK(options.d_model >= 1 && states >= 1 && inner >= 1, kWho,
+  SERPENTINE_CHECK(options.d_model >= 1 && states >= 1 && inner >= 1, kHydraWho,
                    "d_model, d_state and int(expand * d_model) must be at least 1, got ",
                    options.d_model, ", ", states, " and ", inner);
-  SERPENTINE_CHECK(options.d_conv % 2 == 1 && options.d_conv / 2 < kMaxConvWidth, kWho,
+  SERPENTINE_CHECK(options.d_conv % 2 == 1 && options.d_conv / 2 < kMaxConvWidth, kHydraWho,
                    "d_conv must be odd and below ", 2 * kMaxConvWidth, ", got ", options.d_conv);
-  SERPENTINE_CHECK(options.headdim >= 1 && inner % options.headdim == 0, kWho,
+  SERPENTINE_CHECK(options.headdim >= 1 && inner % options.headdim == 0, kHydraWho,
                    "headdim must divide the ", inner, " inner channels, got ", options.headdim);
   const int64_t heads = options.heads();
-  SERPENTINE_CHECK(options.ngroups >= 1 && heads % options.ngroups == 0, kWho,
+  SERPENTINE_CHECK(options.ngroups >= 1 && heads % options.ngroups == 0, kHydraWho,
                    "ngroups must divide the ", heads, " heads, got ", options.ngroups);
   const int64_t shared = 2 * options.ngroups * states;
   const int64_t channels = inner + (options.shared ? 1 : 2) * shared;
@@ -127,10 +127,10 @@ torch::Tensor HydraImpl::convolved(const torch::Tensor& x, const ScanOrder& orde
 }
 
 torch::Tensor HydraImpl::forward(const torch::Tensor& x, const ScanOrder& order) {
-  check_shape(kWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
+  check_shape(kHydraWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
   SERPENTINE_CHECK(order.num_branches == 1 && order.num_visits() == 1 &&
                        order.num_positions() == order.num_tokens,
-                   kWho, "the order must visit each token once, in one branch without pads");
+                   kHydraWho, "the order must visit each token once, in one branch without pads");
   const int64_t inner = options.inner(), heads = options.heads();
   const int64_t shared = 2 * options.ngroups * options.d_state;
   const auto back = reversed(order);
@@ -189,12 +189,12 @@ torch::Tensor HydraImpl::forward(const torch::Tensor& x, const ScanOrder& order)
 }
 
 torch::Tensor HydraImpl::forward(const torch::Tensor& x) {
-  SERPENTINE_CHECK(x.dim() == 3, kWho, "x must be [B, T, d_model], got ", x.sizes());
+  SERPENTINE_CHECK(x.dim() == 3, kHydraWho, "x must be [B, T, d_model], got ", x.sizes());
   return forward(x, identity_order(x.size(1), x.device()));
 }
 
 torch::Tensor HydraImpl::prefill(const torch::Tensor&, MixerState&) {
-  SERPENTINE_CHECK(false, kWho, "it looks both ways and cannot continue a sequence");
+  SERPENTINE_CHECK(false, kHydraWho, "it looks both ways and cannot continue a sequence");
   return {};
 }
 
@@ -203,7 +203,7 @@ torch::Tensor HydraImpl::step(const torch::Tensor& x, MixerState& state) {
 }
 
 MixerState HydraImpl::empty_state(int64_t) const {
-  SERPENTINE_CHECK(false, kWho, "it looks both ways and carries no state");
+  SERPENTINE_CHECK(false, kHydraWho, "it looks both ways and carries no state");
   return {};
 }
 

@@ -9,7 +9,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "language model";
+constexpr const char* kLanguageModelWho = "language model";
 
 NormKind norm_kind(const LanguageModelOptions& options) {
   return options.rms_norm ? NormKind::kRms : NormKind::kLayer;
@@ -34,7 +34,7 @@ std::shared_ptr<Mixer> make(Options options, int64_t d_model) {
 std::shared_ptr<Mixer> make_mixer(const LanguageModelOptions& options) {
   if (options.mixer == "mamba") return make<Mamba>(options.mamba, options.d_model);
   if (options.mixer == "mamba2") return make<Mamba2>(options.mamba2, options.d_model);
-  SERPENTINE_CHECK(options.mixer == "mamba3", kWho,
+  SERPENTINE_CHECK(options.mixer == "mamba3", kLanguageModelWho,
                    "the mixer must be mamba, mamba2 or mamba3, got ", options.mixer);
   return make<Mamba3>(options.mamba3, options.d_model);
 }
@@ -77,7 +77,7 @@ LanguageBackboneImpl::LanguageBackboneImpl(const LanguageModelOptions& options)
 }
 
 torch::Tensor LanguageBackboneImpl::forward(const torch::Tensor& ids, GenerationState* state) {
-  SERPENTINE_CHECK(ids.dim() == 2 && ids.scalar_type() == torch::kLong, kWho,
+  SERPENTINE_CHECK(ids.dim() == 2 && ids.scalar_type() == torch::kLong, kLanguageModelWho,
                    "ids must be int64 [B, T], got ", ids.scalar_type(), " ", ids.sizes());
   if (state != nullptr && state->layers.empty()) state->layers.resize(layers->size());
   const auto order = identity_order(ids.size(1), ids.device());
@@ -141,7 +141,8 @@ torch::Tensor LanguageModelImpl::prefill(const torch::Tensor& ids, GenerationSta
 }
 
 torch::Tensor LanguageModelImpl::step(const torch::Tensor& ids, GenerationState& state) {
-  SERPENTINE_CHECK(ids.dim() == 1, kWho, "a step's ids must be [B], got ", ids.sizes());
+  SERPENTINE_CHECK(ids.dim() == 1, kLanguageModelWho, "a step's ids must be [B], got ",
+                   ids.sizes());
   return prefill(ids.unsqueeze(1), state).squeeze(1);
 }
 

@@ -12,7 +12,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "Mamba";
+constexpr const char* kMambaWho = "Mamba";
 
 }  // namespace
 
@@ -33,10 +33,10 @@ void MambaOptions::fields(Fields& f) {
 
 MambaImpl::MambaImpl(const MambaOptions& chosen) : options(chosen) {
   const int64_t inner = options.inner(), rank = options.rank(), states = options.d_state;
-  SERPENTINE_CHECK(options.d_model >= 1 && states >= 1 && inner >= 1, kWho,
+  SERPENTINE_CHECK(options.d_model >= 1 && states >= 1 && inner >= 1, kMambaWho,
                    "d_model, d_state and int(expand * d_model) must be at least 1, got ",
                    options.d_model, ", ", states, " and ", inner);
-  SERPENTINE_CHECK(options.d_conv >= 1 && options.d_conv <= kMaxConvWidth, kWho,
+  SERPENTINE_CHECK(options.d_conv >= 1 && options.d_conv <= kMaxConvWidth, kMambaWho,
                    "d_conv must be in 1..", kMaxConvWidth, ", got ", options.d_conv);
   using torch::nn::LinearOptions;
   in_proj = register_module(
@@ -74,7 +74,7 @@ void MambaImpl::reset() {
 }
 
 torch::Tensor MambaImpl::mix(const torch::Tensor& x, const ScanOrder& order, MixerState* state) {
-  check_shape(kWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
+  check_shape(kMambaWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
   const auto xz = in_proj(x);
   const auto halves = xz.chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
 
@@ -115,22 +115,22 @@ torch::Tensor MambaImpl::forward(const torch::Tensor& x, const ScanOrder& order)
 }
 
 torch::Tensor MambaImpl::forward(const torch::Tensor& x) {
-  SERPENTINE_CHECK(x.dim() == 3, kWho, "x must be [B, T, d_model], got ", x.sizes());
+  SERPENTINE_CHECK(x.dim() == 3, kMambaWho, "x must be [B, T, d_model], got ", x.sizes());
   return mix(x, identity_order(x.size(1), x.device()), nullptr);
 }
 
 torch::Tensor MambaImpl::prefill(const torch::Tensor& x, MixerState& state) {
-  SERPENTINE_CHECK(x.dim() == 3, kWho, "x must be [B, T, d_model], got ", x.sizes());
+  SERPENTINE_CHECK(x.dim() == 3, kMambaWho, "x must be [B, T, d_model], got ", x.sizes());
   if (!state.conv.defined()) state = empty_state(x.size(0));
-  check_shape(kWho, state.conv, "the state's conv", {x.size(0), options.inner(), options.d_conv},
-              "B, D, W");
-  check_shape(kWho, state.ssm, "the state's ssm", {x.size(0), options.inner(), options.d_state},
-              "B, D, N");
+  check_shape(kMambaWho, state.conv, "the state's conv",
+              {x.size(0), options.inner(), options.d_conv}, "B, D, W");
+  check_shape(kMambaWho, state.ssm, "the state's ssm",
+              {x.size(0), options.inner(), options.d_state}, "B, D, N");
   return mix(x, identity_order(x.size(1), x.device()), &state);
 }
 
 torch::Tensor MambaImpl::step(const torch::Tensor& x, MixerState& state) {
-  check_shape(kWho, x, "a step's x", {-1, 1, options.d_model}, "B, 1, d_model");
+  check_shape(kMambaWho, x, "a step's x", {-1, 1, options.d_model}, "B, 1, d_model");
   return prefill(x, state);
 }
 

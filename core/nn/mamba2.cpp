@@ -13,20 +13,20 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "Mamba2";
+constexpr const char* kMamba2Who = "Mamba2";
 
 void check(const Mamba2Options& options) {
-  SERPENTINE_CHECK(options.d_model >= 1 && options.d_state >= 1 && options.inner() >= 1, kWho,
+  SERPENTINE_CHECK(options.d_model >= 1 && options.d_state >= 1 && options.inner() >= 1, kMamba2Who,
                    "d_model, d_state and int(expand * d_model) must be at least 1, got ",
                    options.d_model, ", ", options.d_state, " and ", options.inner());
-  SERPENTINE_CHECK(options.d_conv >= 1 && options.d_conv <= kMaxConvWidth, kWho,
+  SERPENTINE_CHECK(options.d_conv >= 1 && options.d_conv <= kMaxConvWidth, kMamba2Who,
                    "d_conv must be in 1..", kMaxConvWidth, ", got ", options.d_conv);
-  SERPENTINE_CHECK(options.scanned() <= options.inner(), kWho, "d_ssm must not exceed the ",
+  SERPENTINE_CHECK(options.scanned() <= options.inner(), kMamba2Who, "d_ssm must not exceed the ",
                    options.inner(), " inner channels, got ", options.scanned());
-  SERPENTINE_CHECK(options.headdim >= 1 && options.scanned() % options.headdim == 0, kWho,
+  SERPENTINE_CHECK(options.headdim >= 1 && options.scanned() % options.headdim == 0, kMamba2Who,
                    "headdim must divide the ", options.scanned(), " scanned channels, got ",
                    options.headdim);
-  SERPENTINE_CHECK(options.ngroups >= 1 && options.heads() % options.ngroups == 0, kWho,
+  SERPENTINE_CHECK(options.ngroups >= 1 && options.heads() % options.ngroups == 0, kMamba2Who,
                    "ngroups must divide the ", options.heads(), " heads, got ", options.ngroups);
 }
 
@@ -114,7 +114,7 @@ void Mamba2Impl::reset() {
 }
 
 torch::Tensor Mamba2Impl::mix(const torch::Tensor& x, const ScanOrder& order, MixerState* state) {
-  check_shape(kWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
+  check_shape(kMamba2Who, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
   const int64_t scanned = options.scanned(), gated = options.inner() - scanned;
   const int64_t heads = options.heads(), shared = options.ngroups * options.d_state;
   const auto projected = in_proj(x);
@@ -169,22 +169,22 @@ torch::Tensor Mamba2Impl::forward(const torch::Tensor& x, const ScanOrder& order
 }
 
 torch::Tensor Mamba2Impl::forward(const torch::Tensor& x) {
-  SERPENTINE_CHECK(x.dim() == 3, kWho, "x must be [B, T, d_model], got ", x.sizes());
+  SERPENTINE_CHECK(x.dim() == 3, kMamba2Who, "x must be [B, T, d_model], got ", x.sizes());
   return mix(x, identity_order(x.size(1), x.device()), nullptr);
 }
 
 torch::Tensor Mamba2Impl::prefill(const torch::Tensor& x, MixerState& state) {
-  SERPENTINE_CHECK(x.dim() == 3, kWho, "x must be [B, T, d_model], got ", x.sizes());
+  SERPENTINE_CHECK(x.dim() == 3, kMamba2Who, "x must be [B, T, d_model], got ", x.sizes());
   if (!state.conv.defined()) state = empty_state(x.size(0));
-  check_shape(kWho, state.conv, "the state's conv",
+  check_shape(kMamba2Who, state.conv, "the state's conv",
               {x.size(0), options.conv_channels(), options.d_conv}, "B, D, W");
-  check_shape(kWho, state.ssm, "the state's ssm",
+  check_shape(kMamba2Who, state.ssm, "the state's ssm",
               {x.size(0), options.heads(), options.headdim, options.d_state}, "B, H, E, N");
   return mix(x, identity_order(x.size(1), x.device()), &state);
 }
 
 torch::Tensor Mamba2Impl::step(const torch::Tensor& x, MixerState& state) {
-  check_shape(kWho, x, "a step's x", {-1, 1, options.d_model}, "B, 1, d_model");
+  check_shape(kMamba2Who, x, "a step's x", {-1, 1, options.d_model}, "B, 1, d_model");
   return prefill(x, state);
 }
 

@@ -11,8 +11,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "Mamba3";
-constexpr double kPi = 3.14159265358979323846;
+constexpr const char* kMamba3Who = "Mamba3";
+constexpr double kMamba3Pi = 3.14159265358979323846;
 
 /// Turns the first pairs (2 i, 2 i + 1) of x by angles [..., i]; the rest stays.
 torch::Tensor turned(const torch::Tensor& x, const torch::Tensor& angles) {
@@ -60,16 +60,17 @@ void Mamba3Options::fields(Fields& f) {
 
 Mamba3Impl::Mamba3Impl(const Mamba3Options& chosen) : options(chosen) {
   const int64_t inner = options.inner(), states = options.d_state;
-  SERPENTINE_CHECK(options.d_model >= 1 && states >= 1 && inner >= 1, kWho,
+  SERPENTINE_CHECK(options.d_model >= 1 && states >= 1 && inner >= 1, kMamba3Who,
                    "d_model, d_state and int(expand * d_model) must be at least 1, got ",
                    options.d_model, ", ", states, " and ", inner);
-  SERPENTINE_CHECK(options.headdim >= 1 && inner % options.headdim == 0, kWho,
+  SERPENTINE_CHECK(options.headdim >= 1 && inner % options.headdim == 0, kMamba3Who,
                    "headdim must divide the ", inner, " inner channels, got ", options.headdim);
   const int64_t heads = options.heads();
-  SERPENTINE_CHECK(options.ngroups >= 1 && heads % options.ngroups == 0, kWho,
+  SERPENTINE_CHECK(options.ngroups >= 1 && heads % options.ngroups == 0, kMamba3Who,
                    "ngroups must divide the ", heads, " heads, got ", options.ngroups);
-  SERPENTINE_CHECK(options.activation == "heavy_tail" || options.activation == "softplus", kWho,
-                   "activation must be heavy_tail or softplus, got ", options.activation);
+  SERPENTINE_CHECK(options.activation == "heavy_tail" || options.activation == "softplus",
+                   kMamba3Who, "activation must be heavy_tail or softplus, got ",
+                   options.activation);
   const int64_t projected = 2 * inner + 2 * options.ngroups * states + 3 * heads + options.angles();
   using torch::nn::LinearOptions;
   in_proj = register_module(
@@ -109,7 +110,7 @@ torch::Tensor Mamba3Impl::decay_rate(const torch::Tensor& projected) const {
 }
 
 torch::Tensor Mamba3Impl::mix(const torch::Tensor& x, const ScanOrder& order, MixerState* state) {
-  check_shape(kWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
+  check_shape(kMamba3Who, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
   const int64_t inner = options.inner(), heads = options.heads(), states = options.d_state;
   const int64_t shared = options.ngroups * states, batch = x.size(0);
   const auto projected = in_proj(x);
@@ -125,7 +126,7 @@ torch::Tensor Mamba3Impl::mix(const torch::Tensor& x, const ScanOrder& order, Mi
   const auto trap = parts[5].to(wide).sigmoid();
 
   // angles run on in float64, so that their remainder keeps its digits on long sequences
-  const auto speed = parts[6].to(wide).tanh() * kPi;
+  const auto speed = parts[6].to(wide).tanh() * kMamba3Pi;
   auto angles = (speed.unsqueeze(2) * dt.unsqueeze(-1)).to(torch::kDouble).cumsum(1);
   std::vector<torch::Tensor> last;
   if (state != nullptr) {
@@ -133,7 +134,7 @@ torch::Tensor Mamba3Impl::mix(const torch::Tensor& x, const ScanOrder& order, Mi
         state->last.to(wide).split_with_sizes({heads * states, inner, heads * options.angles()}, 1);
     angles = angles + last[2].view({batch, 1, heads, options.angles()});
   }
-  angles = angles.remainder(2 * kPi).to(wide);  // [B, P, H, angles]
+  angles = angles.remainder(2 * kMamba3Pi).to(wide);  // [B, P, H, angles]
 
   // B and C of a group, then of each head
   const auto per_head = [&](const torch::Tensor& part, Norm& own_norm, const torch::Tensor& bias) {
@@ -192,20 +193,20 @@ torch::Tensor Mamba3Impl::forward(const torch::Tensor& x, const ScanOrder& order
 }
 
 torch::Tensor Mamba3Impl::forward(const torch::Tensor& x) {
-  SERPENTINE_CHECK(x.dim() == 3, kWho, "x must be [B, T, d_model], got ", x.sizes());
+  SERPENTINE_CHECK(x.dim() == 3, kMamba3Who, "x must be [B, T, d_model], got ", x.sizes());
   return mix(x, identity_order(x.size(1), x.device()), nullptr);
 }
 
 torch::Tensor Mamba3Impl::prefill(const torch::Tensor& x, MixerState& state) {
-  SERPENTINE_CHECK(x.dim() == 3, kWho, "x must be [B, T, d_model], got ", x.sizes());
+  SERPENTINE_CHECK(x.dim() == 3, kMamba3Who, "x must be [B, T, d_model], got ", x.sizes());
   if (!state.last.defined()) state = empty_state(x.size(0));
-  check_shape(kWho, state.ssm, "the state's ssm",
+  check_shape(kMamba3Who, state.ssm, "the state's ssm",
               {x.size(0), options.heads(), options.headdim, options.d_state}, "B, H, E, N");
   return mix(x, identity_order(x.size(1), x.device()), &state);
 }
 
 torch::Tensor Mamba3Impl::step(const torch::Tensor& x, MixerState& state) {
-  check_shape(kWho, x, "a step's x", {-1, 1, options.d_model}, "B, 1, d_model");
+  check_shape(kMamba3Who, x, "a step's x", {-1, 1, options.d_model}, "B, 1, d_model");
   return prefill(x, state);
 }
 

@@ -9,7 +9,7 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "S4";
+constexpr const char* kS4Who = "S4";
 
 }  // namespace
 
@@ -55,7 +55,7 @@ torch::Tensor S4ConvImpl::finish(const torch::Tensor& y, const torch::Tensor& x)
 }
 
 torch::Tensor S4ConvImpl::forward(const torch::Tensor& x) {
-  check_shape(kWho, x, "x", {-1, -1, options.d_model}, "B, T, d_model");
+  check_shape(kS4Who, x, "x", {-1, -1, options.d_model}, "B, T, d_model");
   const int64_t length = options.l_max > 0 ? std::min(options.l_max, x.size(1)) : x.size(1);
   const auto k = kernel(length);
   if (trace != nullptr) (*trace)["kernel"] = k;
@@ -78,12 +78,12 @@ torch::Tensor S4ConvImpl::recur(const torch::Tensor& x, torch::Tensor& state,
 }
 
 torch::Tensor S4ConvImpl::forward(const torch::Tensor& x, torch::Tensor& state) {
-  check_shape(kWho, x, "x", {-1, -1, options.d_model}, "B, T, d_model");
-  SERPENTINE_CHECK(!options.bidirectional, kWho, "a bidirectional layer carries no state");
+  check_shape(kS4Who, x, "x", {-1, -1, options.d_model}, "B, T, d_model");
+  SERPENTINE_CHECK(!options.bidirectional, kS4Who, "a bidirectional layer carries no state");
   const auto step = kernel->step();
   const std::vector<int64_t> shape{x.size(0), options.d_model, kernel->state_size()};
   if (!state.defined()) state = torch::zeros(shape, step.B.options().requires_grad(false));
-  check_shape(kWho, state, "the state", shape, "B, H, n");
+  check_shape(kS4Who, state, "the state", shape, "B, H, n");
   const int64_t length = x.size(1);
   if (length == 0) return finish(long_conv(x, kernel(0)), x);
   if (step.decay.dim() == 3 || length == 1) return finish(recur(x, state, step), x);
@@ -118,7 +118,7 @@ torch::Tensor S4Impl::project(const torch::Tensor& y) {
 
 torch::Tensor S4Impl::forward(const torch::Tensor& x, const torch::Tensor& lengths) {
   if (!lengths.defined()) return project(layer->forward(x));
-  check_shape(kWho, lengths, "lengths", {x.size(0)}, "B");
+  check_shape(kS4Who, lengths, "lengths", {x.size(0)}, "B");
   const auto place = torch::arange(x.size(1), lengths.options());
   const auto inside = place.unsqueeze(0) < lengths.unsqueeze(1);
   return project(layer->forward(x * inside.unsqueeze(-1).to(x.scalar_type())));
@@ -129,7 +129,7 @@ torch::Tensor S4Impl::forward_from(const torch::Tensor& x, torch::Tensor& state)
 }
 
 torch::Tensor S4Impl::step(const torch::Tensor& x, torch::Tensor& state) {
-  check_shape(kWho, x, "a step's x", {-1, options.d_model}, "B, d_model");
+  check_shape(kS4Who, x, "a step's x", {-1, options.d_model}, "B, d_model");
   return forward_from(x.unsqueeze(1), state).squeeze(1);
 }
 

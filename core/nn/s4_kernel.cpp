@@ -11,8 +11,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "S4";
-constexpr double kPi = 3.14159265358979323846;
+constexpr const char* kS4KernelWho = "S4";
+constexpr double kS4KernelPi = 3.14159265358979323846;
 
 torch::Tensor complex_of(const torch::Tensor& pairs) {
   return torch::view_as_complex(pairs.contiguous());
@@ -46,22 +46,22 @@ bool is_one_of(const std::string& name, std::initializer_list<const char*> known
 }
 
 void check(const S4Options& options) {
-  SERPENTINE_CHECK(options.d_model >= 1 && options.d_state >= 2 && options.d_state % 2 == 0, kWho,
-                   "d_model must be at least 1 and d_state even, got ", options.d_model, " and ",
-                   options.d_state);
+  SERPENTINE_CHECK(options.d_model >= 1 && options.d_state >= 2 && options.d_state % 2 == 0,
+                   kS4KernelWho, "d_model must be at least 1 and d_state even, got ",
+                   options.d_model, " and ", options.d_state);
   SERPENTINE_CHECK(
-      options.n_ssm >= 0 && (options.n_ssm == 0 || options.d_model % options.n_ssm == 0), kWho,
-      "n_ssm must divide d_model = ", options.d_model, ", got ", options.n_ssm);
-  SERPENTINE_CHECK(is_one_of(options.mode, {"dplr", "diag"}), kWho,
+      options.n_ssm >= 0 && (options.n_ssm == 0 || options.d_model % options.n_ssm == 0),
+      kS4KernelWho, "n_ssm must divide d_model = ", options.d_model, ", got ", options.n_ssm);
+  SERPENTINE_CHECK(is_one_of(options.mode, {"dplr", "diag"}), kS4KernelWho,
                    "mode must be dplr or diag, got ", options.mode);
-  SERPENTINE_CHECK(is_one_of(options.disc, {"", "zoh", "bilinear"}), kWho,
+  SERPENTINE_CHECK(is_one_of(options.disc, {"", "zoh", "bilinear"}), kS4KernelWho,
                    "disc must be zoh or bilinear, got ", options.disc);
-  SERPENTINE_CHECK(options.mode == "diag" || options.disc != "zoh", kWho,
+  SERPENTINE_CHECK(options.mode == "diag" || options.disc != "zoh", kS4KernelWho,
                    "a kernel of low rank is discretised by bilinear only");
-  SERPENTINE_CHECK(options.mode == "diag" || options.dt_tie, kWho,
+  SERPENTINE_CHECK(options.mode == "diag" || options.dt_tie, kS4KernelWho,
                    "a kernel of low rank has one step a channel");
   for (const auto& name : {options.real_transform, options.dt_transform}) {
-    SERPENTINE_CHECK(is_one_of(name, {"exp", "relu", "sigmoid", "softplus", "none"}), kWho,
+    SERPENTINE_CHECK(is_one_of(name, {"exp", "relu", "sigmoid", "softplus", "none"}), kS4KernelWho,
                      "a transform must be exp, relu, sigmoid, softplus or none, got ", name);
   }
 }
@@ -132,8 +132,8 @@ torch::Tensor S4KernelImpl::diagonal(int64_t length) {
 torch::Tensor S4KernelImpl::low_rank(int64_t length) {
   const int64_t full = l_kernel.item<int64_t>(), rank = P.size(0);
   const auto now = system();
-  const auto angle =
-      torch::arange(full / 2 + 1, inv_dt.options()) * (-2 * kPi / static_cast<double>(full));
+  const auto angle = torch::arange(full / 2 + 1, inv_dt.options()) *
+                     (-2 * kS4KernelPi / static_cast<double>(full));
   auto node = torch::complex(angle.cos(), angle.sin());
   if (full % 2 == 0)
     node = torch::cat({node.narrow(0, 0, full / 2), -torch::ones({1}, node.options())});

@@ -11,8 +11,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "S4D";
-constexpr double kPi = 3.14159265358979323846;
+constexpr const char* kS4dWho = "S4D";
+constexpr double kS4dPi = 3.14159265358979323846;
 
 }  // namespace
 
@@ -32,7 +32,7 @@ S4dKernelImpl::S4dKernelImpl(const S4dOptions& options) {
   log_dt = register_parameter("log_dt", torch::rand({channels}) * (high - low) + low);
   log_A_real = register_parameter("log_A_real", torch::full({channels, modes}, std::log(0.5)));
   A_imag = register_parameter("A_imag",
-                              (kPi * torch::arange(modes, torch::kFloat)).repeat({channels, 1}));
+                              (kS4dPi * torch::arange(modes, torch::kFloat)).repeat({channels, 1}));
 }
 
 std::pair<torch::Tensor, torch::Tensor> S4dKernelImpl::discretised() {
@@ -47,9 +47,9 @@ torch::Tensor S4dKernelImpl::forward(int64_t length) {
 }
 
 S4dImpl::S4dImpl(const S4dOptions& chosen) : options(chosen) {
-  SERPENTINE_CHECK(options.d_model >= 1 && options.d_state >= 2 && options.d_state % 2 == 0, kWho,
-                   "d_model must be at least 1 and d_state even, got ", options.d_model, " and ",
-                   options.d_state);
+  SERPENTINE_CHECK(options.d_model >= 1 && options.d_state >= 2 && options.d_state % 2 == 0,
+                   kS4dWho, "d_model must be at least 1 and d_state even, got ", options.d_model,
+                   " and ", options.d_state);
   kernel = register_module("kernel", S4dKernel(options));
   D = register_parameter("D", torch::randn({options.d_model}));
   output_linear = register_module(
@@ -63,7 +63,7 @@ torch::Tensor S4dImpl::project(const torch::Tensor& y) {
 }
 
 torch::Tensor S4dImpl::forward(const torch::Tensor& x) {
-  check_shape(kWho, x, "x", {-1, -1, options.d_model}, "B, T, d_model");
+  check_shape(kS4dWho, x, "x", {-1, -1, options.d_model}, "B, T, d_model");
   const auto k = kernel(x.size(1));
   const auto y = (long_conv(x, k.unsqueeze(0)).squeeze(1) + x * D).to(x.scalar_type());
   const auto active = torch::gelu(y);
@@ -76,7 +76,7 @@ torch::Tensor S4dImpl::forward(const torch::Tensor& x) {
 }
 
 torch::Tensor S4dImpl::step(const torch::Tensor& x, torch::Tensor& state) {
-  check_shape(kWho, x, "a step's x", {-1, options.d_model}, "B, d_model");
+  check_shape(kS4dWho, x, "a step's x", {-1, options.d_model}, "B, d_model");
   const auto [decay, weights] = kernel->discretised();
   state = state.defined() ? state * decay.exp() + x.unsqueeze(-1)
                           : x.unsqueeze(-1).expand({-1, -1, decay.size(1)}).to(decay.dtype());

@@ -15,28 +15,29 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr const char* kWho = "causal_conv1d";
+constexpr const char* kCausalConv1dWho = "causal_conv1d";
 
 void check(const CausalConv1dArgs& args, const ScanOrder& order) {
   const int64_t batch = order.tokens.dim() == 2 ? order.tokens.size(0) : -1;
-  check_shape(kWho, args.x, "x", {batch, order.num_tokens, -1}, "B, T, D");
-  SERPENTINE_CHECK(at::isFloatingType(args.x.scalar_type()), kWho,
+  check_shape(kCausalConv1dWho, args.x, "x", {batch, order.num_tokens, -1}, "B, T, D");
+  SERPENTINE_CHECK(at::isFloatingType(args.x.scalar_type()), kCausalConv1dWho,
                    "x must be of a floating type, got ", args.x.scalar_type());
-  check_same_device(kWho, order.tokens, "the order", args.x);
-  check_shape(kWho, args.weight, "weight", {order.num_branches, args.x.size(2), -1}, "K, D, W");
-  check_same_device(kWho, args.weight, "weight", args.x);
+  check_same_device(kCausalConv1dWho, order.tokens, "the order", args.x);
+  check_shape(kCausalConv1dWho, args.weight, "weight", {order.num_branches, args.x.size(2), -1},
+              "K, D, W");
+  check_same_device(kCausalConv1dWho, args.weight, "weight", args.x);
   const int64_t width = args.weight.size(2);
-  SERPENTINE_CHECK(width >= 1 && width <= kMaxConvWidth, kWho, "the width must be in 1..",
-                   kMaxConvWidth, ", got ", width);
+  SERPENTINE_CHECK(width >= 1 && width <= kMaxConvWidth, kCausalConv1dWho,
+                   "the width must be in 1..", kMaxConvWidth, ", got ", width);
   if (args.bias.defined()) {
-    check_shape(kWho, args.bias, "bias", {order.num_branches, args.x.size(2)}, "K, D");
-    check_same_device(kWho, args.bias, "bias", args.x);
+    check_shape(kCausalConv1dWho, args.bias, "bias", {order.num_branches, args.x.size(2)}, "K, D");
+    check_same_device(kCausalConv1dWho, args.bias, "bias", args.x);
   }
   if (args.initial_state.defined()) {
-    check_shape(kWho, args.initial_state, "initial_state",
+    check_shape(kCausalConv1dWho, args.initial_state, "initial_state",
                 {args.x.size(0), order.num_sequences(), width - 1, args.x.size(2)},
                 "B, S, W - 1, D");
-    check_same_device(kWho, args.initial_state, "initial_state", args.x);
+    check_same_device(kCausalConv1dWho, args.initial_state, "initial_state", args.x);
   }
 }
 
@@ -109,8 +110,8 @@ CausalConv1dResult causal_conv1d_reference(const CausalConv1dArgs& args, const S
 namespace {
 
 /// Carries the order from forward to backward.
-struct Kept : torch::CustomClassHolder {
-  explicit Kept(ScanOrder kept) : order(std::move(kept)) {}
+struct KeptConv : torch::CustomClassHolder {
+  explicit KeptConv(ScanOrder kept) : order(std::move(kept)) {}
   ScanOrder order;
 };
 
@@ -124,7 +125,7 @@ struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
                                 maybe_initial.value_or(at::Tensor()), silu};
     context->set_materialize_grads(false);
     context->save_for_backward({x, weight, args.bias, args.initial_state});
-    context->saved_data["order"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(order));
+    context->saved_data["order"] = c10::IValue::make_capsule(c10::make_intrusive<KeptConv>(order));
     context->saved_data["silu"] = silu;
     const CausalConv1dResult made = x.is_cuda()
                                         ? cuda::conv_forward_pass(args, order, want_final_state)
@@ -138,7 +139,8 @@ struct CausalConv1d : torch::autograd::Function<CausalConv1d> {
     const CausalConv1dArgs args{saved[0], saved[1], saved[2], saved[3],
                                 context->saved_data["silu"].toBool()};
     const auto& order =
-        c10::static_intrusive_pointer_cast<Kept>(context->saved_data["order"].toCapsule())->order;
+        c10::static_intrusive_pointer_cast<KeptConv>(context->saved_data["order"].toCapsule())
+            ->order;
     const bool want_x = context->needs_input_grad(0);
     at::Tensor dy = grads[0];
     if (!dy.defined()) {

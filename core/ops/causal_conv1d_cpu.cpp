@@ -11,16 +11,16 @@ namespace {
 
 /// The widened operands of one call.
 template <class T>
-struct Operands {
+struct ConvOperands {
   at::Tensor x, weight, bias,
       initial;  // [B, T, D] rows contiguous, [K, W, D], [K, D], [B, S, W - 1, D]
   Walk<T> walk;
 };
 
 template <class T>
-Operands<T> widen(const CausalConv1dArgs& args, const ScanOrder& order) {
+ConvOperands<T> widen(const CausalConv1dArgs& args, const ScanOrder& order) {
   const auto wide = c10::CppTypeToScalarType<T>::value;
-  Operands<T> made;
+  ConvOperands<T> made;
   made.x = args.x.to(wide);
   if (made.x.size(2) > 1 && made.x.stride(2) != 1) made.x = made.x.contiguous();
   made.weight = args.weight.to(wide).transpose(1, 2).contiguous();
@@ -33,7 +33,7 @@ Operands<T> widen(const CausalConv1dArgs& args, const ScanOrder& order) {
 }
 
 template <class T>
-ConvRow<T> row_of(const Operands<T>& of, int64_t sequence, bool silu) {
+ConvRow<T> row_of(const ConvOperands<T>& of, int64_t sequence, bool silu) {
   const int64_t k = of.walk.branch(sequence);
   return {nullptr,
           of.weight.template const_data_ptr<T>() + k * of.weight.stride(0),
@@ -44,7 +44,7 @@ ConvRow<T> row_of(const Operands<T>& of, int64_t sequence, bool silu) {
 }
 
 template <class T>
-at::Tensor forward(const Operands<T>& of, const ScanOrder& order, bool silu) {
+at::Tensor forward(const ConvOperands<T>& of, const ScanOrder& order, bool silu) {
   const int64_t positions = order.num_positions(), channels = of.x.size(2);
   at::Tensor y = at::empty({of.x.size(0), positions, channels}, of.x.options());
   T* const out = y.template mutable_data_ptr<T>();
@@ -60,7 +60,7 @@ at::Tensor forward(const Operands<T>& of, const ScanOrder& order, bool silu) {
 }
 
 template <class T>
-at::Tensor final_state(const Operands<T>& of, const ScanOrder& order) {
+at::Tensor final_state(const ConvOperands<T>& of, const ScanOrder& order) {
   const int64_t batch = of.x.size(0), sequences = order.num_sequences(),
                 before = of.weight.size(1) - 1;
   const int64_t channels = of.x.size(2);
@@ -84,7 +84,7 @@ struct Inner {
 };
 
 template <class T>
-Inner<T> backward_inner(const Operands<T>& of, const ScanOrder& order, bool silu,
+Inner<T> backward_inner(const ConvOperands<T>& of, const ScanOrder& order, bool silu,
                         const at::Tensor& dy) {
   const int64_t positions = order.num_positions(), channels = of.x.size(2),
                 width = of.weight.size(1);
@@ -120,7 +120,7 @@ Inner<T> backward_inner(const Operands<T>& of, const ScanOrder& order, bool silu
 /// Adds to each sample's gradient the transposed convolution of g; samples are the P positions,
 /// then the rows of the initial states.
 template <class T>
-void backward_samples(const Operands<T>& of, const ScanOrder& order, const at::Tensor& g,
+void backward_samples(const ConvOperands<T>& of, const ScanOrder& order, const at::Tensor& g,
                       const at::Tensor& dfinal, at::Tensor& dx, at::Tensor& dinitial) {
   const int64_t positions = order.num_positions(), channels = of.x.size(2),
                 width = of.weight.size(1);

@@ -12,12 +12,12 @@
 namespace serpentine::cuda {
 namespace {
 
-constexpr const char* kWho = "causal_conv1d";
-constexpr int64_t kWarpsWanted = 48;               // of a multiprocessor
+constexpr const char* kCausalConv1dCudaWho = "causal_conv1d";
+constexpr int64_t kConvWarpsWanted = 48;           // of a multiprocessor
 constexpr int64_t kShortest = 32, kLongest = 512;  // positions of a run
 
-struct Plan {
-  Plan(const CausalConv1dArgs& args, const ScanOrder& of)
+struct ConvPlan {
+  ConvPlan(const CausalConv1dArgs& args, const ScanOrder& of)
       : order(of),
         type(args.x.scalar_type()),
         wide(args.x.options().dtype(type == at::kDouble ? at::kDouble : at::kFloat)) {
@@ -35,7 +35,7 @@ struct Plan {
     // long enough to spare rows at a run's beginning, short enough to fill the device
     const int64_t warps = call.walk.batch * call.walk.positions * ((call.walk.channels + 31) / 32);
     const int64_t wanted =
-        kWarpsWanted * at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
+        kConvWarpsWanted * at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
     const int64_t run = std::clamp(warps / std::max<int64_t>(1, wanted), kShortest, kLongest);
     call.walk.piece = run / kShortest * kShortest;
   }
@@ -62,7 +62,7 @@ struct Plan {
 CausalConv1dResult conv_forward_pass(const CausalConv1dArgs& args, const ScanOrder& order,
                                      bool want_final_state) {
   const c10::cuda::CUDAGuard guard(args.x.device());
-  Plan plan(args, order);
+  ConvPlan plan(args, order);
   const ScanCall& walk = plan.call.walk;
   CausalConv1dResult result;
   result.y = at::empty({walk.batch, walk.positions, walk.channels}, args.x.options());
@@ -72,7 +72,7 @@ CausalConv1dResult conv_forward_pass(const CausalConv1dArgs& args, const ScanOrd
     after = at::empty(plan.state_shape(), plan.wide);
     plan.call.after = after.mutable_data_ptr();
   }
-  check_launch(kWho, conv_forward(plan.call, stream()));
+  check_launch(kCausalConv1dCudaWho, conv_forward(plan.call, stream()));
   if (want_final_state) result.final_state = after.to(plan.type);
   return result;
 }
@@ -80,7 +80,7 @@ CausalConv1dResult conv_forward_pass(const CausalConv1dArgs& args, const ScanOrd
 ConvGradients conv_backward_pass(const CausalConv1dArgs& args, const ScanOrder& order,
                                  const at::Tensor& grad, const at::Tensor& dfinal, bool) {
   const c10::cuda::CUDAGuard guard(args.x.device());
-  Plan plan(args, order);
+  ConvPlan plan(args, order);
   ConvCall& call = plan.call;
   const ScanCall& walk = call.walk;
   const bool direct = order.num_visits() == 1;
@@ -101,7 +101,7 @@ ConvGradients conv_backward_pass(const CausalConv1dArgs& args, const ScanOrder& 
   const at::Tensor parts =
       at::empty({walk.batch, walk.slots(), call.width + 1, walk.channels}, plan.wide);
   call.dweight = parts.mutable_data_ptr();
-  check_launch(kWho, conv_backward(call, stream()));
+  check_launch(kCausalConv1dCudaWho, conv_backward(call, stream()));
 
   result.x = direct ? dx
                     : sum_rows(dx.unsqueeze(0), order, /*visits=*/true, /*by_branch=*/false,

@@ -8,8 +8,8 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFn = "causal_conv1d_fn";
-constexpr const char* kUpdate = "causal_conv1d_update";
+constexpr const char* kConvFn = "causal_conv1d_fn";
+constexpr const char* kConvUpdate = "causal_conv1d_update";
 constexpr const char* kVarlen = "causal_conv1d_varlen_states";
 
 /// The convolution of channels-first samples with what lies before them. before: [B, D, W - 1] or
@@ -37,12 +37,12 @@ at::Tensor circular(const at::Tensor& first, int64_t count, int64_t channels, in
 PublishedConvResult causal_conv1d_fn(const at::Tensor& x, const at::Tensor& weight,
                                      const at::Tensor& bias, const at::Tensor& initial_states,
                                      bool return_final_states, bool silu) {
-  check_shape(kFn, x, "x", {-1, -1, -1}, "B, D, L");
-  check_shape(kFn, weight, "weight", {x.size(1), -1}, "D, W");
-  if (bias.defined()) check_shape(kFn, bias, "bias", {x.size(1)}, "D");
+  check_shape(kConvFn, x, "x", {-1, -1, -1}, "B, D, L");
+  check_shape(kConvFn, weight, "weight", {x.size(1), -1}, "D, W");
+  if (bias.defined()) check_shape(kConvFn, bias, "bias", {x.size(1)}, "D");
   if (initial_states.defined()) {
-    check_shape(kFn, initial_states, "initial_states", {x.size(0), x.size(1), weight.size(1) - 1},
-                "B, D, W - 1");
+    check_shape(kConvFn, initial_states, "initial_states",
+                {x.size(0), x.size(1), weight.size(1) - 1}, "B, D, W - 1");
   }
   const auto made = convolve(x, weight, bias, initial_states, silu, return_final_states);
   PublishedConvResult result{made.y.transpose(1, 2), {}};
@@ -53,19 +53,19 @@ PublishedConvResult causal_conv1d_fn(const at::Tensor& x, const at::Tensor& weig
 at::Tensor causal_conv1d_update(const at::Tensor& x, at::Tensor& conv_state,
                                 const at::Tensor& weight, const at::Tensor& bias, bool silu,
                                 const at::Tensor& cache_seqlens) {
-  SERPENTINE_CHECK(x.defined() && (x.dim() == 2 || x.dim() == 3), kUpdate,
+  SERPENTINE_CHECK(x.defined() && (x.dim() == 2 || x.dim() == 3), kConvUpdate,
                    "x must be [B, D] or [B, D, L]");
   const at::Tensor samples = x.dim() == 2 ? x.unsqueeze(-1) : x;
   const int64_t batch = samples.size(0), channels = samples.size(1), count = samples.size(2);
-  check_shape(kUpdate, weight, "weight", {channels, -1}, "D, W");
-  if (bias.defined()) check_shape(kUpdate, bias, "bias", {channels}, "D");
-  check_shape(kUpdate, conv_state, "conv_state", {batch, channels, -1}, "B, D, M");
+  check_shape(kConvUpdate, weight, "weight", {channels, -1}, "D, W");
+  if (bias.defined()) check_shape(kConvUpdate, bias, "bias", {channels}, "D");
+  check_shape(kConvUpdate, conv_state, "conv_state", {batch, channels, -1}, "B, D, M");
   const int64_t before = weight.size(1) - 1, length = conv_state.size(2);
-  SERPENTINE_CHECK(length >= before, kUpdate, "conv_state must hold at least W - 1 = ", before,
+  SERPENTINE_CHECK(length >= before, kConvUpdate, "conv_state must hold at least W - 1 = ", before,
                    " samples, got ", length);
   at::Tensor past;
   if (cache_seqlens.defined()) {
-    check_shape(kUpdate, cache_seqlens, "cache_seqlens", {batch}, "B");
+    check_shape(kConvUpdate, cache_seqlens, "cache_seqlens", {batch}, "B");
     const at::Tensor seen = cache_seqlens.to(at::kLong);
     past = before > 0 ? conv_state.gather(2, circular(seen - before, before, channels, length))
                       : conv_state.narrow(2, 0, 0);

@@ -11,18 +11,20 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 /// Carries a value that is not a tensor from an autograd function's forward to its backward.
-struct Kept : torch::CustomClassHolder {
-  Kept(ScanOrder kept_order, Merge kept_merge) : order(std::move(kept_order)), merge(kept_merge) {}
+struct KeptMerge : torch::CustomClassHolder {
+  KeptMerge(ScanOrder kept_order, Merge kept_merge)
+      : order(std::move(kept_order)), merge(kept_merge) {}
   ScanOrder order;
   Merge merge;
 };
 
 void keep(AutogradContext* context, const ScanOrder& order, Merge merge) {
-  context->saved_data["kept"] = c10::IValue::make_capsule(c10::make_intrusive<Kept>(order, merge));
+  context->saved_data["kept"] =
+      c10::IValue::make_capsule(c10::make_intrusive<KeptMerge>(order, merge));
 }
 
-c10::intrusive_ptr<Kept> kept(AutogradContext* context) {
-  return c10::static_intrusive_pointer_cast<Kept>(context->saved_data["kept"].toCapsule());
+c10::intrusive_ptr<KeptMerge> kept(AutogradContext* context) {
+  return c10::static_intrusive_pointer_cast<KeptMerge>(context->saved_data["kept"].toCapsule());
 }
 
 /// Row index[i] of x, zeros where it is negative. x: [B, R, D], index: int32 [I] or [B, I].

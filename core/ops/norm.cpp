@@ -7,14 +7,14 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "add_norm";
+constexpr const char* kNormWho = "add_norm";
 
 void check(const AddNormArgs& args) {
-  SERPENTINE_CHECK(args.x.defined() && args.x.dim() >= 1, kWho, "x must be [..., D]");
-  check_shape(kWho, args.weight, "weight", {args.x.size(-1)}, "D");
-  if (args.bias.defined()) check_shape(kWho, args.bias, "bias", {args.x.size(-1)}, "D");
+  SERPENTINE_CHECK(args.x.defined() && args.x.dim() >= 1, kNormWho, "x must be [..., D]");
+  check_shape(kNormWho, args.weight, "weight", {args.x.size(-1)}, "D");
+  if (args.bias.defined()) check_shape(kNormWho, args.bias, "bias", {args.x.size(-1)}, "D");
   if (args.residual.defined())
-    check_shape(kWho, args.residual, "residual", args.x.sizes(), "..., D");
+    check_shape(kNormWho, args.residual, "residual", args.x.sizes(), "..., D");
 }
 
 bool is_double(const at::Tensor& tensor) {

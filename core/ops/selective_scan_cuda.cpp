@@ -12,8 +12,8 @@
 namespace serpentine::cuda {
 namespace {
 
-constexpr int64_t kLeastPiece = 256;  // positions; a shorter piece costs more than it spreads
-constexpr int64_t kWarpsWanted = 12;  // of a multiprocessor, for it to be filled
+constexpr int64_t kLeastPiece = 256;      // positions; a shorter piece costs more than it spreads
+constexpr int64_t kScanWarpsWanted = 12;  // of a multiprocessor, for it to be filled
 // More pieces than fill the device even out its last round, while they stay this long.
 constexpr int64_t kEvenPiece = 640, kWarpsEven = 48;
 
@@ -62,8 +62,9 @@ struct Plan {
       const int64_t pieces = std::max<int64_t>(1, warps_each * processors / warps);
       return std::max(least, (length + pieces - 1) / pieces);
     };
-    if (kWarpsWanted * processors / warps < 4 || length < 2 * kLeastPiece) return 0;
-    const int64_t piece = std::min(part(kWarpsWanted, kLeastPiece), part(kWarpsEven, kEvenPiece));
+    if (kScanWarpsWanted * processors / warps < 4 || length < 2 * kLeastPiece) return 0;
+    const int64_t piece =
+        std::min(part(kScanWarpsWanted, kLeastPiece), part(kWarpsEven, kEvenPiece));
     return (piece + call.chunk() - 1) / call.chunk() * call.chunk();
   }
 

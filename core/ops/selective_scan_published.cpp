@@ -10,24 +10,24 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kFn = "selective_scan_fn";
-constexpr const char* kUpdate = "selective_state_update";
+constexpr const char* kScanFn = "selective_scan_fn";
+constexpr const char* kScanUpdate = "selective_state_update";
 
 /// The number of groups of B or C; a constant one leaves the choice to the other.
 int64_t groups_of(const at::Tensor& x, const char* name, int64_t batch, int64_t channels,
                   int64_t states, int64_t length) {
-  SERPENTINE_CHECK(x.defined() && x.dim() >= 2 && x.dim() <= 4, kFn, name,
+  SERPENTINE_CHECK(x.defined() && x.dim() >= 2 && x.dim() <= 4, kScanFn, name,
                    " must be [D, N], [B, N, L] or [B, G, N, L]");
   if (x.dim() == 2) {
-    check_shape(kFn, x, name, {channels, states}, "D, N");
+    check_shape(kScanFn, x, name, {channels, states}, "D, N");
     return 1;
   }
   if (x.dim() == 3) {
-    check_shape(kFn, x, name, {batch, states, length}, "B, N, L");
+    check_shape(kScanFn, x, name, {batch, states, length}, "B, N, L");
     return 1;
   }
-  check_shape(kFn, x, name, {batch, -1, states, length}, "B, G, N, L");
-  SERPENTINE_CHECK(x.size(1) >= 1 && channels % x.size(1) == 0, kFn, "the groups of ", name,
+  check_shape(kScanFn, x, name, {batch, -1, states, length}, "B, G, N, L");
+  SERPENTINE_CHECK(x.size(1) >= 1 && channels % x.size(1) == 0, kScanFn, "the groups of ", name,
                    " must divide D = ", channels, ", got ", x.size(1));
   return x.size(1);
 }
@@ -67,14 +67,14 @@ at::Tensor grouped(const at::Tensor& x, int64_t groups, at::ScalarType type) {
 }
 
 void check_published(const PublishedScanArgs& args) {
-  check_shape(kFn, args.u, "u", {-1, -1, -1}, "B, D, L");
-  check_shape(kFn, args.delta, "delta", args.u.sizes(), "B, D, L");
-  check_shape(kFn, args.A, "A", {args.u.size(1), -1}, "D, N");
-  SERPENTINE_CHECK(!args.A.is_complex(), kFn, "A must be real, got ", args.A.scalar_type());
-  if (args.z.defined()) check_shape(kFn, args.z, "z", args.u.sizes(), "B, D, L");
-  if (args.D.defined()) check_shape(kFn, args.D, "D", {args.u.size(1)}, "D");
+  check_shape(kScanFn, args.u, "u", {-1, -1, -1}, "B, D, L");
+  check_shape(kScanFn, args.delta, "delta", args.u.sizes(), "B, D, L");
+  check_shape(kScanFn, args.A, "A", {args.u.size(1), -1}, "D, N");
+  SERPENTINE_CHECK(!args.A.is_complex(), kScanFn, "A must be real, got ", args.A.scalar_type());
+  if (args.z.defined()) check_shape(kScanFn, args.z, "z", args.u.sizes(), "B, D, L");
+  if (args.D.defined()) check_shape(kScanFn, args.D, "D", {args.u.size(1)}, "D");
   if (args.delta_bias.defined()) {
-    check_shape(kFn, args.delta_bias, "delta_bias", {args.u.size(1)}, "D");
+    check_shape(kScanFn, args.delta_bias, "delta_bias", {args.u.size(1)}, "D");
   }
 }
 
@@ -228,7 +228,7 @@ PublishedScanResult selective_scan_fn(const PublishedScanArgs& args, bool return
 }
 
 at::Tensor selective_state_update(at::Tensor& state, const StateUpdateArgs& args) {
-  SERPENTINE_CHECK(state.defined() && (state.dim() == 3 || state.dim() == 4), kUpdate,
+  SERPENTINE_CHECK(state.defined() && (state.dim() == 3 || state.dim() == 4), kScanUpdate,
                    "state must be [B, D, N] or [B, H, D, N]");
   const bool heads = state.dim() == 4;
   const auto with_heads = [heads](const at::Tensor& x, int64_t axis) {
@@ -237,14 +237,14 @@ at::Tensor selective_state_update(at::Tensor& state, const StateUpdateArgs& args
   const at::Tensor old = with_heads(state, 1);  // [B, H, D, N]
   const int64_t batch = old.size(0), count = old.size(1), channels = old.size(2), n = old.size(3);
   const at::Tensor x = with_heads(args.x, 1), A = with_heads(args.A, 0);
-  check_shape(kUpdate, x, "x", {batch, count, channels}, "B, H, D");
-  check_shape(kUpdate, args.dt, "dt", args.x.sizes(), "as x");
-  check_shape(kUpdate, A, "A", {count, channels, n}, "H, D, N");
+  check_shape(kScanUpdate, x, "x", {batch, count, channels}, "B, H, D");
+  check_shape(kScanUpdate, args.dt, "dt", args.x.sizes(), "as x");
+  check_shape(kScanUpdate, A, "A", {count, channels, n}, "H, D, N");
   const auto by_head = [&](const at::Tensor& rows, const char* name) {
     const at::Tensor groups = with_heads(rows, 1);
-    check_shape(kUpdate, groups, name, {batch, -1, n}, "B, G, N");
-    SERPENTINE_CHECK(groups.size(1) >= 1 && count % groups.size(1) == 0, kUpdate, "the groups of ",
-                     name, " must divide H = ", count, ", got ", groups.size(1));
+    check_shape(kScanUpdate, groups, name, {batch, -1, n}, "B, G, N");
+    SERPENTINE_CHECK(groups.size(1) >= 1 && count % groups.size(1) == 0, kScanUpdate,
+                     "the groups of ", name, " must divide H = ", count, ", got ", groups.size(1));
     return groups.repeat_interleave(count / groups.size(1), 1).unsqueeze(2);  // [B, H, 1, N]
   };
   const at::ScalarType wide = at::promote_types(A.scalar_type(), state.scalar_type());

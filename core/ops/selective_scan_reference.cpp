@@ -9,7 +9,7 @@ namespace serpentine {
 namespace {
 
 /// Rows of [B, T, K, X] in scan order, each from the branch of its position: [B, P, X].
-at::Tensor branch_rows(const at::Tensor& x, const ScanOrder& order) {
+at::Tensor reference_rows(const at::Tensor& x, const ScanOrder& order) {
   const int64_t batch = x.size(0), positions = order.num_positions();
   const at::Tensor all =
       gather_rows(x.flatten(2), order).view({batch, positions, order.num_branches, x.size(3)});
@@ -30,9 +30,9 @@ SelectiveScanResult selective_scan_reference(const SelectiveScanArgs& args, cons
   const bool by_token = rows == Rows::kToken;
   const at::ScalarType wide = args.A.scalar_type();
   const at::Tensor u = (by_token ? gather_rows(args.u, order) : args.u).to(wide);
-  const at::Tensor delta = (by_token ? branch_rows(args.delta, order) : args.delta).to(wide);
-  const at::Tensor B = (by_token ? branch_rows(args.B, order) : args.B).to(wide);
-  const at::Tensor C = (by_token ? branch_rows(args.C, order) : args.C).to(wide);
+  const at::Tensor delta = (by_token ? reference_rows(args.delta, order) : args.delta).to(wide);
+  const at::Tensor B = (by_token ? reference_rows(args.B, order) : args.B).to(wide);
+  const at::Tensor C = (by_token ? reference_rows(args.C, order) : args.C).to(wide);
 
   // taken apart once: the gradient of a selection is as large as what it selects from
   const auto us = u.unbind(1), deltas = delta.unbind(1), Bs = B.unbind(1), Cs = C.unbind(1);

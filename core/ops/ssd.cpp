@@ -26,7 +26,7 @@ struct Operands {
 };
 
 /// Carries what is not a tensor from the forward pass to the backward one.
-struct Kept : torch::CustomClassHolder {
+struct KeptSsd : torch::CustomClassHolder {
   ChunkPlan plan;
   at::ScalarType out = at::kFloat;
 };
@@ -77,7 +77,7 @@ at::Tensor chunk_decay(const SsdChunks& in, const ChunkPlan& plan) {
   return in.a.sum(1).exp().view({-1, plan.chunks, groups, 1, heads / groups, 1});
 }
 
-Passed forward_pass(const Operands& operands, const Kept& kept) {
+Passed forward_pass(const Operands& operands, const KeptSsd& kept) {
   const ChunkPlan& plan = kept.plan;
   const SsdChunks in = chunked(operands, plan);
   const int64_t batch = operands.x.size(0), groups = in.B.size(2), heads = in.x.size(2);
@@ -102,7 +102,7 @@ Passed forward_pass(const Operands& operands, const Kept& kept) {
 }
 
 /// Gradients of the operands. grad: [B, P, H, E]; grad_state: [B, S, H, E, N] or undefined.
-Operands backward_pass(const Operands& operands, const Kept& kept, const at::Tensor& entering,
+Operands backward_pass(const Operands& operands, const KeptSsd& kept, const at::Tensor& entering,
                        const at::Tensor& grad, const at::Tensor& grad_state) {
   const ChunkPlan& plan = kept.plan;
   const SsdChunks in = chunked(operands, plan);
@@ -149,7 +149,7 @@ Operands backward_pass(const Operands& operands, const Kept& kept, const at::Ten
   return made;
 }
 
-Optional optional(const at::Tensor& tensor) {
+Optional optional_tensor(const at::Tensor& tensor) {
   return tensor.defined() ? Optional(tensor) : std::nullopt;
 }
 
@@ -157,7 +157,7 @@ struct Ssd : torch::autograd::Function<Ssd> {
   static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& w,
                                const at::Tensor& a, const at::Tensor& B, const at::Tensor& C,
                                const Optional& D, const Optional& first,
-                               const c10::intrusive_ptr<Kept>& kept) {
+                               const c10::intrusive_ptr<KeptSsd>& kept) {
     const Operands in{x, w, a, B, C, D.value_or(at::Tensor()), first.value_or(at::Tensor())};
     const Passed made = forward_pass(in, *kept);
     context->save_for_backward({x, w, a, B, C, in.D, in.first, made.entering});
@@ -171,7 +171,7 @@ struct Ssd : torch::autograd::Function<Ssd> {
                      "it has no second derivative (create_graph); use ssd_reference");
     const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     const auto kept =
-        c10::static_intrusive_pointer_cast<Kept>(context->saved_data["kept"].toCapsule());
+        c10::static_intrusive_pointer_cast<KeptSsd>(context->saved_data["kept"].toCapsule());
     const variable_list saved = context->get_saved_variables();
     const Operands in{saved[0], saved[1], saved[2], saved[3], saved[4], saved[5], saved[6]};
     if (!grads[0].defined()) grads[0] = at::zeros_like(in.x);
@@ -227,7 +227,7 @@ SsdResult ssd(const SsdArgs& args, const ScanOrder& order, Rows rows, Merge merg
     return ssd_reference(args, order, rows, merge, want_final_state);
   }
   const SsdRows placed = ssd_rows(args, order, rows);
-  const auto kept = c10::make_intrusive<Kept>();
+  const auto kept = c10::make_intrusive<KeptSsd>();
   kept->plan = make_chunk_plan(order, chosen_length(args), args.x.device());
   const bool summed = order.num_visits() > 1 && merge != Merge::kConcat;
   kept->out = summed ? ssd_wide(args) : args.x.scalar_type();
@@ -236,8 +236,8 @@ SsdResult ssd(const SsdArgs& args, const ScanOrder& order, Rows rows, Merge merg
 
   SsdResult result;
   if (needs_gradients(in)) {
-    const variable_list made =
-        Ssd::apply(in.x, in.w, in.a, in.B, in.C, optional(in.D), optional(in.first), kept);
+    const variable_list made = Ssd::apply(in.x, in.w, in.a, in.B, in.C, optional_tensor(in.D),
+                                          optional_tensor(in.first), kept);
     result.y = made[0];
     result.final_state = made[1];
   } else {

@@ -7,18 +7,18 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "mamba_chunk_scan_combined";
+constexpr const char* kSsdPublishedWho = "mamba_chunk_scan_combined";
 
 /// Where each sequence of the rows, laid end to end, begins: [S + 1] on the CPU.
 at::Tensor starts_of(const ChunkScanArgs& args) {
   const int64_t batch = args.x.size(0), length = args.x.size(1);
   std::vector<int64_t> starts;
   if (args.cu_seqlens.defined()) {
-    SERPENTINE_CHECK(batch == 1, kWho, "cu_seqlens need one row, got ", batch);
+    SERPENTINE_CHECK(batch == 1, kSsdPublishedWho, "cu_seqlens need one row, got ", batch);
     return args.cu_seqlens.to(at::kCPU, at::kInt).contiguous();
   }
   const at::Tensor ids = args.seq_idx.to(at::kCPU, at::kLong).contiguous();
-  check_shape(kWho, ids, "seq_idx", {batch, length}, "B, L");
+  check_shape(kSsdPublishedWho, ids, "seq_idx", {batch, length}, "B, L");
   const int64_t* id = ids.data_ptr<int64_t>();
   for (int64_t i = 0; i < batch * length; ++i) {
     if (i % length == 0 || id[i] != id[i - 1]) starts.push_back(i);
@@ -50,7 +50,7 @@ at::Tensor unsqueezed(const at::Tensor& tensor) {
 }  // namespace
 
 ChunkScanResult mamba_chunk_scan_combined(const ChunkScanArgs& args) {
-  check_shape(kWho, args.x, "x", {-1, -1, -1, -1}, "B, L, H, E");
+  check_shape(kSsdPublishedWho, args.x, "x", {-1, -1, -1, -1}, "B, L, H, E");
   const int64_t batch = args.x.size(0), length = args.x.size(1);
   const bool packed = (args.seq_idx.defined() || args.cu_seqlens.defined()) && args.x.numel() > 0;
   const at::Tensor starts = packed ? starts_of(args) : at::Tensor();

@@ -8,27 +8,27 @@
 namespace serpentine {
 namespace {
 
-constexpr const char* kWho = "ssd";
+constexpr const char* kSsdRowsWho = "ssd";
 
-void check_type(const at::Tensor& tensor, const char* name, at::ScalarType type) {
-  SERPENTINE_CHECK(!tensor.defined() || tensor.scalar_type() == type, kWho, name, " must be ", type,
-                   ", got ", tensor.scalar_type());
+void check_row_type(const at::Tensor& tensor, const char* name, at::ScalarType type) {
+  SERPENTINE_CHECK(!tensor.defined() || tensor.scalar_type() == type, kSsdRowsWho, name,
+                   " must be ", type, ", got ", tensor.scalar_type());
 }
 
 void check_types(const SsdArgs& args) {
   const at::ScalarType type = args.x.scalar_type();
   SERPENTINE_CHECK(
-      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16, kWho,
-      "x must be float32, float64, bfloat16 or float16, got ", type);
+      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16,
+      kSsdRowsWho, "x must be float32, float64, bfloat16 or float16, got ", type);
   const at::ScalarType wide = ssd_wide(args);
-  check_type(args.dt, "dt", args.dt.scalar_type() == wide ? wide : type);
-  check_type(args.B, "B", type);
-  check_type(args.C, "C", type);
-  check_type(args.A, "A", wide);
-  check_type(args.log_decay, "log_decay", wide);
-  check_type(args.D, "D", wide);
-  check_type(args.dt_bias, "dt_bias", wide);
-  check_type(args.initial_state, "initial_state", wide);
+  check_row_type(args.dt, "dt", args.dt.scalar_type() == wide ? wide : type);
+  check_row_type(args.B, "B", type);
+  check_row_type(args.C, "C", type);
+  check_row_type(args.A, "A", wide);
+  check_row_type(args.log_decay, "log_decay", wide);
+  check_row_type(args.D, "D", wide);
+  check_row_type(args.dt_bias, "dt_bias", wide);
+  check_row_type(args.initial_state, "initial_state", wide);
 }
 
 /// Rows of [B, T, K, ...] in scan order, each from the branch of its position: [B, P, X].
@@ -47,55 +47,59 @@ at::Tensor branch_rows(const at::Tensor& x, const ScanOrder& order) {
 
 void check_ssd(const SsdArgs& args, const ScanOrder& order, Rows rows) {
   const bool by_token = rows == Rows::kToken;
-  check_shape(kWho, args.x, "x", {-1, by_token ? order.num_tokens : order.num_positions(), -1, -1},
+  check_shape(kSsdRowsWho, args.x, "x",
+              {-1, by_token ? order.num_tokens : order.num_positions(), -1, -1},
               by_token ? "B, T, H, E" : "B, P, H, E");
   const int64_t batch = args.x.size(0), heads = args.x.size(2), branches = order.num_branches;
-  SERPENTINE_CHECK(args.B.defined() && args.B.dim() == (by_token ? 5 : 4), kWho, "B must be ",
-                   by_token ? "[B, T, K, G, N]" : "[B, P, G, N]");
+  SERPENTINE_CHECK(args.B.defined() && args.B.dim() == (by_token ? 5 : 4), kSsdRowsWho,
+                   "B must be ", by_token ? "[B, T, K, G, N]" : "[B, P, G, N]");
   const int64_t length = args.x.size(1), groups = args.B.size(-2), states = args.B.size(-1);
-  SERPENTINE_CHECK(heads >= 1 && args.x.size(3) >= 1, kWho,
+  SERPENTINE_CHECK(heads >= 1 && args.x.size(3) >= 1, kSsdRowsWho,
                    "x must have at least 1 head of 1 channel");
-  SERPENTINE_CHECK(groups >= 1 && heads % groups == 0, kWho,
+  SERPENTINE_CHECK(groups >= 1 && heads % groups == 0, kSsdRowsWho,
                    "the groups of B must divide the heads of x, got ", groups, " and ", heads);
-  SERPENTINE_CHECK(states >= 1, kWho, "B must have at least 1 state");
+  SERPENTINE_CHECK(states >= 1, kSsdRowsWho, "B must have at least 1 state");
   if (by_token) {
-    check_shape(kWho, args.dt, "dt", {batch, length, branches, heads}, "B, T, K, H");
-    check_shape(kWho, args.B, "B", {batch, length, branches, groups, states}, "B, T, K, G, N");
-    check_shape(kWho, args.C, "C", {batch, length, branches, groups, states}, "B, T, K, G, N");
+    check_shape(kSsdRowsWho, args.dt, "dt", {batch, length, branches, heads}, "B, T, K, H");
+    check_shape(kSsdRowsWho, args.B, "B", {batch, length, branches, groups, states},
+                "B, T, K, G, N");
+    check_shape(kSsdRowsWho, args.C, "C", {batch, length, branches, groups, states},
+                "B, T, K, G, N");
   } else {
-    check_shape(kWho, args.dt, "dt", {batch, length, heads}, "B, P, H");
-    check_shape(kWho, args.B, "B", {batch, length, groups, states}, "B, P, G, N");
-    check_shape(kWho, args.C, "C", {batch, length, groups, states}, "B, P, G, N");
+    check_shape(kSsdRowsWho, args.dt, "dt", {batch, length, heads}, "B, P, H");
+    check_shape(kSsdRowsWho, args.B, "B", {batch, length, groups, states}, "B, P, G, N");
+    check_shape(kSsdRowsWho, args.C, "C", {batch, length, groups, states}, "B, P, G, N");
   }
-  SERPENTINE_CHECK(args.A.defined() != args.log_decay.defined(), kWho,
+  SERPENTINE_CHECK(args.A.defined() != args.log_decay.defined(), kSsdRowsWho,
                    "either A or log_decay must be given");
-  if (args.A.defined()) check_shape(kWho, args.A, "A", {branches, heads}, "K, H");
+  if (args.A.defined()) check_shape(kSsdRowsWho, args.A, "A", {branches, heads}, "K, H");
   if (args.log_decay.defined()) {
-    check_shape(kWho, args.log_decay, "log_decay", args.dt.sizes(), "as dt");
+    check_shape(kSsdRowsWho, args.log_decay, "log_decay", args.dt.sizes(), "as dt");
   }
   if (args.D.defined()) {
     if (args.D.dim() == 3) {
-      check_shape(kWho, args.D, "D", {branches, heads, args.x.size(3)}, "K, H, E");
+      check_shape(kSsdRowsWho, args.D, "D", {branches, heads, args.x.size(3)}, "K, H, E");
     } else {
-      check_shape(kWho, args.D, "D", {branches, heads}, "K, H");
+      check_shape(kSsdRowsWho, args.D, "D", {branches, heads}, "K, H");
     }
   }
-  if (args.dt_bias.defined()) check_shape(kWho, args.dt_bias, "dt_bias", {branches, heads}, "K, H");
+  if (args.dt_bias.defined())
+    check_shape(kSsdRowsWho, args.dt_bias, "dt_bias", {branches, heads}, "K, H");
   if (args.initial_state.defined()) {
-    check_shape(kWho, args.initial_state, "initial_state",
+    check_shape(kSsdRowsWho, args.initial_state, "initial_state",
                 {batch, order.num_sequences(), heads, args.x.size(3), states}, "B, S, H, E, N");
   }
-  SERPENTINE_CHECK(order.tokens.dim() == 1 || order.tokens.size(0) == batch, kWho,
+  SERPENTINE_CHECK(order.tokens.dim() == 1 || order.tokens.size(0) == batch, kSsdRowsWho,
                    "an order of its own for each sample must have B = ", batch, " rows, got ",
                    order.tokens.size(0));
-  SERPENTINE_CHECK(args.chunk >= 0, kWho, "chunk must not be negative, got ", args.chunk);
-  SERPENTINE_CHECK(args.dt_min <= args.dt_max, kWho, "dt_min must not exceed dt_max, got ",
+  SERPENTINE_CHECK(args.chunk >= 0, kSsdRowsWho, "chunk must not be negative, got ", args.chunk);
+  SERPENTINE_CHECK(args.dt_min <= args.dt_max, kSsdRowsWho, "dt_min must not exceed dt_max, got ",
                    args.dt_min, " and ", args.dt_max);
   check_types(args);
-  check_same_device(kWho, order.tokens, "the order", args.x);
+  check_same_device(kSsdRowsWho, order.tokens, "the order", args.x);
   for (const at::Tensor& tensor : {args.dt, args.A, args.log_decay, args.B, args.C, args.D,
                                    args.dt_bias, args.initial_state}) {
-    if (tensor.defined()) check_same_device(kWho, tensor, "every operand", args.x);
+    if (tensor.defined()) check_same_device(kSsdRowsWho, tensor, "every operand", args.x);
   }
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 using torch::Tensor;
 
-HydraOptions options_of(const nlohmann::json& arguments) {
+HydraOptions hydra_options(const nlohmann::json& arguments) {
   HydraOptions options;
   options.d_model = arguments.at("d_model");
   options.d_state = arguments.value("d_state", options.d_state);
@@ -73,7 +73,7 @@ void check_block(Fixture& fixture, const HydraOptions& options) {
 }
 
 void check_hydra(Fixture& fixture) {
-  check_block(fixture, options_of(fixture.config.at("arguments")));
+  check_block(fixture, hydra_options(fixture.config.at("arguments")));
 }
 
 void check_matrix_mixer(Fixture& fixture) {
@@ -82,7 +82,7 @@ void check_matrix_mixer(Fixture& fixture) {
   if (type != "quasiseparable") throw NotBuilt("matrix mixer " + type);
   if (!arguments.value("is_data_dependent", true))
     throw NotBuilt("a mixer without data dependence");
-  auto options = options_of(arguments);
+  auto options = hydra_options(arguments);
   options.shared = true;
   options.d_state = options.heads() * arguments.at("qk_dim").get<int64_t>();
   options.ngroups = 1;

@@ -11,7 +11,7 @@ namespace {
 
 using torch::Tensor;
 
-LanguageModelOptions options_of(const nlohmann::json& arguments) {
+LanguageModelOptions language_options(const nlohmann::json& arguments) {
   LanguageModelOptions options;
   options.d_model = arguments.at("d_model").get<int64_t>();
   options.n_layer = arguments.at("n_layer").get<int64_t>();
@@ -45,15 +45,15 @@ LanguageModelOptions options_of(const nlohmann::json& arguments) {
   return options;
 }
 
-LanguageModel load(const Fixture& fixture) {
-  LanguageModel model(options_of(fixture.config.at("arguments")));
+LanguageModel load_language_model(const Fixture& fixture) {
+  LanguageModel model(language_options(fixture.config.at("arguments")));
   const auto report = load_state_dict(*model, fixture.weights);
   EXPECT_TRUE(report.ok()) << fixture.name << ": " << report.text();
   return model;
 }
 
-void check_sequence(Fixture& fixture) {
-  auto model = load(fixture);
+void check_text(Fixture& fixture) {
+  auto model = load_language_model(fixture);
   Trace trace;
   model->backbone->trace = &trace;
   const auto output = model(fixture.input("input"));
@@ -67,20 +67,20 @@ void check_sequence(Fixture& fixture) {
 void check_precisions(Fixture& fixture) {
   const torch::NoGradGuard no_grad;
   const auto ids = fixture.input("input");
-  auto model = load(fixture);
+  auto model = load_language_model(fixture);
   model->to(torch::kDouble);
   fixture.check("output64", model(ids), 1e-14);  // worst measured: 1.2e-15
 
   // the reference rounds to bfloat16 at other places, so this bound is loose; worst measured 2.0e-2
-  auto low = load(fixture);
+  auto low = load_language_model(fixture);
   low->to(torch::kBFloat16);
   fixture.check("bf16.output", low(ids), 4e-2);
 }
 
-void check_decoding(Fixture& fixture) {
+void check_text_decoding(Fixture& fixture) {
   if (!fixture.has("step.logits")) return;
   const torch::NoGradGuard no_grad;
-  auto model = load(fixture);
+  auto model = load_language_model(fixture);
   const auto ids = fixture.input("input");
   const int64_t prefill = fixture.config.at("prefill_len").get<int64_t>();
   GenerationState state;
@@ -95,9 +95,9 @@ void check_decoding(Fixture& fixture) {
 void check_language_model(Fixture& fixture) {
   fixture.forward_tolerance = 3e-6;
   fixture.gradient_tolerance = 8e-6;
-  check_sequence(fixture);
+  check_text(fixture);
   check_precisions(fixture);
-  check_decoding(fixture);
+  check_text_decoding(fixture);
 }
 
 }  // namespace

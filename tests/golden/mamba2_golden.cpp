@@ -55,13 +55,14 @@ ScanOrder packed_order(Fixture& fixture) {
   return ragged_order(torch::tensor(starts, torch::kInt));
 }
 
-struct Steps {
+struct SsdSteps {
   std::vector<Tensor> output, conv, ssm;
 };
 
 template <class Block>
-Steps run_steps(Block block, const Tensor& input, int64_t first, int64_t count, MixerState& state) {
-  Steps steps;
+SsdSteps run_steps(Block block, const Tensor& input, int64_t first, int64_t count,
+                   MixerState& state) {
+  SsdSteps steps;
   for (int64_t t = first; t < first + count; ++t) {
     steps.output.push_back(block->step(input.narrow(1, t, 1), state).squeeze(1));
     steps.conv.push_back(state.conv.clone());

@@ -99,7 +99,7 @@ void check_efficient(Fixture& fixture) {
   }
 }
 
-void check_local(Fixture& fixture) {
+void check_local_order(Fixture& fixture) {
   const auto& args = fixture.config.at("args");
   const auto layout = image(args.at("H").get<int64_t>(), args.at("W").get<int64_t>());
   const auto x = fixture.input("x");
@@ -200,7 +200,7 @@ void check_points(Fixture& fixture) {
 void add_order_checkers(Checkers& all) {
   all["cross_scan"] = check_cross;
   all["efficient_scan"] = check_efficient;
-  all["local_scan"] = check_local;
+  all["local_scan"] = check_local_order;
   all["TransposeTokenReEmbedding (MambaMIL SR reordering)"] = check_reorder;
   all["PCM serialization"] = check_points;
   all["PointMamba serialization"] = check_points;

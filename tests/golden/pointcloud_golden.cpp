@@ -21,7 +21,7 @@ void copy_options(Json& to, const Json& from,
   }
 }
 
-std::shared_ptr<Model> build(const Fixture& fixture, const Json& options) {
+std::shared_ptr<Model> build_cloud_model(const Fixture& fixture, const Json& options) {
   Registry<Model> models("model");
   add_point_models(models);
   auto model = models.build(Config::parse(options.dump()));
@@ -171,7 +171,7 @@ void check_input_gradients(Fixture& fixture, const Batch& batch) {
 }
 
 void check_pcm_cls(Fixture& fixture) {
-  const auto model = build(fixture, pcm_options(fixture, "pcm_cls"));
+  const auto model = build_cloud_model(fixture, pcm_options(fixture, "pcm_cls"));
   const Batch batch = pcm_batch(fixture);
   const Tensor output = run_traced(fixture, *model, batch);
   fixture.check("output", output);
@@ -188,7 +188,7 @@ void check_pcm_cls(Fixture& fixture) {
 }
 
 void check_pcm_seg(Fixture& fixture, const std::string& type) {
-  const auto model = build(fixture, segmentation_options(fixture, type));
+  const auto model = build_cloud_model(fixture, segmentation_options(fixture, type));
   const Batch batch = pcm_batch(fixture);
   const Tensor output = run_traced(fixture, *model, batch).transpose(1, 2);
   fixture.check("output", output);
@@ -237,7 +237,7 @@ void check_point_mamba(Fixture& fixture) {
                 {"use_cls_token", "use_cls_token"},
                 {"max_head", "max_head"},
                 {"avg_head", "avg_head"}});
-  check_classes(fixture, *build(fixture, options));
+  check_classes(fixture, *build_cloud_model(fixture, options));
 }
 
 void check_mamba3d(Fixture& fixture) {
@@ -248,7 +248,7 @@ void check_mamba3d(Fixture& fixture) {
   copy_options(options, model, {{"classes", "cls_dim"}, {"center_local_k", "center_local_k"}});
   options["bimamba_type"] = model.value("bimamba_type", "v4") == "v4" ? "v4" : "none";
   options["published_batch"] = true;
-  check_classes(fixture, *build(fixture, options));
+  check_classes(fixture, *build_cloud_model(fixture, options));
 }
 
 void check_masked(Fixture& fixture) {
@@ -260,7 +260,7 @@ void check_masked(Fixture& fixture) {
                {{"decoder_depth", "decoder_depth"},
                 {"mask_ratio", "mask_ratio"},
                 {"mask_type", "mask_type"}});
-  const auto masked = build(fixture, options);
+  const auto masked = build_cloud_model(fixture, options);
   Batch batch;
   batch.input = fixture.input("input").requires_grad_();
   batch.named["mask"] = fixture.input("mask").to(torch::kBool);

@@ -12,7 +12,7 @@ using torch::Tensor;
 using Json = nlohmann::json;
 
 /// Also: every published name of every tensor of the model is one of the file, and the reverse.
-std::shared_ptr<Model> build(const Fixture& fixture, const Json& options) {
+std::shared_ptr<Model> build_segmenter(const Fixture& fixture, const Json& options) {
   Registry<Model> models("model");
   add_segmentation_models(models);
   auto model = models.build(Config::parse(options.dump()));
@@ -85,7 +85,7 @@ Json umamba_options(const Fixture& fixture, const std::string& type) {
 }
 
 void check_umamba(Fixture& fixture, const std::string& type) {
-  check_model(fixture, *build(fixture, umamba_options(fixture, type)));
+  check_model(fixture, *build_segmenter(fixture, umamba_options(fixture, type)));
 }
 
 void check_segmamba(Fixture& fixture) {
@@ -101,7 +101,7 @@ void check_segmamba(Fixture& fixture) {
   // the rows that the mixer reads are inside the layer; its output is compared
   for (const auto& name : fixture.names())
     if (name.ends_with(".mamba_in")) fixture.ignore(name);
-  check_model(fixture, *build(fixture, options));
+  check_model(fixture, *build_segmenter(fixture, options));
 }
 
 void check_vmunet(Fixture& fixture) {
@@ -117,7 +117,7 @@ void check_vmunet(Fixture& fixture) {
   }
   for (const char* name : {"dims", "d_state"})
     if (inner.contains(name)) options[name] = inner.at(name);
-  check_model(fixture, *build(fixture, options));
+  check_model(fixture, *build_segmenter(fixture, options));
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ using torch::Tensor;
 
 Json as_list(const Json& given) { return given.is_array() ? given : Json::array({given}); }
 
-void check_efficient(Fixture& fixture) {
+void check_efficient_layer(Fixture& fixture) {
   const Json& args = fixture.config.at("args");
   EXPECT_EQ(args.value("step_size", 2), 2);
   Json options = {{"type", "efficient_vmamba"}};
@@ -75,7 +75,7 @@ void check_medmamba(Fixture& fixture) {
 }  // namespace
 
 void add_visual_family_checkers(Checkers& all) {
-  all["efficientvmamba"] = check_efficient;
+  all["efficientvmamba"] = check_efficient_layer;
   all["es2d"] = check_es2d;
   all["medmamba"] = check_medmamba;
 }

@@ -15,7 +15,7 @@ namespace {
 
 using torch::Tensor;
 
-std::string scratch(const std::string& name) {
+std::string las_scratch(const std::string& name) {
   const auto folder =
       std::filesystem::temp_directory_path() / ("serpentine_las_" + std::to_string(getpid()));
   std::filesystem::create_directories(folder);
@@ -72,7 +72,7 @@ struct Case {
 
 class LasFormat : public ::testing::TestWithParam<Case> {
  protected:
-  std::string path_ = scratch("in.las");
+  std::string path_ = las_scratch("in.las");
   void SetUp() override {
     write_atomically(path_, las_bytes(GetParam().minor, GetParam().format, GetParam().extra));
   }
@@ -108,7 +108,7 @@ TEST_P(LasFormat, FieldsLieWhereTheSpecificationSays) {
 }
 
 TEST_P(LasFormat, NewClassesChangeNothingElse) {
-  const std::string out = scratch("out.las");
+  const std::string out = las_scratch("out.las");
   const LasFile file(path_);
   file.write_classes(out, classes);
   const std::string before = bytes_of_file(path_), after = bytes_of_file(out);
@@ -129,7 +129,7 @@ TEST_P(LasFormat, NewClassesChangeNothingElse) {
 }
 
 TEST_P(LasFormat, ANewFieldStandsBesideTheOldOnes) {
-  const std::string out = scratch("wide.las"), twice = scratch("wider.las");
+  const std::string out = las_scratch("wide.las"), twice = las_scratch("wider.las");
   LasFile(path_).write_new_field(out, "predicted", classes);
   LasFile(out).write_new_field(twice, "again", [](int64_t first, int64_t n) {
     return torch::arange(first, first + n) + 100;
@@ -172,7 +172,7 @@ TEST(Las, WritesWhatItReads) {
   for (const char* colour : {"red", "green", "blue"})
     cloud.set(colour, torch::randint(0, 65536, {50}).to(torch::kInt), NumberType::kU16);
   cloud.set("height", torch::rand({50}), NumberType::kF32);
-  const std::string path = scratch("made.las");
+  const std::string path = las_scratch("made.las");
   write_las(path, cloud, 0.01);
   const PointCloud again = read_cloud(path);
   EXPECT_LT((again.points - cloud.points).abs().max().item<double>(), 1e-8);
@@ -181,13 +181,13 @@ TEST(Las, WritesWhatItReads) {
   }
   const LasFile file(path);
   EXPECT_EQ(file.format(), 7);
-  EXPECT_THROW(file.write_classes(scratch("x.las"),
+  EXPECT_THROW(file.write_classes(las_scratch("x.las"),
                                   [](int64_t, int64_t n) { return torch::full({n}, 256); }),
                c10::Error);
 }
 
 std::string error_of(const std::string& bytes) {
-  const std::string path = scratch("bad.las");
+  const std::string path = las_scratch("bad.las");
   write_atomically(path, bytes);
   try {
     read_las(path);

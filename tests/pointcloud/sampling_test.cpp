@@ -16,13 +16,13 @@ namespace {
 
 using torch::Tensor;
 
-struct Case {
+struct SamplingCase {
   int64_t batch, points;
   const char* kind;
 };
 
 // "random"; "grid": many equal distances; "same": all points equal; "line": one axis only
-Tensor cloud(const Case& of, int64_t seed = 0) {
+Tensor cloud(const SamplingCase& of, int64_t seed = 0) {
   torch::manual_seed(seed);
   const std::string kind = of.kind;
   Tensor points = torch::randn({of.batch, of.points, 3});
@@ -61,7 +61,7 @@ std::vector<int64_t> farthest_by_definition(const Tensor& points, int64_t count,
   return chosen;
 }
 
-class PointOperation : public ::testing::TestWithParam<Case> {
+class PointOperation : public ::testing::TestWithParam<SamplingCase> {
  protected:
   Tensor points_ = cloud(GetParam());
   std::vector<torch::Device> devices_ = torch::cuda::is_available()
@@ -168,16 +168,16 @@ TEST_P(PointOperation, InterpolationKeepsKnownValuesAndHasGradients) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, PointOperation,
-                         ::testing::Values(Case{2, 1, "random"}, Case{1, 2, "random"},
-                                           Case{3, 33, "random"}, Case{2, 257, "random"},
-                                           Case{2, 100, "grid"}, Case{1, 50, "same"},
-                                           Case{1, 130, "line"}, Case{1, 90, "far"}),
-                         [](const auto& of) {
-                           return std::string(of.param.kind) + "_B" +
-                                  std::to_string(of.param.batch) + "_N" +
-                                  std::to_string(of.param.points);
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    , PointOperation,
+    ::testing::Values(SamplingCase{2, 1, "random"}, SamplingCase{1, 2, "random"},
+                      SamplingCase{3, 33, "random"}, SamplingCase{2, 257, "random"},
+                      SamplingCase{2, 100, "grid"}, SamplingCase{1, 50, "same"},
+                      SamplingCase{1, 130, "line"}, SamplingCase{1, 90, "far"}),
+    [](const auto& of) {
+      return std::string(of.param.kind) + "_B" + std::to_string(of.param.batch) + "_N" +
+             std::to_string(of.param.points);
+    });
 
 TEST(PointOperations, RefuseWhatTheyCannotDo) {
   const Tensor points = torch::randn({1, 5, 3});

@@ -22,7 +22,7 @@ std::shared_ptr<Model> model_of(SeriesSource& source, const std::string& type,
   return models.build(config);
 }
 
-SeriesOptions small(int64_t seq_len = 8, int64_t pred_len = 4) {
+SeriesOptions small_forecaster(int64_t seq_len = 8, int64_t pred_len = 4) {
   SeriesOptions options;
   options.seq_len = seq_len;
   options.pred_len = pred_len;
@@ -136,7 +136,7 @@ TEST(ForecastMetrics, DoNotDependOnTheBatchSize) {
 }
 
 TEST(Forecast, GoesOnBeyondTheDataInItsUnits) {
-  SeriesSource source(small(), line(60));
+  SeriesSource source(small_forecaster(), line(60));
   const auto drift = model_of(source, "drift");
   for (const int64_t horizon : {0, 3, 10}) {  // 10 is beyond the model's own 4
     const Forecast out = forecast(*drift, source.schema(), source.series(), horizon);
@@ -154,7 +154,7 @@ TEST(Forecast, GoesOnBeyondTheDataInItsUnits) {
 TEST(Forecast, QuantilesAscend) {
   Series series = line(60);
   series.values += torch::sin(series.values * 3);
-  SeriesSource source(small(), series);
+  SeriesSource source(small_forecaster(), series);
   const auto naive = model_of(source, "seasonal_naive", "quantiles: [0.1, 0.5, 0.9]");
   const Forecast out = forecast(*naive, source.schema(), source.series());
   ASSERT_EQ(out.quantiles.sizes(), (at::IntArrayRef{4, 2, 3}));
@@ -163,7 +163,7 @@ TEST(Forecast, QuantilesAscend) {
 }
 
 TEST(Forecast, SaysWhatIsMissing) {
-  SeriesSource source(small(), line(60));
+  SeriesSource source(small_forecaster(), line(60));
   const auto drift = model_of(source, "drift");
   const auto error_of = [&](const Series& series, int64_t horizon) -> std::string {
     try {
@@ -187,7 +187,7 @@ TEST(Forecast, SaysWhatIsMissing) {
 }
 
 TEST(Backtest, ComparesEveryOriginWithWhatCame) {
-  SeriesSource source(small(), line(60));
+  SeriesSource source(small_forecaster(), line(60));
   const auto drift = model_of(source, "drift"), naive = model_of(source, "seasonal_naive");
   const Backtest exact = backtest(*drift, source.schema(), source.series(), {.batch_size = 5});
   EXPECT_EQ(exact.origins.size(), 13u);  // 56, 52, ... 8

@@ -11,7 +11,7 @@
 namespace serpentine {
 namespace {
 
-std::shared_ptr<ImageModel> build(const std::string& options) {
+std::shared_ptr<ImageModel> built(const std::string& options) {
   Registry<Model> models("model");
   add_vision_models(models);
   return std::dynamic_pointer_cast<ImageModel>(models.build(Config::parse(options)));
@@ -25,7 +25,7 @@ class Recognises : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Recognises, FamilySizeAndEveryTensor) {
   torch::manual_seed(0);
-  const auto original = build(GetParam().options);
+  const auto original = built(GetParam().options);
   StateDict weights;
   for (const auto& [name, tensor] : state_dict(*original))
     weights.emplace_back("module." + name, tensor);
@@ -33,7 +33,7 @@ TEST_P(Recognises, FamilySizeAndEveryTensor) {
   if (*GetParam().size) {
     EXPECT_EQ(found.size, GetParam().size);
   }
-  const auto copy = build(found.options);
+  const auto copy = built(found.options);
   const LoadReport report = load_state_dict(*copy, copy->adapt(found.weights));
   EXPECT_TRUE(report.ok()) << found.options << "\n" << report.text();
   const auto there = state_dict(*copy);
@@ -76,7 +76,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& of) { return std::string(of.param.name); });
 
 TEST(RecognisesLayouts, OfVmambasReleases) {
-  const auto model = build(
+  const auto model = built(
       "{type: vmamba, depths: [1, 1], dims: [8], classes: 3, forward_type: v0, "
       "mlp_ratio: 0, patchembed: v1, downsample: v1, d_state: 2, ssm_ratio: 2}");
   const auto replace = [](std::string name, const std::string& from, const std::string& to) {
@@ -105,7 +105,7 @@ TEST(RecognisesLayouts, OfVmambasReleases) {
   for (const auto& layout : {first, single}) {
     const Recognised found = recognise(layout);
     EXPECT_EQ(found.family, "vmamba");
-    const auto copy = build(found.options);
+    const auto copy = built(found.options);
     const LoadReport report = load_state_dict(*copy, copy->adapt(found.weights));
     EXPECT_TRUE(report.ok()) << report.text();
     Batch batch;
@@ -127,10 +127,10 @@ TEST(RecognisesNothing, InOtherCheckpoints) {
 }
 
 TEST(VimPositions, ResizeAsPublishedOrAroundTheClassToken) {
-  const auto small = build("{type: vim, dim: 16, depth: 1, image_size: [64]}");
+  const auto small = built("{type: vim, dim: 16, depth: 1, image_size: [64]}");
   for (const std::string rule : {"published", "correct"}) {
     const auto large =
-        build("{type: vim, dim: 16, depth: 1, image_size: [96], pos_embed_resize: " + rule + "}");
+        built("{type: vim, dim: 16, depth: 1, image_size: [96], pos_embed_resize: " + rule + "}");
     const LoadReport report = load_state_dict(*large, large->adapt(state_dict(*small)));
     EXPECT_TRUE(report.ok()) << report.text();
     const auto from = small->named_parameters()["pos_embed"],

@@ -8,7 +8,7 @@
 namespace serpentine {
 namespace {
 
-class ProgressTest : public testing::Test {
+class ProgressTest : public ::testing::Test {
  protected:
   ProgressTest() : out_(std::tmpfile()) {}
   ~ProgressTest() override { std::fclose(out_); }

@@ -13,7 +13,7 @@ namespace {
 
 using torch::Tensor;
 
-MambaOptions small() {
+MambaOptions small_mamba() {
   MambaOptions options;
   options.d_model = 12;
   options.d_state = 5;
@@ -22,7 +22,7 @@ MambaOptions small() {
 
 TEST(Mamba, StepsEqualTheWhole) {
   torch::manual_seed(1);
-  Mamba mamba(small());
+  Mamba mamba(small_mamba());
   const auto x = torch::randn({2, 9, 12});
   const auto whole = mamba->forward(x);
   auto state = mamba->empty_state(2);
@@ -33,7 +33,7 @@ TEST(Mamba, StepsEqualTheWhole) {
 
 TEST(Mamba, ChunkedPrefillEqualsTheWholeWithItsGradients) {
   torch::manual_seed(2);
-  Mamba mamba(small());
+  Mamba mamba(small_mamba());
   mamba->to(torch::kDouble);
   const auto input = torch::randn({2, 17, 12}, torch::kDouble),
              cotangent = torch::randn_like(input);
@@ -60,7 +60,7 @@ TEST(Mamba, ChunkedPrefillEqualsTheWholeWithItsGradients) {
 
 TEST(Mamba, GradientsMatchDifferences) {
   torch::manual_seed(3);
-  auto options = small();
+  auto options = small_mamba();
   options.d_model = 4;
   options.d_state = 2;
   Mamba mamba(options);
@@ -74,7 +74,7 @@ TEST(Mamba, GradientsMatchDifferences) {
 
 TEST(Mamba, AnOrderIsAPermutationOfTheTokens) {
   torch::manual_seed(4);
-  Mamba mamba(small());
+  Mamba mamba(small_mamba());
   const auto x = torch::randn({2, 23, 12}), permutation = torch::randperm(23);
   const auto order = relabeled(identity_order(23), permutation);
   const auto expected =
@@ -86,7 +86,7 @@ TEST(Mamba, AnOrderIsAPermutationOfTheTokens) {
 
 TEST(Mamba, SequencesDoNotSeeEachOther) {
   torch::manual_seed(5);
-  Mamba mamba(small());
+  Mamba mamba(small_mamba());
   const auto x = torch::randn({1, 20, 12});
   const auto packed = mamba->forward(x, ragged_order(torch::tensor({0, 7, 20}, torch::kInt)));
   const auto apart =
@@ -95,7 +95,7 @@ TEST(Mamba, SequencesDoNotSeeEachOther) {
 }
 
 TEST(Mamba, ExpandNeedNotBeWhole) {
-  auto options = small();
+  auto options = small_mamba();
   options.d_model = 10;
   options.expand = 1.25;
   Mamba mamba(options);
@@ -123,7 +123,7 @@ TEST(Mamba, StartsAsPublished) {
 
 TEST(Mamba, AutocastKeepsTheScansParametersWide) {
   torch::manual_seed(7);
-  Mamba mamba(small());
+  Mamba mamba(small_mamba());
   const auto x = torch::randn({2, 9, 12});
   const auto wide = mamba->forward(x);
   at::autocast::set_autocast_enabled(at::kCPU, true);
@@ -145,7 +145,7 @@ TEST(Mamba, AutocastKeepsTheScansParametersWide) {
 
 TEST(Mamba, SavesAndLoadsUnderTheReferencesKeys) {
   torch::manual_seed(8);
-  auto options = small();
+  auto options = small_mamba();
   options.bias = true;
   Mamba saved(options), loaded(options);
   std::set<std::string> keys;

@@ -18,7 +18,7 @@ S4 layer_of(S4Options options) {
   return layer;
 }
 
-std::vector<S4Options> variants() {
+std::vector<S4Options> s4_variants() {
   std::vector<S4Options> all(6);
   all[1].init = "legt", all[1].rank = 2, all[1].n_ssm = 2;
   all[2].mode = "diag", all[2].init = "diag-lin";
@@ -29,7 +29,7 @@ std::vector<S4Options> variants() {
 }
 
 TEST(S4, StepsFollowTheConvolution) {
-  for (const auto& options : variants()) {
+  for (const auto& options : s4_variants()) {
     torch::manual_seed(1);
     const torch::NoGradGuard no_grad;
     auto layer = layer_of(options);
@@ -43,7 +43,7 @@ TEST(S4, StepsFollowTheConvolution) {
 }
 
 TEST(S4, ContinuesFromAState) {
-  for (const auto& options : variants()) {
+  for (const auto& options : s4_variants()) {
     torch::manual_seed(2);
     const torch::NoGradGuard no_grad;
     auto layer = layer_of(options);

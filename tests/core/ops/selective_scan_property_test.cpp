@@ -62,11 +62,11 @@ std::vector<ScanCase> gradient_cases() {
   return all;
 }
 
-std::string case_name(const ::testing::TestParamInfo<ScanCase>& info) {
+std::string property_case_name(const ::testing::TestParamInfo<ScanCase>& info) {
   return name_of(info.param);
 }
 INSTANTIATE_TEST_SUITE_P(Double, SelectiveScanGradient, ::testing::ValuesIn(gradient_cases()),
-                         case_name);
+                         property_case_name);
 
 const ScanCase kWide{.tokens = 150, .channels = 192, .initial_state = true};
 

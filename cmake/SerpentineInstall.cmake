@@ -1,4 +1,5 @@
-# The installed package: find_package(Serpentine) gives Serpentine::core and Serpentine::timeseries.
+# The installed package: find_package(Serpentine) gives Serpentine::core and one library a domain,
+# as Serpentine::timeseries.
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/Serpentine)
 install(TARGETS serpentine_torch EXPORT SerpentineTargets COMPONENT development)

@@ -54,6 +54,7 @@ void keep_freed_memory() {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, 256 << 20);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  setenv("THP_MEM_ALLOC_ENABLE", "1", /*replace=*/0);  // LibTorch: large tensors on pages of 2 MB
 #endif
 }
 

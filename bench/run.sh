@@ -51,5 +51,6 @@ cmake -S "$source" -B "$build" -DSERPENTINE_BENCH=ON -DSERPENTINE_PYTHON="$pytho
 cmake --build "$build" --target scan_cpu scan_orders limits
 # freed blocks stay with the process, for every implementation alike: page faults are not theirs
 export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=268435456:glibc.malloc.trim_threshold=1073741824
+export THP_MEM_ALLOC_ENABLE=1 # LibTorch: large tensors on pages of 2 MB
 PYTHONPATH=$peers${PYTHONPATH:+:$PYTHONPATH} exec "$python" "$source/bench/main.py" \
   --workers "$build/bench" --ggml "$ggml/build/ggml_scan" "$@"

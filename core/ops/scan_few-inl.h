@@ -85,6 +85,12 @@ struct FewRows {
   bool stream;
 };
 
+/// The same for a row of kept steps.
+template <class T>
+HWY_INLINE void prefetch_steps(const T* steps, int64_t width) {
+  for (int64_t i = 0; i < width; i += kBlock) hwy::Prefetch(steps + i);
+}
+
 /// This branch's row of [K, channels] from `channel` on, zeros when it is absent.
 template <class D>
 HWY_INLINE hn::Vec<D> few_row(D d, const void* data, int64_t index) {
@@ -124,7 +130,8 @@ HWY_NOINLINE void few_forward(const ScanCall& call, const Tile<T>& tile, int64_t
     u.prefetch(p, width, width);
     delta.prefetch(p, width, width);
     y.prefetch(p, width, width);
-    if (steps != nullptr && !stream_steps) hwy::Prefetch(steps + p * call.channels + width);
+    if (steps != nullptr && !stream_steps)
+      prefetch_steps<T>(steps + p * call.channels + width, width);
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       const V x = u.load(d, p, v * lanes);
@@ -221,7 +228,7 @@ HWY_NOINLINE void few_replay(const ScanCall& call, const Tile<T>& tile, int64_t 
     du.prefetch(p, 0, width);
     ddelta.prefetch(p, 0, width);
     u.prefetch(p, width, width);
-    hwy::Prefetch(step_row + width);
+    prefetch_steps<T>(step_row + width, width);
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       const V step = hn::LoadU(d, step_row + v * lanes);

@@ -10,7 +10,7 @@ struct BuildInfo {
   const char* sanitize;    // sanitizers, or ""
   const char* torch_root;  // the LibTorch that was linked
   const char* source;      // the source tree of a build that was not installed
-  bool cuda, opencv, openslide, tiff, hdf5, http;
+  bool cuda, opencv, openslide, tiff, hdf5, http, gdcm;
 };
 
 const BuildInfo& build_info();

@@ -23,7 +23,7 @@ constexpr const char* kDemoFooter =
 last 96, then DLinear and the seasonal-naive forecast on the same windows. Under 5 minutes on 2 cores.
 `vision` trains a small VMamba on 5,000 pictures of Fashion-MNIST, and draws what it gets wrong.
 `pathology` cuts a bundled slide into tiles, trains MambaMIL and draws what it attends to.
-`segmentation` trains U-Mamba on bundled MR volumes, labels two new ones and writes a report.
+`segmentation` trains U-Mamba on ten bundled MR volumes, labels two new ones and draws them.
 Examples:
   serpentine demo
   serpentine demo vision

@@ -75,6 +75,7 @@ void print_features() {
   const std::string rebuild = "; configure with -DSERPENTINE_";
   feature("pictures", info.opencv, "OpenCV",
           "apt-get install libopencv-imgcodecs-dev" + rebuild + "OPENCV=ON");
+  feature("DICOM", info.gdcm, "GDCM", "apt-get install libgdcm-dev" + rebuild + "GDCM=ON");
   feature("tiled TIFF", info.tiff, "libtiff",
           "apt-get install libtiff-dev" + rebuild + "LIBTIFF=ON");
   feature("HDF5", info.hdf5, "yes", "apt-get install libhdf5-dev" + rebuild + "HDF5=ON");

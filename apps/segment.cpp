@@ -1,20 +1,14 @@
 // serpentine segment: plans, predictions, evaluations and cross-validations of segmentation.
-#include <algorithm>
-#include <cstdio>
-#include <filesystem>
 #include <iostream>
-#include <sstream>
 
 #include <torch/torch.h>
 #include <CLI/CLI.hpp>
 
 #include "apps/command.h"
+#include "apps/segment_crossval.h"
 #include "apps/segment_run.h"
-#include "apps/training.h"
-#include "core/check.h"
 #include "core/io/atomic_file.h"
 #include "segmentation/evaluation.h"
-#include "segmentation/patch_source.h"
 #include "segmentation/plan.h"
 
 namespace serpentine {
@@ -27,7 +21,7 @@ Examples:
   serpentine segment plan data/Task04 -o plan.yaml --memory 8
   serpentine train configs/segmentation/hippocampus_unet.yaml data.path=data/Task04 --out runs/hip
   serpentine segment predict runs/hip new_cases/ -o predicted/
-  serpentine segment predict runs/cv/fold_0 runs/cv/fold_1 new_cases/ -o predicted/
+  serpentine segment predict runs/cv new_cases/ -o predicted/
   serpentine segment evaluate predicted/ truth/ -o report --images new_cases/
   serpentine segment crossval configs/segmentation/hippocampus_unet.yaml --out runs/cv)";
 
@@ -39,6 +33,18 @@ struct SegmentArguments {
   EvaluationOptions evaluation;
   bool no_mirror = false;
 };
+
+int run_crossval_arguments(SegmentArguments arguments) {
+  SegmentCrossval wanted;
+  if (!arguments.words.empty()) wanted.config = arguments.words[0];
+  for (size_t i = 1; i < arguments.words.size(); ++i)
+    wanted.overrides.push_back(arguments.words[i]);
+  if (!arguments.out.empty()) wanted.out = arguments.out;
+  wanted.predict = arguments.predict;
+  wanted.predict.options.mirror = !arguments.no_mirror;
+  wanted.evaluation = arguments.evaluation;
+  return run_segment_crossval(wanted);
+}
 
 int run_plan(const SegmentArguments& arguments) {
   CaseList list = find_cases(arguments.data, {arguments.images, arguments.labels});
@@ -62,141 +68,19 @@ int run_predict(SegmentArguments arguments) {
     throw UsageError("segment predict: give one or more run folders, then the image or folder");
   const Packages packages = all_packages();
   std::vector<SegmentRun> runs;
-  for (size_t i = 0; i + 1 < arguments.words.size(); ++i)
-    runs.push_back(open_segment_run(packages, arguments.words[i]));
+  for (const auto& folder : run_folders({arguments.words.begin(), arguments.words.end() - 1}))
+    runs.push_back(open_segment_run(packages, folder));
   const auto cases = find_images(arguments.words.back(), runs[0].plan.in_channels);
   arguments.predict.options.mirror = !arguments.no_mirror;
   return predict_files(runs, cases, arguments.predict) > 0 ? 1 : 0;
 }
 
-/// Classes of a plan, so that tables carry names.
-void use_plan(EvaluationOptions& options, const SegmentationPlan& plan) {
-  options.label_scale = plan.label_scale;
-  options.ignore = plan.ignore;
-  options.classes.clear();
-  for (size_t k = 0; k < plan.values.size(); ++k) {
-    std::vector<int64_t> values;
-    std::stringstream list(plan.values[k]);
-    for (std::string part; std::getline(list, part, '+');) values.push_back(std::stoll(part));
-    if (values != std::vector<int64_t>{0})
-      options.classes.emplace_back(plan.class_names[k], values);
-  }
-}
-
-int report(const Evaluation& found, const EvaluationOptions& options, const std::string& out) {
-  for (const auto& note : found.notes) std::cerr << note << "\n";
-  std::cout << summary_text(found, options);
-  if (!out.empty()) {
-    for (const auto& file : write_evaluation(found, options, out)) std::cout << file << "\n";
-  }
-  return found.notes.empty() ? 0 : 1;
-}
-
 int run_evaluate(SegmentArguments arguments) {
   auto& options = arguments.evaluation;
   options.images = arguments.images;
-  if (!arguments.plan.empty()) use_plan(options, read_plan_file(arguments.plan));
+  if (!arguments.plan.empty()) use_plan_classes(options, read_plan_file(arguments.plan));
   const auto found = evaluate_folders(arguments.guesses, arguments.truths, options);
-  return report(found, options, arguments.out);
-}
-
-/// Cases of a list by name, with the files of their images.
-std::vector<CaseFiles> named_cases(const CaseList& list, const std::vector<std::string>& names) {
-  std::vector<CaseFiles> chosen;
-  for (const auto& one : list.cases)
-    if (std::find(names.begin(), names.end(), one.name) != names.end()) chosen.push_back(one);
-  return chosen;
-}
-
-struct PartRule {
-  const char* name;
-  bool largest, fill_holes;
-};
-constexpr PartRule kRules[] = {{"none", false, false},
-                               {"largest", true, false},
-                               {"fill_holes", false, true},
-                               {"largest and fill_holes", true, true}};
-
-/// The rule with the best mean Dice over all cases that their fold did not train on.
-void choose_rule(const CaseList& list, const SegmentationPlan& plan, const std::string& guesses,
-                 const std::string& out) {
-  std::string table;
-  double best = -1;
-  const PartRule* chosen = nullptr;
-  for (const auto& rule : kRules) {
-    double sum = 0, count = 0;
-    for (const auto& one : list.cases) {
-      std::string file = guesses + "/" + one.name + ".nii.gz";
-      if (!std::filesystem::exists(file)) file = guesses + "/" + one.name + ".png";
-      if (!std::filesystem::exists(file)) continue;
-      const Volume image = read_volume(one.label);
-      const auto truth =
-          to_classes(plan, read_labels(one.label, image, plan.label_scale), one.label);
-      const auto guess =
-          to_classes(plan, cleaned(read_labels(file, image), rule.largest, rule.fill_holes), file);
-      for (int64_t k = plan.regions ? 0 : 1; k < plan.classes; ++k) {
-        const auto of = [&](const torch::Tensor& classes) {
-          return plan.regions ? classes.clamp_min(0).bitwise_and(int64_t{1} << k).ne(0)
-                              : classes.eq(k);
-        };
-        const auto a = of(guess), b = of(truth);
-        const double whole = (a.sum() + b.sum()).item<double>();
-        if (whole == 0) continue;
-        sum += 2 * (a & b).sum().item<double>() / whole;
-        count += 1;
-      }
-    }
-    const double dice = count > 0 ? sum / count : 0;
-    char line[80];
-    std::snprintf(line, sizeof line, "%-24s mean Dice %.5f\n", rule.name, dice);
-    table += line;
-    if (dice > best + 1e-6) {  // the plainest of equal ones
-      best = dice;
-      chosen = &rule;
-    }
-  }
-  std::cout << "\nrules over the held-out cases\n" << table << "chosen: " << chosen->name << "\n";
-  write_atomically(out + "/postprocess.txt", table + "chosen: " + chosen->name + "\n");
-}
-
-int run_crossval(SegmentArguments arguments) {
-  const Packages packages = all_packages();
-  if (arguments.words.empty()) throw UsageError("segment crossval: which YAML file?");
-  TrainRequest request;
-  request.config = arguments.words[0];
-  request.overrides.assign(arguments.words.begin() + 1, arguments.words.end());
-  const RunPlan plan = read_plan(packages, request.config, request.overrides);
-  TORCH_CHECK(plan.options.data.type() == "segmentation", request.config,
-              ": `data` must be of type segmentation");
-  const auto data = plan.options.data.read_typed<PatchSourceOptions>();
-  const std::string out = arguments.out.empty() ? "runs/crossval" : arguments.out;
-  const CaseList list = find_cases(data.path, {data.images, data.labels});
-
-  std::vector<SegmentRun> runs;
-  PredictFiles how = arguments.predict;
-  how.out = out + "/held_out";
-  how.options.mirror = !arguments.no_mirror;
-  for (int64_t fold = 0; fold < data.folds; ++fold) {
-    TrainRequest one = request;
-    one.overrides.push_back("data.fold=" + std::to_string(fold));
-    one.out = out + "/fold_" + std::to_string(fold);
-    if (!std::filesystem::exists(one.out + "/finished")) {
-      one.resume = std::filesystem::exists(one.out + "/config.yaml");
-      if (one.resume) one.config = one.out + "/config.yaml";
-      const auto result = train_run(packages, one);
-      if (result.code != 0) return result.code;
-      write_atomically(one.out + "/finished", "");
-    }
-    runs.push_back(open_segment_run(packages, one.out));
-    predict_files({runs.back()}, named_cases(list, runs.back().held_out), how);
-  }
-  EvaluationOptions& options = arguments.evaluation;
-  use_plan(options, runs[0].plan);
-  options.images = std::filesystem::path(list.cases[0].images[0]).parent_path().string();
-  const std::string truths = std::filesystem::path(list.cases[0].label).parent_path().string();
-  const int code = report(evaluate_folders(how.out, truths, options), options, out + "/report");
-  choose_rule(list, runs[0].plan, how.out, out);
-  return code;
+  return report_evaluation(found, options, arguments.out);
 }
 
 }  // namespace
@@ -229,15 +113,18 @@ void add_segment_command(CLI::App& app, Action& action) {
     sub->add_option("--device", arguments->predict.device, "auto, cpu or cuda");
     sub->add_option("--precision", arguments->predict.precision, "fp32, bf16 or fp16")
         ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
-    sub->add_flag("--largest", arguments->predict.largest, "Keep the largest part of each label");
-    sub->add_flag("--fill-holes", arguments->predict.fill_holes, "Fill holes of each label");
-    sub->add_flag("--overwrite", arguments->predict.overwrite, "Do not skip existing results");
   };
   auto* predict = command->add_subcommand("predict", "Labels for new images");
-  predict->add_option("RUN... IN", arguments->words, "Run folders, then an image or a folder")
+  predict->add_option("RUN... IN", arguments->words, "Runs or cross-validations, then an image or a folder")
       ->required();
   predict->add_option("-o,--out", arguments->predict.out, "Folder of the labels")->required();
   add_predict_options(predict);
+  predict->add_flag("--largest", arguments->predict.largest,
+                    "Keep the largest part of each label, instead of the run's own rules");
+  predict->add_flag("--fill-holes", arguments->predict.fill_holes,
+                    "Fill holes of each label, instead of the run's own rules");
+  predict->add_flag("--keep-parts", arguments->predict.keep_parts, "Without any such rules");
+  predict->add_flag("--overwrite", arguments->predict.overwrite, "Do not skip existing results");
   chosen(predict, run_predict);
 
   auto* evaluate = command->add_subcommand("evaluate", "Predictions against the truth");
@@ -257,7 +144,7 @@ void add_segment_command(CLI::App& app, Action& action) {
   crossval->add_option("CONFIG", arguments->words, "YAML file, then overrides")->required();
   crossval->add_option("--out", arguments->out, "Folder of the folds (default runs/crossval)");
   add_predict_options(crossval);
-  chosen(crossval, run_crossval);
+  chosen(crossval, run_crossval_arguments);
 }
 
 }  // namespace serpentine

@@ -30,8 +30,10 @@ std::string readable_bytes(int64_t bytes) {
 void say_memory(const std::string& name, const PredictMemory& memory) {
   std::cout << name << ": " << memory.windows << " windows; memory beside the network "
             << readable_bytes(memory.total()) << " (image " << readable_bytes(memory.image)
-            << ", sums " << readable_bytes(memory.sums) << ", slab " << readable_bytes(memory.slab)
-            << ", labels " << readable_bytes(memory.labels) << ")" << std::endl;
+            << ", sums " << readable_bytes(memory.sums) << ", windows "
+            << readable_bytes(memory.windows_now) << ", slab " << readable_bytes(memory.slab)
+            << ", labels " << readable_bytes(memory.labels) << "; preparing "
+            << readable_bytes(memory.preparing) << ")" << std::endl;
 }
 
 }  // namespace
@@ -57,7 +59,36 @@ SegmentRun open_segment_run(const Packages& packages, const std::string& folder)
   run.plan = Config::parse(json.at("plan").get<std::string>(), path).read<SegmentationPlan>();
   check_plan(run.plan, path);
   run.held_out = json.value("held_out", std::vector<std::string>{});
+  run.rules = read_rules(folder);
   return run;
+}
+
+std::vector<std::string> run_folders(const std::vector<std::string>& given) {
+  std::vector<std::string> folders;
+  for (const auto& folder : given) {
+    const auto fold = [&](int64_t k) { return folder + "/fold_" + std::to_string(k); };
+    if (std::filesystem::exists(folder + "/config.yaml") || !std::filesystem::is_directory(fold(0))) {
+      folders.push_back(folder);
+      continue;
+    }
+    for (int64_t k = 0; std::filesystem::is_directory(fold(k)); ++k) folders.push_back(fold(k));
+  }
+  return folders;
+}
+
+PartRules rules_for(const std::vector<SegmentRun>& runs, const PredictFiles& how) {
+  PartRules rules;
+  if (how.keep_parts) return rules;
+  const auto values = written_values(runs.at(0).plan);
+  if (how.largest) rules.largest = values;
+  if (how.fill_holes) rules.fill_holes = values;
+  if (!rules.none()) return rules;
+  for (const auto& run : runs) {
+    TORCH_CHECK(run.rules == runs[0].rules, run.folder, " was given the rules '",
+                rules_text(run.rules), "', ", runs[0].folder, " '", rules_text(runs[0].rules),
+                "'; say which with --largest, --fill-holes or --keep-parts");
+  }
+  return runs[0].rules;
 }
 
 int64_t predict_files(const std::vector<SegmentRun>& runs, const std::vector<CaseFiles>& cases,
@@ -74,10 +105,11 @@ int64_t predict_files(const std::vector<SegmentRun>& runs, const std::vector<Cas
     models.push_back(run.model);
   }
   make_folder(how.out);
+  const PartRules rules = rules_for(runs, how);
+  if (!rules.none()) std::cout << "rules: " << rules_text(rules) << "\n";
   int64_t failed = 0;
   for (const auto& one : cases) {
-    const bool nifti = is_nifti_name(one.images.at(0));
-    const std::string file = how.out + "/" + one.name + (nifti ? ".nii.gz" : ".png");
+    const std::string file = how.out + "/" + one.name + result_ending(one.images.at(0));
     if (!how.overwrite && std::filesystem::exists(file)) {
       std::cout << file << ": is there already\n";
       continue;
@@ -94,7 +126,7 @@ int64_t predict_files(const std::vector<SegmentRun>& runs, const std::vector<Cas
         const Autocast autocast(device.type(), autocast_type(how.precision));
         labels = predict_volume(models, plan, volume, device, options);
       }
-      if (how.largest || how.fill_holes) labels = cleaned(labels, how.largest, how.fill_holes);
+      labels = with_rules(labels, rules);
       progress.finish();
       write_labels(file, labels, volume);
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;

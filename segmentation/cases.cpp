@@ -11,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "segmentation/dicom.h"
 #include "segmentation/volume.h"
 
 namespace serpentine {
@@ -23,13 +24,11 @@ using Json = nlohmann::json;
   throw std::runtime_error(path + ": " + why);
 }
 
-bool is_image(const fs::path& file) { return is_nifti_name(file) || is_picture_name(file); }
-
 std::vector<fs::path> images_in(const fs::path& folder) {
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const auto name = entry.path().filename().string();
-    if (entry.is_regular_file() && !name.starts_with('.') && is_image(entry.path()))
+    if (!name.starts_with('.') && is_image_path(entry.path()))
       found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end());
@@ -109,7 +108,8 @@ std::string label_beside(const fs::path& folder, const std::string& image) {
   std::string name = image;
   for (const std::string end : {"_training", "_test"})
     if (name.ends_with(end)) name.resize(name.size() - end.size());
-  for (const char* end : {".nii.gz", ".nii", ".png", ".tif", ".tiff", ".bmp"}) {
+  for (const char* end : {".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tif",
+                          ".tiff", ".bmp"}) {
     for (const char* suffix : {"", "_mask", "_anno", "_segmentation", "_manual1", "_label"}) {
       if (fs::exists(folder / (name + suffix + end)))
         return (folder / (name + suffix + end)).string();
@@ -290,7 +290,7 @@ CaseList find_cases(const std::string& path, const CaseOptions& options) {
 
 std::vector<CaseFiles> find_images(const std::string& path, int64_t channels) {
   if (!fs::exists(path)) fail(path, "there is no such file or folder");
-  if (fs::is_regular_file(path)) {
+  if (fs::is_regular_file(path) || is_dicom_path(path)) {
     const auto name = case_name(path);
     return {{name, {path}, "", name, ""}};
   }

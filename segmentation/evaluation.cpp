@@ -23,7 +23,7 @@ std::map<std::string, std::string> files_of(const std::string& folder) {
   std::map<std::string, std::string> found;
   TORCH_CHECK(fs::is_directory(folder), folder, ": there is no such folder");
   for (const auto& entry : fs::directory_iterator(folder)) {
-    if (!is_nifti_name(entry.path()) && !is_picture_name(entry.path())) continue;
+    if (!is_image_path(entry.path())) continue;
     found[case_name(entry.path())] = entry.path().string();
   }
   return found;
@@ -49,7 +49,7 @@ struct Pair {
   Spacing spacing{};
 };
 
-Pair read_pair(const CaseScores& one, const EvaluationOptions& options) {
+Pair read_pair(const CasePair& one, const EvaluationOptions& options) {
   const Volume place = read_volume(one.truth);
   Pair pair;
   pair.spacing = place.spacing;
@@ -131,8 +131,7 @@ std::string classes_csv(const Evaluation& all, const EvaluationOptions& options)
 std::string image_of(const std::string& folder, const std::string& name) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const auto own = case_name(entry.path());
-    if ((own == name || own == name + "_0000") &&
-        (is_nifti_name(entry.path()) || is_picture_name(entry.path())))
+    if ((own == name || own == name + "_0000") && is_image_path(entry.path()))
       return entry.path().string();
   }
   return "";
@@ -140,19 +139,8 @@ std::string image_of(const std::string& folder, const std::string& name) {
 
 }  // namespace
 
-Evaluation evaluate_folders(const std::string& guesses, const std::string& truths,
-                            const EvaluationOptions& options) {
+Evaluation evaluate_pairs(const std::vector<CasePair>& pairs, const EvaluationOptions& options) {
   Evaluation all;
-  const auto predicted = files_of(guesses), real = files_of(truths);
-  std::vector<CaseScores> pairs;
-  for (const auto& [name, file] : predicted) {
-    const auto truth = partner(real, name);
-    if (truth.empty()) {
-      all.notes.push_back(name + ": left out, there is no truth in " + truths);
-    } else {
-      pairs.push_back({name, file, truth, {}, 0});
-    }
-  }
   for (const auto& [name, values] : options.classes) {
     all.class_names.push_back(name);
     all.class_values.push_back(values);
@@ -175,7 +163,8 @@ Evaluation evaluate_folders(const std::string& guesses, const std::string& truth
   }
   Progress progress("evaluating", static_cast<int64_t>(pairs.size()));
   int64_t done = 0;
-  for (auto& one : pairs) {
+  for (const auto& files : pairs) {
+    CaseScores one{files, {}, 0};
     try {
       const auto pair = read_pair(one, options);
       double sum = 0, count = 0;
@@ -187,17 +176,38 @@ Evaluation evaluate_folders(const std::string& guesses, const std::string& truth
         count += 1;
       }
       one.mean_dice = count > 0 ? sum / count : std::nan("");
-      all.cases.push_back(one);
+      all.cases.push_back(std::move(one));
     } catch (const std::exception& error) {
       const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-      all.notes.push_back(one.name + ": left out; " +
+      all.notes.push_back(files.name + ": left out; " +
                           (torch_error ? torch_error->what_without_backtrace() : error.what()));
     }
     progress.update(++done);
   }
   progress.finish();
-  TORCH_CHECK(!all.cases.empty(), guesses, ": no case could be evaluated",
+  TORCH_CHECK(!all.cases.empty(), "no case could be evaluated",
               all.notes.empty() ? "" : "; " + all.notes[0]);
+  return all;
+}
+
+Evaluation evaluate_folders(const std::string& guesses, const std::string& truths,
+                            const EvaluationOptions& options) {
+  const auto predicted = files_of(guesses), real = files_of(truths);
+  std::vector<std::string> notes;
+  std::vector<CasePair> pairs;
+  for (const auto& [name, file] : predicted) {
+    const auto truth = partner(real, name);
+    if (truth.empty()) {
+      notes.push_back(name + ": left out, there is no truth in " + truths);
+    } else {
+      pairs.push_back(
+          {name, file, truth, options.images.empty() ? "" : image_of(options.images, name)});
+    }
+  }
+  TORCH_CHECK(!pairs.empty(), guesses, ": holds no prediction with a truth in ", truths,
+              notes.empty() ? "" : "; " + notes[0]);
+  Evaluation all = evaluate_pairs(pairs, options);
+  all.notes.insert(all.notes.begin(), notes.begin(), notes.end());
   return all;
 }
 
@@ -239,10 +249,10 @@ std::vector<std::string> write_evaluation(const Evaluation& all, const Evaluatio
     keep(std::string(name) + ".svg",
          box_plot_svg(metric == 0 ? "Dice" : "95 % Hausdorff distance (mm)", groups));
   }
-  if (options.images.empty()) return written;
 
   std::vector<const CaseScores*> order;
-  for (const auto& one : all.cases) order.push_back(&one);
+  for (const auto& one : all.cases)
+    if (!one.image.empty()) order.push_back(&one);
   std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
     return (std::isfinite(a->mean_dice) ? a->mean_dice : 2) <
            (std::isfinite(b->mean_dice) ? b->mean_dice : 2);
@@ -251,9 +261,7 @@ std::vector<std::string> write_evaluation(const Evaluation& all, const Evaluatio
     order.resize(static_cast<size_t>(options.worst));
   std::vector<SheetEntry> sheet;
   for (const auto* one : order) {
-    const auto file = image_of(options.images, one->name);
-    if (file.empty()) continue;
-    const Volume image = read_volume(file);
+    const Volume image = read_volume(one->image);
     const auto pair = read_pair(*one, options);
     char title[160];
     std::snprintf(title, sizeof title, "%s: mean Dice %.4f", one->name.c_str(), one->mean_dice);

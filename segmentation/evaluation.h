@@ -20,8 +20,12 @@ struct EvaluationOptions {
   int64_t ignore = -1;     // truth value that does not count
 };
 
-struct CaseScores {
-  std::string name, guess, truth;
+/// Files of one case; image: "" or what overlays are drawn on.
+struct CasePair {
+  std::string name, guess, truth, image;
+};
+
+struct CaseScores : CasePair {
   std::vector<MaskMetrics> classes;
   double mean_dice = 0;  // over the classes where it is defined
 };
@@ -33,7 +37,10 @@ struct Evaluation {
   std::vector<std::string> notes;  // cases that were left out, and why
 };
 
-/// Pairs files by name. Throws when no pair can be read.
+/// Throws when no pair can be read.
+Evaluation evaluate_pairs(const std::vector<CasePair>& pairs, const EvaluationOptions& options);
+
+/// Pairs files by name.
 Evaluation evaluate_folders(const std::string& guesses, const std::string& truths,
                             const EvaluationOptions& options);
 

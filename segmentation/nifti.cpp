@@ -11,6 +11,8 @@
 #include <torch/torch.h>
 #include <zlib.h>
 
+#include "segmentation/voxels.h"
+
 namespace serpentine {
 namespace {
 
@@ -225,46 +227,28 @@ NiftiHeader parse_header(const std::filesystem::path& file, Reader& reader) {
   return header;
 }
 
-template <class T>
-void convert(const char* from, float* to, size_t count, bool swapped) {
-  for (size_t i = 0; i < count; ++i) {
-    std::array<char, sizeof(T)> bytes;
-    std::memcpy(bytes.data(), from + i * sizeof(T), sizeof(T));
-    if (swapped) std::reverse(bytes.begin(), bytes.end());
-    T value;
-    std::memcpy(&value, bytes.data(), sizeof(T));
-    to[i] = static_cast<float>(value);
-  }
-}
-
-using Convert = void (*)(const char*, float*, size_t, bool);
-struct Type {
-  size_t width;
-  Convert convert;
-};
-
-Type type_of(const std::filesystem::path& file, int datatype) {
+VoxelType type_of(const std::filesystem::path& file, int datatype) {
   switch (datatype) {
     case 2:
-      return {1, convert<uint8_t>};
+      return VoxelType::kUint8;
     case 4:
-      return {2, convert<int16_t>};
+      return VoxelType::kInt16;
     case 8:
-      return {4, convert<int32_t>};
+      return VoxelType::kInt32;
     case 16:
-      return {4, convert<float>};
+      return VoxelType::kFloat;
     case 64:
-      return {8, convert<double>};
+      return VoxelType::kDouble;
     case 256:
-      return {1, convert<int8_t>};
+      return VoxelType::kInt8;
     case 512:
-      return {2, convert<uint16_t>};
+      return VoxelType::kUint16;
     case 768:
-      return {4, convert<uint32_t>};
+      return VoxelType::kUint32;
     case 1024:
-      return {8, convert<int64_t>};
+      return VoxelType::kInt64;
     case 1280:
-      return {8, convert<uint64_t>};
+      return VoxelType::kUint64;
     default:
       fail(file, "has voxels of NIfTI type " + std::to_string(datatype) +
                      ", which is not one number (complex, RGB) or not known");
@@ -281,29 +265,13 @@ NiftiHeader read_nifti_header(const std::filesystem::path& file) {
 torch::Tensor read_nifti(const std::filesystem::path& file, NiftiHeader* header) {
   Reader reader(file);
   const NiftiHeader found = parse_header(file, reader);
-  const Type type = type_of(file, found.datatype);
+  const VoxelType type = type_of(file, found.datatype);
   reader.skip(found.voxels_at - static_cast<int64_t>(found.raw.size()));
-  const auto total =
-      static_cast<size_t>(found.size[0] * found.size[1] * found.size[2] * found.size[3]);
-
-  // memory is taken as voxels come, so that a header alone cannot ask for all of it
-  std::vector<float> values;
-  constexpr size_t kChunk = size_t{1} << 20;
-  std::vector<char> buffer(kChunk * type.width);
-  for (size_t done = 0; done < total;) {
-    const size_t count = std::min(kChunk, total - done);
-    const size_t got = reader.read(buffer.data(), count * type.width);
-    if (got < count * type.width) {
-      fail(file, std::string(reader.damaged() ? "is damaged or cut off" : "is cut off") + ": " +
-                     std::to_string(done + got / type.width) + " of " + std::to_string(total) +
-                     " voxels could be read");
-    }
-    values.resize(done + count);
-    type.convert(buffer.data(), values.data() + done, count, found.swapped);
-    done += count;
-  }
-  auto voxels = torch::empty({found.size[3], found.size[2], found.size[1], found.size[0]});
-  std::memcpy(voxels.mutable_data_ptr<float>(), values.data(), total * sizeof(float));
+  auto voxels =
+      take_voxels(
+          file, [&](char* to, size_t bytes) { return reader.read(to, bytes); }, type,
+          found.size[0] * found.size[1] * found.size[2] * found.size[3], found.swapped)
+          .view({found.size[3], found.size[2], found.size[1], found.size[0]});
   if (found.slope != 1 || found.intercept != 0) voxels.mul_(found.slope).add_(found.intercept);
   if (header != nullptr) *header = found;
   return voxels;

@@ -1,14 +1,13 @@
 // The writing half of segmentation/nifti.h.
-#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
 
 #include <torch/torch.h>
-#include <zlib.h>
 
 #include "core/io/atomic_file.h"
 #include "segmentation/nifti.h"
+#include "segmentation/voxels.h"
 
 namespace serpentine {
 namespace {
@@ -74,25 +73,7 @@ void write_nifti(const std::filesystem::path& file, const torch::Tensor& given,
     write_atomically(file.string(), raw);
     return;
   }
-  std::string packed(compressBound(static_cast<uLong>(raw.size())) + 64, '\0');
-  z_stream stream{};
-  deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
-  stream.next_in = reinterpret_cast<Bytef*>(raw.data());
-  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
-  size_t in = raw.size(), out = packed.size();
-  int code = Z_OK;
-  while (code == Z_OK) {  // zlib counts in 32 bits
-    stream.avail_in = static_cast<uInt>(std::min<size_t>(in, 1U << 30));
-    stream.avail_out = static_cast<uInt>(std::min<size_t>(out, 1U << 30));
-    const uInt had_in = stream.avail_in, had_out = stream.avail_out;
-    code = deflate(&stream, in == had_in ? Z_FINISH : Z_NO_FLUSH);
-    in -= had_in - stream.avail_in;
-    out -= had_out - stream.avail_out;
-  }
-  deflateEnd(&stream);
-  TORCH_CHECK(code == Z_STREAM_END, file.string(), ": could not be compressed");
-  packed.resize(packed.size() - out);
-  write_atomically(file.string(), packed);
+  write_atomically(file.string(), packed_bytes(raw, Packing::kGzip));
 }
 
 NiftiHeader new_nifti_header(std::array<int64_t, 3> size, std::array<double, 3> spacing,

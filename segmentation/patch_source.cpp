@@ -156,13 +156,7 @@ class PatchSource : public DataSource {
     if (options.plan.empty()) {
       const auto fingerprint = take_fingerprint(list);
       notes_.insert(notes_.end(), fingerprint.notes.begin(), fingerprint.notes.end());
-      PlanOptions wanted;
-      wanted.dims = options.dims;
-      wanted.memory = options.memory;
-      wanted.patch = options.patch;
-      wanted.batch = options.batch;
-      wanted.first_features = options.first_features;
-      plan_ = make_plan(list, fingerprint, wanted);
+      plan_ = make_plan(list, fingerprint, plan_options(options));
     } else {
       plan_ = read_plan_file(options.plan);
     }
@@ -250,6 +244,16 @@ class PatchSource : public DataSource {
 };
 
 }  // namespace
+
+PlanOptions plan_options(const PatchSourceOptions& options) {
+  PlanOptions wanted;
+  wanted.dims = options.dims;
+  wanted.memory = options.memory;
+  wanted.patch = options.patch;
+  wanted.batch = options.batch;
+  wanted.first_features = options.first_features;
+  return wanted;
+}
 
 void PatchSourceOptions::fields(Fields& f) {
   f("path", path, "a folder (dataset.json, or images and labels) or a CSV", {.required = true});

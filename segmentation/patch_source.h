@@ -7,6 +7,7 @@
 
 #include "core/config.h"
 #include "segmentation/augment.h"
+#include "segmentation/plan.h"
 
 namespace serpentine {
 
@@ -19,5 +20,8 @@ struct PatchSourceOptions {
   PatchAugmentOptions augment;
   void fields(Fields& f);
 };
+
+/// What the plan is made of where `plan` names none.
+PlanOptions plan_options(const PatchSourceOptions& options);
 
 }  // namespace serpentine

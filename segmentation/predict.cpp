@@ -7,7 +7,6 @@
 
 #include "core/check.h"
 #include "segmentation/augment.h"
-#include "segmentation/distance.h"
 #include "segmentation/resample.h"
 
 namespace serpentine {
@@ -194,6 +193,10 @@ PredictMemory predict_memory(const SegmentationPlan& plan, const Volume& volume,
   const auto size = padded_size(plan, prepared_size(plan, volume, box)), whole = volume.size();
   PredictMemory memory;
   memory.image = 4 * plan.in_channels * size[0] * size[1] * size[2];
+  memory.preparing = memory.image + 4 * volume.data.numel() + 2 * whole[0] * whole[1] * whole[2];
+  // the input, the outputs, their mirrored copy and their sum
+  memory.windows_now = 4 * options.batch * (plan.in_channels + 3 * plan.classes) * plan.patch[0] *
+                       plan.patch[1] * plan.patch[2];
   memory.sums = 4 * (plan.classes + 1) * plan.patch[0] * size[1] * size[2];
   // a slab of the file's grid, and the slices that it was resampled from
   memory.slab = 3 * 4 * plan.classes *
@@ -280,20 +283,6 @@ Tensor predict_volume(const std::vector<std::shared_ptr<Model>>& models,
   }
   emit(padded[0]);
   return labels;
-}
-
-Tensor cleaned(const Tensor& labels, bool largest, bool fill_holes) {
-  auto made = labels.clone();
-  const auto values = std::get<0>(torch::_unique(labels));
-  for (int64_t i = 0; i < values.numel(); ++i) {
-    const auto value = values[i].item<int64_t>();
-    if (value == 0) continue;
-    const auto mask = made.eq(value);
-    auto kept = largest ? largest_component(mask) : mask;
-    made.masked_fill_(mask & ~kept, 0);
-    if (fill_holes) made.masked_fill_(without_holes(kept) & made.eq(0), value);
-  }
-  return made;
 }
 
 }  // namespace serpentine

@@ -5,6 +5,7 @@
 // the file's grid and decided slab by slab, so that no whole volume of outputs ever exists.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -27,9 +28,12 @@ struct PredictOptions {
 
 /// Bytes beside the network's own, known before the start.
 struct PredictMemory {
-  int64_t image = 0, sums = 0, slab = 0, labels = 0;
+  int64_t preparing = 0;  // the file's voxels and the prepared image, before the first window
+  int64_t image = 0, sums = 0, slab = 0, windows_now = 0, labels = 0;
   int64_t windows = 0;
-  int64_t total() const { return image + sums + slab + labels; }
+  int64_t total() const {
+    return std::max(preparing, image + sums + slab + windows_now + labels);
+  }
 };
 PredictMemory predict_memory(const SegmentationPlan& plan, const Volume& volume,
                              const PredictOptions& options);
@@ -43,8 +47,5 @@ torch::Tensor predict_volume(const std::vector<std::shared_ptr<Model>>& models,
 
 /// Where windows begin along an axis: evenly, at most step * window apart, the last at the end.
 std::vector<int64_t> window_starts(int64_t size, int64_t window, double step);
-
-/// Rules on predicted values: only the largest part of each value, holes of each value filled.
-torch::Tensor cleaned(const torch::Tensor& labels, bool largest, bool fill_holes);
 
 }  // namespace serpentine

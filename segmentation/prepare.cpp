@@ -1,5 +1,7 @@
 #include "segmentation/prepare.h"
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <sstream>
 #include <stdexcept>
@@ -30,29 +32,43 @@ std::map<int64_t, int32_t> class_of_value(const SegmentationPlan& plan) {
   return numbers;
 }
 
+/// Mean and deviation of x [D, H, W] over what the mask has (everything without one); slice by
+/// slice, for a copy in double precision of a whole volume is large.
+std::pair<double, double> moments(const torch::Tensor& x, const torch::Tensor& mask) {
+  double count = 0, sum = 0, square = 0;
+  const auto slice = [&](int64_t z) {
+    const auto seen = mask.defined() ? x[z].masked_select(mask[z]) : x[z];
+    return seen.to(torch::kDouble);
+  };
+  for (int64_t z = 0; z < x.size(0); ++z) {
+    const auto seen = slice(z);
+    count += static_cast<double>(seen.numel());
+    sum += seen.sum().item<double>();
+  }
+  if (count == 0) return {0, 1};
+  const double mean = sum / count;
+  for (int64_t z = 0; z < x.size(0); ++z) square += (slice(z) - mean).square().sum().item<double>();
+  return {mean, std::sqrt(square / count)};
+}
+
 torch::Tensor normalized(const SegmentationPlan& plan, const torch::Tensor& data) {
   const auto mask = plan.inside_mask ? data.ne(0).any(0) : torch::Tensor();
-  std::vector<torch::Tensor> channels;
+  auto made = torch::empty(data.sizes());
   for (int64_t c = 0; c < data.size(0); ++c) {
-    auto x = data[c];
+    auto x = made[c].copy_(data[c]);
     const auto& how = plan.normalize[static_cast<size_t>(c)];
     if (how == "ct") {
       const auto* stats = &plan.ct[static_cast<size_t>(4 * c)];
-      x = (x.clamp(stats[2], stats[3]) - stats[0]) / std::max(stats[1], 1e-8);
+      x.clamp_(stats[2], stats[3]).sub_(stats[0]).div_(std::max(stats[1], 1e-8));
     } else if (how == "unit") {
-      x = x / (x.max().item<double>() > 255 ? 65535. : 255.);
+      x.div_(x.max().item<double>() > 255 ? 65535. : 255.);
     } else if (how == "zscore") {
-      const auto seen = mask.defined() ? x.masked_select(mask) : x.flatten();
-      if (seen.numel() > 0) {
-        const double mean = seen.to(torch::kDouble).mean().item<double>();
-        const double deviation = seen.to(torch::kDouble).std(/*unbiased=*/false).item<double>();
-        x = (x - mean) / std::max(deviation, 1e-8);
-        if (mask.defined()) x = x * mask;
-      }
+      const auto [mean, deviation] = moments(data[c], mask);
+      x.sub_(mean).div_(std::max(deviation, 1e-8));
+      if (mask.defined()) x.mul_(mask);
     }
-    channels.push_back(x);
   }
-  return torch::stack(channels);
+  return made;
 }
 
 std::array<double, 3> target_spacing(const SegmentationPlan& plan, const Volume& volume) {

@@ -9,6 +9,7 @@ namespace serpentine {
 namespace {
 
 constexpr double kAnisotropy = 3;
+constexpr int64_t kChunkVoxels = int64_t{1} << 22;
 
 std::vector<double> weights_at(double fraction, Taps taps) {
   if (taps == Taps::kNearest) return {1};
@@ -68,13 +69,24 @@ torch::Tensor resample_axis(const torch::Tensor& x, int64_t axis, const AxisTaps
 
 torch::Tensor resample_image(const torch::Tensor& data, const std::array<int64_t, 3>& size,
                              int64_t nearest_axis) {
-  torch::Tensor x = data;
+  if (data.size(1) == size[0] && data.size(2) == size[1] && data.size(3) == size[2])
+    return data.contiguous();
+  std::vector<AxisTaps> taps;
   for (int64_t axis = 0; axis < 3; ++axis) {
-    const auto taps = axis == nearest_axis ? Taps::kNearest : Taps::kCubic;
-    x = resample_axis(x, axis + 1,
-                      axis_taps(x.size(axis + 1), size[static_cast<size_t>(axis)], taps));
+    taps.push_back(axis_taps(data.size(axis + 1), size[static_cast<size_t>(axis)],
+                             axis == nearest_axis ? Taps::kNearest : Taps::kCubic));
   }
-  return x.contiguous();
+  // some slices at a time: the steps between need room of their own
+  auto made = torch::empty({data.size(0), size[0], size[1], size[2]});
+  const int64_t slice = data.size(0) * std::max(data.size(2) * data.size(3), size[1] * size[2]);
+  const int64_t chunk = std::max<int64_t>(1, kChunkVoxels / std::max<int64_t>(1, slice));
+  for (int64_t z = 0; z < size[0]; z += chunk) {
+    const int64_t end = std::min(size[0], z + chunk);
+    auto x = resample_axis(data, 1, taps[0], z, end);
+    x = resample_axis(x, 2, taps[1]);
+    made.narrow(1, z, end - z).copy_(resample_axis(x, 3, taps[2]));
+  }
+  return made;
 }
 
 torch::Tensor resample_labels(const torch::Tensor& labels, const std::array<int64_t, 3>& size,

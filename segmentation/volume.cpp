@@ -1,7 +1,6 @@
 #include "segmentation/volume.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <sstream>
 #include <stdexcept>
@@ -9,18 +8,16 @@
 #include <torch/torch.h>
 
 #include "core/io/image.h"
+#include "segmentation/dicom.h"
+#include "segmentation/meta_image.h"
+#include "segmentation/nrrd.h"
+#include "segmentation/text_header.h"
 
 namespace serpentine {
 namespace {
 
 [[noreturn]] void fail_volume(const std::string& file, const std::string& why) {
   throw std::runtime_error(file + ": " + why);
-}
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return text;
 }
 
 /// Which file axis runs along each world axis, by the largest parts of the affine.
@@ -99,18 +96,67 @@ void check_same_place(const Volume& volume, const Volume& as) {
     fail_volume(volume.name, "is orientated otherwise than " + as.name);
 }
 
+/// The voxels of a file with their place, brought to one orientation.
+Volume placed(const std::filesystem::path& file, torch::Tensor voxels, NiftiHeader header) {
+  Volume volume;
+  volume.name = file.string();
+  if (header.oriented) {
+    orient(volume, header);
+  } else {
+    volume.spacing = {header.spacing[2], header.spacing[1], header.spacing[0]};
+  }
+  volume.data = to_canonical(voxels, volume);
+  volume.header = std::move(header);
+  return volume;
+}
+
+void write_voxels(const std::filesystem::path& file, const torch::Tensor& voxels,
+                  const Volume& image) {
+  const NiftiHeader like =
+      image.header ? *image.header
+                   : new_nifti_header({voxels.size(2), voxels.size(1), voxels.size(0)},
+                                      {image.spacing[2], image.spacing[1], image.spacing[0]});
+  const auto as_in_file = to_file(voxels, image);
+  if (is_nrrd_name(file)) {
+    write_nrrd(file, as_in_file, like);
+  } else if (is_meta_image_name(file)) {
+    write_meta_image(file, as_in_file, like);
+  } else {
+    write_nifti(file, as_in_file, like);
+  }
+}
+
 }  // namespace
 
 bool is_picture_name(const std::filesystem::path& file) {
-  const auto name = lower(file.extension().string());
+  const auto name = lower_case(file.extension().string());
   return name == ".png" || name == ".jpg" || name == ".jpeg" || name == ".tif" || name == ".tiff" ||
          name == ".bmp" || name == ".webp";
 }
 
+bool is_volume_name(const std::filesystem::path& file) {
+  return is_nifti_name(file) || is_nrrd_name(file) || is_meta_image_name(file);
+}
+
+bool is_image_path(const std::filesystem::path& path) {
+  if (std::filesystem::is_directory(path) || lower_case(path.extension().string()) == ".dcm")
+    return is_dicom_path(path);
+  return is_volume_name(path) || is_picture_name(path);
+}
+
+std::string result_ending(const std::filesystem::path& image) {
+  if (is_picture_name(image)) return ".png";
+  if (is_nrrd_name(image)) return ".nrrd";
+  return is_meta_image_name(image) ? ".mha" : ".nii.gz";
+}
+
 std::string case_name(const std::filesystem::path& file) {
-  auto name = file.filename().string();
-  if (name.ends_with(".gz")) name.resize(name.size() - 3);
-  return std::filesystem::path(name).stem().string();
+  std::filesystem::path name = file.filename();
+  if (name.empty()) name = file.parent_path().filename();  // FOLDER/
+  if (name.string().ends_with(".nii.gz")) name = name.stem();
+  const bool known = is_volume_name(name) || is_picture_name(name) ||
+                     lower_case(name.extension().string()) == ".dcm";
+  return known ? name.stem().string() : name.string();
 }
 
 std::string size_text(const std::array<int64_t, 3>& size) {
@@ -119,23 +165,17 @@ std::string size_text(const std::array<int64_t, 3>& size) {
 }
 
 Volume read_volume(const std::filesystem::path& file) {
+  NiftiHeader header;
+  if (is_nifti_name(file)) return placed(file, read_nifti(file, &header), header);
+  if (is_nrrd_name(file)) return placed(file, read_nrrd(file, &header), header);
+  if (is_meta_image_name(file)) return placed(file, read_meta_image(file, &header), header);
+  if (is_dicom_path(file)) return placed(file, read_dicom(file, &header), header);
   Volume volume;
   volume.name = file.string();
-  if (is_nifti_name(file)) {
-    NiftiHeader header;
-    const auto voxels = read_nifti(file, &header);
-    if (header.oriented) {
-      orient(volume, header);
-    } else {
-      volume.spacing = {header.spacing[2], header.spacing[1], header.spacing[0]};
-    }
-    volume.data = to_canonical(voxels, volume);
-    volume.header = std::move(header);
-    return volume;
-  }
   if (!is_picture_name(file)) {
     fail_volume(volume.name,
-                "is neither NIfTI (.nii, .nii.gz) nor a picture (.png, .jpg, .tif, .bmp)");
+                "is neither a volume (.nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd), a folder of DICOM "
+                "files nor a picture (.png, .jpg, .tif, .bmp)");
   }
   const auto picture = read_image(file, Pixels::kKeep);  // [H, W, C]
   volume.picture = true;
@@ -188,32 +228,24 @@ void write_labels(const std::filesystem::path& file, const torch::Tensor& labels
                   const Volume& image) {
   const auto host = labels.to(torch::kCPU);
   const int64_t most = host.numel() > 0 ? host.max().item<int64_t>() : 0;
-  if (!is_nifti_name(file)) {
+  if (is_picture_name(file)) {
     TORCH_CHECK(host.size(0) == 1, file.string(), ": a picture holds one slice, got ",
                 host.sizes());
     write_image(file, host[0].to(most > 255 ? torch::kUInt16 : torch::kByte).unsqueeze(-1));
     return;
   }
-  const auto type = most > 255 ? torch::kShort : torch::kByte;
-  const NiftiHeader like =
-      image.header ? *image.header
-                   : new_nifti_header({host.size(2), host.size(1), host.size(0)},
-                                      {image.spacing[2], image.spacing[1], image.spacing[0]});
-  write_nifti(file, to_file(host, image).to(type), like);
+  write_voxels(file, host.to(most > 255 ? torch::kShort : torch::kByte), image);
 }
 
 void write_values(const std::filesystem::path& file, const torch::Tensor& values,
                   const Volume& image) {
-  const auto host = values.to(torch::kCPU, torch::kFloat);
-  const NiftiHeader like =
-      image.header ? *image.header
-                   : new_nifti_header({host.size(2), host.size(1), host.size(0)},
-                                      {image.spacing[2], image.spacing[1], image.spacing[0]});
-  write_nifti(file, to_file(host, image), like);
+  write_voxels(file, values.to(torch::kCPU, torch::kFloat), image);
 }
 
 void check_finite(const Volume& volume) {
-  const auto bad = (~torch::isfinite(volume.data)).sum().item<int64_t>();
+  int64_t bad = 0;
+  for (int64_t z = 0; z < volume.data.size(1); ++z)  // by slices: the test needs a copy
+    bad += (~torch::isfinite(volume.data.select(1, z))).sum().item<int64_t>();
   if (bad > 0)
     fail_volume(volume.name, "holds " + std::to_string(bad) + " voxels that are not numbers");
 }

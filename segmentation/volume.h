@@ -23,14 +23,14 @@ struct Volume {
   bool picture = false;                       // of a PNG, JPEG or TIFF file
   std::array<int64_t, 3> from = {0, 1, 2};    // axis of the file (k, j, i) that became z, y, x
   std::array<bool, 3> flipped = {};           // whether that axis was turned
-  std::optional<NiftiHeader> header;          // of the file
+  std::optional<NiftiHeader> header;          // of the file, or what NIfTI would say of it
   std::string name;                           // file, for errors
 
   std::array<int64_t, 3> size() const { return {data.size(1), data.size(2), data.size(3)}; }
 };
 
-/// A NIfTI file (its volumes or vectors are channels), or a picture (its colours are). Throws
-/// "FILE: why".
+/// A volume (NIfTI, NRRD, MetaImage; what the file holds of one voxel are channels), a folder of a
+/// DICOM series, or a picture (its colours are channels). Throws "FILE: why".
 Volume read_volume(const std::filesystem::path& file);
 
 /// Several files of one case as channels of one volume; they must agree in size and spacing.
@@ -41,11 +41,11 @@ Volume read_channels(const std::vector<std::string>& files);
 /// or values are not whole numbers.
 torch::Tensor read_labels(const std::filesystem::path& file, const Volume& image, double scale = 0);
 
-/// Labels [D, H, W] in the place of `image`: NIfTI like the file it came from, or a grey PNG.
+/// Labels [D, H, W] in the place of `image`: NIfTI, NRRD, MetaImage or a grey PNG, by the name.
 void write_labels(const std::filesystem::path& file, const torch::Tensor& labels,
                   const Volume& image);
 
-/// The same for values (probabilities), float32 [D, H, W], NIfTI only.
+/// The same for values (probabilities), float32 [D, H, W]; no pictures.
 void write_values(const std::filesystem::path& file, const torch::Tensor& values,
                   const Volume& image);
 
@@ -53,6 +53,12 @@ void write_values(const std::filesystem::path& file, const torch::Tensor& values
 void check_finite(const Volume& volume);
 
 bool is_picture_name(const std::filesystem::path& file);
+/// NIfTI, NRRD or MetaImage.
+bool is_volume_name(const std::filesystem::path& file);
+/// What read_volume() can be tried on: such a name, or DICOM.
+bool is_image_path(const std::filesystem::path& path);
+/// How the labels of an image are called: ".png", ".nrrd", ".mha", else ".nii.gz".
+std::string result_ending(const std::filesystem::path& image);
 /// The name without .nii.gz, .png and the like.
 std::string case_name(const std::filesystem::path& file);
 /// "31 x 40 x 24"

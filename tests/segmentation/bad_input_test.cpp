@@ -122,7 +122,7 @@ TEST_F(BadSegmentation, SomethingElse) {
   std::ofstream(folder / "b.nii") << std::string(1000, 'x');
   expect_says(error_of([&] { read_volume(folder / "b.nii"); }), "is not a NIfTI file");
   std::ofstream(folder / "b.txt") << "x";
-  expect_says(error_of([&] { read_volume(folder / "b.txt"); }), "is neither NIfTI");
+  expect_says(error_of([&] { read_volume(folder / "b.txt"); }), "is neither a volume");
   expect_says(error_of([&] { read_volume(folder / "none.nii.gz"); }), "cannot be opened");
 }
 

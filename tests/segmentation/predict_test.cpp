@@ -110,15 +110,5 @@ TEST(Predict, WindowsReachTheEnd) {
   }
 }
 
-TEST(Predict, CleansLabels) {
-  auto labels = torch::zeros({1, 6, 6}, torch::kByte);
-  labels[0].slice(0, 0, 3).slice(1, 0, 3).fill_(2);
-  labels[0][1][1] = 0;
-  labels[0][5][5] = 2;
-  const auto made = cleaned(labels, true, true);
-  EXPECT_EQ(made[0][5][5].item<int64_t>(), 0);
-  EXPECT_EQ(made[0][1][1].item<int64_t>(), 2);
-}
-
 }  // namespace
 }  // namespace serpentine::testing

@@ -1,0 +1,72 @@
+#!/bin/bash
+# Segmentation from the command line: plan, cross-validation, its rules, predictions, bad input.
+# shellcheck source=tests/apps/support.sh
+source "$(dirname "$0")/support.sh" "$@"
+
+samples=$tree/data/samples/hippocampus
+config=$tree/configs/test/segmentation_unet.yaml
+{
+  echo "image,label,name"
+  for case in 001 003 004 006; do
+    echo "$samples/imagesTr/hippocampus_$case.nii.gz,$samples/labelsTr/hippocampus_$case.nii.gz,case_$case"
+  done
+} >four.csv
+# shellcheck disable=SC2329  # called through `expect`
+cross() { "$serpentine" segment crossval "$config" data.path=four.csv data.folds=2 --no-mirror "$@"; }
+
+expect 0 'patch: \[16, 16, 16\]' "$serpentine" segment plan four.csv --patch 16 16 16
+expect 0 'rules: ' cross --out runs/cv
+expect_file runs/cv/plan.yaml runs/cv/fold_0/finished runs/cv/fold_1/data.json \
+  runs/cv/report/cases.csv runs/cv/report/classes.csv runs/cv/report/dice.svg \
+  runs/cv/postprocess.txt runs/cv/fold_0/postprocess.json runs/cv/fold_1/postprocess.json
+for case in 001 003 004 006; do expect_file "runs/cv/held_out/case_$case.nii.gz"; done
+[ "$(wc -l <runs/cv/report/cases.csv)" = 9 ] || fail "every case is judged once, by two classes"
+cmp runs/cv/fold_0/postprocess.json runs/cv/fold_1/postprocess.json || fail "the folds' rules differ"
+
+# what is finished is kept; the end of it is done again
+cp runs/cv/report/cases.csv before.csv
+rm -r runs/cv/report runs/cv/held_out/case_004.nii.gz runs/cv/fold_1/finished
+expect 0 'fold 0 +finished before' cross --out runs/cv
+grep -q 'resumed' out.txt || fail "fold 1 must go on from its checkpoint"
+cmp before.csv runs/cv/report/cases.csv || fail "the report of the repeated end differs"
+
+# a cross-validation stands for its folds, and its rules are applied unless told otherwise
+echo '{"foreground": true, "largest": [1], "fill_holes": []}' |
+  tee runs/cv/fold_0/postprocess.json >runs/cv/fold_1/postprocess.json
+new=$samples/imagesTs/hippocampus_033.nii.gz
+expect 0 'rules: the largest part of all labels together; the largest part of 1' \
+  "$serpentine" segment predict runs/cv "$new" -o ruled --no-mirror
+expect 0 'hippocampus_033' "$serpentine" segment predict runs/cv/fold_0 runs/cv/fold_1 "$new" \
+  -o plain --no-mirror --keep-parts
+! grep -q 'rules:' out.txt || fail "--keep-parts must not apply rules"
+expect_file ruled/hippocampus_033.nii.gz plain/hippocampus_033.nii.gz
+expect 0 'rules: the largest part of 1 and 2$' "$serpentine" segment predict runs/cv "$new" \
+  -o largest --no-mirror --largest
+expect 0 'is there already' "$serpentine" segment predict runs/cv "$new" -o largest --no-mirror
+expect 0 'Anterior|class 1|1 ' "$serpentine" segment evaluate ruled "$samples/labelsTs" -o report \
+  --images "$samples/imagesTs"
+expect_file report/cases.csv report/worst.png report/hippocampus_033.html
+
+echo '{"foreground": false, "largest": [2], "fill_holes": []}' >runs/cv/fold_1/postprocess.json
+refuse 1 "fold_1 was given the rules 'the largest part of 2'" \
+  "$serpentine" segment predict runs/cv "$new" -o ruled --overwrite
+echo '{' >runs/cv/fold_1/postprocess.json
+refuse 1 'postprocess.json: is damaged' "$serpentine" segment predict runs/cv "$new" -o ruled
+
+# bad input: sentences, and what can be done is done
+head -c 3000 "$new" >cut.nii.gz
+mkdir mixed && cp "$new" cut.nii.gz mixed/
+refuse 1 'cut: left out; .*cut.nii.gz: is cut off' \
+  "$serpentine" segment predict runs/cv/fold_0 cut.nii.gz -o bad --no-mirror
+expect 1 'mixed/cut.nii.gz: is cut off' \
+  "$serpentine" segment predict runs/cv/fold_0 mixed -o some --no-mirror
+expect_file some/hippocampus_033.nii.gz
+refuse 1 'fold 2 of 9|holds no case' "$serpentine" segment crossval "$config" data.path=four.csv \
+  data.folds=9 --out runs/many
+refuse 2 'data.type must be segmentation' "$serpentine" segment crossval tiny.yaml
+sed '1s/$/,split/; 2,4s/$/,train/; 5s/$/,test/' four.csv >split.csv
+refuse 1 'split.csv: .*' "$serpentine" segment crossval "$config" data.path=split.csv data.folds=2 \
+  --out runs/split
+refuse 2 "there is no run folder 'nowhere'" "$serpentine" segment predict nowhere "$new" -o x
+
+finish

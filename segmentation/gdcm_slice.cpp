@@ -1,6 +1,9 @@
 // One DICOM file through GDCM; everything about a series is in dicom.cpp.
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -78,12 +81,48 @@ VoxelType gdcm_type(const std::string& file, const gdcm::PixelFormat& format) {
   }
 }
 
+std::string file_bytes(const std::string& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+/// GDCM ends the program for a file that stops in its first group (PS3.10 7.1).
+void check_first_group(const std::filesystem::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  std::string head(144, '\0');
+  stream.read(head.data(), 144);
+  uint32_t length = 0;
+  std::memcpy(&length, head.data() + 140, sizeof length);
+  const bool there = stream.gcount() == 144;
+  const bool counted = head.substr(132, 6) == std::string("\2\0\0\0UL", 6);
+  if (!there || (counted && std::filesystem::file_size(file) < 144 + uint64_t{length} + 8))
+    gdcm_fail(file.string(), "is cut off");
+}
+
+/// GDCM fills with zeros what plain pixels lack at the end.
+void check_last_pixels(const std::string& file, size_t wanted) {
+  wanted += wanted % 2;
+  const std::string bytes = file_bytes(file), tag("\xe0\x7f\x10\0", 4);
+  const auto size = static_cast<uint32_t>(wanted);
+  const std::string length(reinterpret_cast<const char*>(&size), sizeof size);
+  for (const auto& type : {std::string("OW\0\0", 4), std::string("OB\0\0", 4), std::string()}) {
+    const std::string begin = tag + type + length;
+    const size_t at = bytes.find(begin);
+    if (at == std::string::npos) continue;
+    if (bytes.size() - at - begin.size() < wanted)
+      gdcm_fail(file, "is cut off: " + std::to_string(bytes.size() - at - begin.size()) + " of " +
+                          std::to_string(wanted) + " bytes of pixels are there");
+    return;
+  }
+}
+
 }  // namespace
 
 bool dicom_available() { return true; }
 
 std::optional<DicomSlice> read_dicom_slice(const std::filesystem::path& file) {
   quiet_gdcm();
+  check_first_group(file);
   gdcm::Reader reader;
   reader.SetFileName(file.c_str());
   if (!reader.ReadUpToTag(gdcm::Tag(0x7fe0, 0x0010)))
@@ -128,6 +167,8 @@ void read_dicom_pixels(const DicomSlice& slice, float* to) {
     gdcm_fail(slice.file, "holds " + std::to_string(bytes.size()) + " bytes of pixels where " +
                               std::to_string(count * voxel_bytes(type)) + " belong");
   }
+  if (!reader.GetFile().GetHeader().GetDataSetTransferSyntax().IsEncapsulated())
+    check_last_pixels(slice.file, bytes.size());
   if (!image.GetBuffer(bytes.data()))
     gdcm_fail(slice.file, "its pixels cannot be decoded; is the file cut off?");
   voxels_to_float(type, bytes.data(), to, count, false);

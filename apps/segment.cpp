@@ -115,7 +115,9 @@ void add_segment_command(CLI::App& app, Action& action) {
         ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
   };
   auto* predict = command->add_subcommand("predict", "Labels for new images");
-  predict->add_option("RUN... IN", arguments->words, "Runs or cross-validations, then an image or a folder")
+  predict
+      ->add_option("RUN... IN", arguments->words,
+                   "Runs or cross-validations, then an image or a folder")
       ->required();
   predict->add_option("-o,--out", arguments->predict.out, "Folder of the labels")->required();
   add_predict_options(predict);

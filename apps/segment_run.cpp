@@ -67,7 +67,8 @@ std::vector<std::string> run_folders(const std::vector<std::string>& given) {
   std::vector<std::string> folders;
   for (const auto& folder : given) {
     const auto fold = [&](int64_t k) { return folder + "/fold_" + std::to_string(k); };
-    if (std::filesystem::exists(folder + "/config.yaml") || !std::filesystem::is_directory(fold(0))) {
+    if (std::filesystem::exists(folder + "/config.yaml") ||
+        !std::filesystem::is_directory(fold(0))) {
       folders.push_back(folder);
       continue;
     }

@@ -28,8 +28,7 @@ std::vector<fs::path> images_in(const fs::path& folder) {
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const auto name = entry.path().filename().string();
-    if (!name.starts_with('.') && is_image_path(entry.path()))
-      found.push_back(entry.path());
+    if (!name.starts_with('.') && is_image_path(entry.path())) found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end());
   return found;
@@ -108,8 +107,8 @@ std::string label_beside(const fs::path& folder, const std::string& image) {
   std::string name = image;
   for (const std::string end : {"_training", "_test"})
     if (name.ends_with(end)) name.resize(name.size() - end.size());
-  for (const char* end : {".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tif",
-                          ".tiff", ".bmp"}) {
+  for (const char* end :
+       {".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tif", ".tiff", ".bmp"}) {
     for (const char* suffix : {"", "_mask", "_anno", "_segmentation", "_manual1", "_label"}) {
       if (fs::exists(folder / (name + suffix + end)))
         return (folder / (name + suffix + end)).string();

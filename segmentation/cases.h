@@ -44,8 +44,8 @@ struct CaseOptions {
 /// Throws "PATH: why" where nothing is understood.
 CaseList find_cases(const std::string& path, const CaseOptions& options = {});
 
-/// The images of one file, DICOM series or folder to predict: NAME_0000.ext are channels of NAME if `channels` is
-/// above 1 or all names end so.
+/// The images of one file, DICOM series or folder to predict: NAME_0000.ext are channels of NAME if
+/// `channels` is above 1 or all names end so.
 std::vector<CaseFiles> find_images(const std::string& path, int64_t channels);
 
 }  // namespace serpentine

@@ -98,8 +98,9 @@ void check_alike(const std::vector<DicomSlice>& slices) {
     if (!slice.spacing || !((*slice.spacing)[0] > 0) || !((*slice.spacing)[1] > 0))
       dicom_fail(slice.file, "has no PixelSpacing");
     if (!slice.position || !slice.orientation)
-      dicom_fail(slice.file, "does not say where its slice lies (ImagePositionPatient, "
-                             "ImageOrientationPatient)");
+      dicom_fail(slice.file,
+                 "does not say where its slice lies (ImagePositionPatient, "
+                 "ImageOrientationPatient)");
     if (slice.rows != first.rows || slice.columns != first.columns) {
       dicom_fail(slice.file, "has " + std::to_string(slice.rows) + " x " +
                                  std::to_string(slice.columns) + " pixels where " +

@@ -75,9 +75,8 @@ VoxelType gdcm_type(const std::string& file, const gdcm::PixelFormat& format) {
     case gdcm::PixelFormat::FLOAT64:
       return VoxelType::kDouble;
     default:
-      gdcm_fail(file,
-                std::string("has pixels of the type ") + format.GetScalarTypeAsString() +
-                    ", which is not understood");
+      gdcm_fail(file, std::string("has pixels of the type ") + format.GetScalarTypeAsString() +
+                          ", which is not understood");
   }
 }
 

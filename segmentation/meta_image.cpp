@@ -41,12 +41,12 @@ struct MetaHeader {
 
 VoxelType meta_type(const std::filesystem::path& file, const std::string& name) {
   static const std::map<std::string, VoxelType> types = {
-      {"MET_CHAR", VoxelType::kInt8},           {"MET_UCHAR", VoxelType::kUint8},
-      {"MET_SHORT", VoxelType::kInt16},         {"MET_USHORT", VoxelType::kUint16},
-      {"MET_INT", VoxelType::kInt32},           {"MET_UINT", VoxelType::kUint32},
-      {"MET_LONG", VoxelType::kInt32},          {"MET_ULONG", VoxelType::kUint32},
-      {"MET_LONG_LONG", VoxelType::kInt64},     {"MET_ULONG_LONG", VoxelType::kUint64},
-      {"MET_FLOAT", VoxelType::kFloat},         {"MET_DOUBLE", VoxelType::kDouble}};
+      {"MET_CHAR", VoxelType::kInt8},       {"MET_UCHAR", VoxelType::kUint8},
+      {"MET_SHORT", VoxelType::kInt16},     {"MET_USHORT", VoxelType::kUint16},
+      {"MET_INT", VoxelType::kInt32},       {"MET_UINT", VoxelType::kUint32},
+      {"MET_LONG", VoxelType::kInt32},      {"MET_ULONG", VoxelType::kUint32},
+      {"MET_LONG_LONG", VoxelType::kInt64}, {"MET_ULONG_LONG", VoxelType::kUint64},
+      {"MET_FLOAT", VoxelType::kFloat},     {"MET_DOUBLE", VoxelType::kDouble}};
   const auto found = types.find(name);
   if (found == types.end())
     meta_fail(file, "has voxels of the type '" + name + "', which is not one number");
@@ -78,8 +78,7 @@ MetaHeader read_meta_header(const std::filesystem::path& file) {
       header.field({"NDims"}, std::to_string(header.sizes.size())) !=
           std::to_string(header.sizes.size()))
     meta_fail(file, "says NDims " + header.field({"NDims"}) + " and gives " +
-                        std::to_string(header.sizes.size()) +
-                        " sizes; two to four are understood");
+                        std::to_string(header.sizes.size()) + " sizes; two to four are understood");
   return header;
 }
 

@@ -267,11 +267,10 @@ torch::Tensor read_nifti(const std::filesystem::path& file, NiftiHeader* header)
   const NiftiHeader found = parse_header(file, reader);
   const VoxelType type = type_of(file, found.datatype);
   reader.skip(found.voxels_at - static_cast<int64_t>(found.raw.size()));
-  auto voxels =
-      take_voxels(
-          file, [&](char* to, size_t bytes) { return reader.read(to, bytes); }, type,
-          found.size[0] * found.size[1] * found.size[2] * found.size[3], found.swapped)
-          .view({found.size[3], found.size[2], found.size[1], found.size[0]});
+  auto voxels = take_voxels(
+                    file, [&](char* to, size_t bytes) { return reader.read(to, bytes); }, type,
+                    found.size[0] * found.size[1] * found.size[2] * found.size[3], found.swapped)
+                    .view({found.size[3], found.size[2], found.size[1], found.size[0]});
   if (found.slope != 1 || found.intercept != 0) voxels.mul_(found.slope).add_(found.intercept);
   if (header != nullptr) *header = found;
   return voxels;

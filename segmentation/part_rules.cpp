@@ -112,7 +112,8 @@ std::string rules_file(const std::string& folder) { return folder + "/postproces
 std::string rules_text(const PartRules& rules) {
   std::string text = rules.foreground ? "the largest part of all labels together" : "";
   const auto add = [&](const char* what, const std::vector<int64_t>& values) {
-    if (!values.empty()) text += (text.empty() ? "" : "; ") + std::string(what) + values_text(values);
+    if (!values.empty())
+      text += (text.empty() ? "" : "; ") + std::string(what) + values_text(values);
   };
   add("the largest part of ", rules.largest);
   add("holes of ", rules.fill_holes);

@@ -188,8 +188,9 @@ TEST_F(Dicom, OneSliceIsAsThickAsItSays) {
 
 TEST_F(Dicom, MissingSlice) {
   put_series({0, 1, 3, 4, 5});
-  expect_says("1 slice is missing between slice_1 and slice_2, which are 8 mm apart; the others "
-              "4 mm");
+  expect_says(
+      "1 slice is missing between slice_1 and slice_2, which are 8 mm apart; the others "
+      "4 mm");
 }
 
 TEST_F(Dicom, UnevenSlices) {

@@ -34,9 +34,9 @@ std::string bytes_of(const std::vector<T>& values, bool swapped = false) {
 }
 std::string nrrd(const std::string& more, const std::string& data,
                  const std::string& sizes = "2 3 1", const std::string& type = "short") {
-  return "NRRD0005\n# a comment\ntype: " + type + "\ndimension: " +
-         std::to_string(std::count(sizes.begin(), sizes.end(), ' ') + 1) + "\nsizes: " + sizes +
-         "\n" + more + "\n" + data;
+  return "NRRD0005\n# a comment\ntype: " + type +
+         "\ndimension: " + std::to_string(std::count(sizes.begin(), sizes.end(), ' ') + 1) +
+         "\nsizes: " + sizes + "\n" + more + "\n" + data;
 }
 std::string mha(const std::string& more, const std::string& data,
                 const std::string& sizes = "2 3 1", const std::string& where = "LOCAL") {

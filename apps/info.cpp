@@ -1,16 +1,15 @@
-// serpentine info: how large a trained model is, and how fast on this machine.
-#include <algorithm>
-#include <chrono>
+// serpentine info: how large a model of images or of bags is, and how fast on this machine.
 #include <cstdio>
-#include <fstream>
 #include <iostream>
 
 #include <torch/torch.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "apps/bag_info.h"
 #include "apps/command.h"
 #include "apps/image_run.h"
+#include "apps/measure.h"
 #include "apps/run.h"
 #include "core/ops/flop_count.h"
 #include "core/train/precision.h"
@@ -25,70 +24,27 @@ gradients: warm-up first, then each repetition by itself with the device waited 
 the middle half of the repetitions are given. Memory is what the forward pass adds at its peak.
 Examples:
   serpentine info runs/flowers
-  serpentine info runs/flowers --batch 1 8 64 --threads 1 --json)";
+  serpentine info runs/flowers --batch 1 8 64 --threads 1 --json
+  serpentine info runs/lung/fold_0 --tiles 10000 50000
+  serpentine info model.yaml --tiles 100000 --train model.in_dim=1024 model.classes=2)";
 
 struct InfoArguments {
   std::string run, device = "auto", precision = "fp32";
-  std::vector<int64_t> batch = {1, 16};
+  std::vector<std::string> overrides;
+  std::vector<int64_t> batch = {1, 16}, tiles;
   int64_t warmup = 3, repeats = 15, size = 0;
   double seconds = 10;
-  bool json = false;
+  bool json = false, train = false;
 };
-
-/// Peak and present resident memory of this process in bytes, from /proc/self/status; 0: unknown.
-double memory_line(const char* key) {
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);) {
-    if (line.rfind(key, 0) == 0) return 1024 * std::stod(line.substr(std::string(key).size()));
-  }
-  return 0;
-}
-
-/// Bytes that `act` adds at its peak on the host; -1 where the system does not tell.
-double peak_bytes(const std::function<void()>& act) {
-  std::ofstream("/proc/self/clear_refs") << 5;  // the peak starts from here
-  const double before = memory_line("VmRSS:");
-  act();
-  const double peak = memory_line("VmHWM:");
-  return before > 0 && peak > 0 ? std::max(0.0, peak - before) : -1;
-}
-
-struct Timing {
-  int64_t batch = 0, repeats = 0;
-  double median = 0, low = 0, high = 0;  // seconds a forward pass: median and quartiles
-};
-
-Timing time_forward(const InfoArguments& arguments, const std::function<void()>& forward,
-                    int64_t batch) {
-  using Clock = std::chrono::steady_clock;
-  for (int64_t i = 0; i < arguments.warmup; ++i) forward();
-  std::vector<double> times;
-  const auto begin = Clock::now();
-  const auto since = [](Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
-  while (static_cast<int64_t>(times.size()) < arguments.repeats &&
-         (times.size() < 3 || since(begin) < arguments.seconds)) {
-    const auto start = Clock::now();
-    forward();
-    times.push_back(since(start));
-  }
-  std::sort(times.begin(), times.end());
-  const size_t count = times.size();
-  return {batch, static_cast<int64_t>(count), times[count / 2], times[count / 4],
-          times[count - 1 - count / 4]};
-}
-
-std::string amount(double value, const char* unit) {
-  const char* prefixes[] = {"", "k", "M", "G", "T", "P"};
-  size_t at = 0;
-  for (; value >= 1000 && at < 5; ++at) value /= 1000;
-  char text[48];
-  std::snprintf(text, sizeof text, "%.3g %s%s", value, prefixes[at], unit);
-  return text;
-}
 
 int run_info(const InfoArguments& arguments) {
+  if (!arguments.tiles.empty()) {
+    return bag_info({arguments.run, arguments.overrides, arguments.device, arguments.tiles,
+                     arguments.warmup, arguments.repeats, arguments.seconds, arguments.train,
+                     arguments.json});
+  }
+  if (arguments.train || !arguments.overrides.empty())
+    throw UsageError("info: --train and overrides are for models of bags, with --tiles");
   const ImageRun run = open_image_run(all_packages(), arguments.run, arguments.device);
   const auto& view = run.schema.view;
   const int64_t height = arguments.size > 0 ? arguments.size : view.height;
@@ -145,7 +101,8 @@ int run_info(const InfoArguments& arguments) {
   for (const int64_t batch : arguments.batch) {
     const auto once = forward(batch);
     const double peak = run.device.is_cpu() ? peak_bytes(once) : -1;
-    const Timing timing = time_forward(arguments, once, batch);
+    const Timing timing =
+        time_calls(once, arguments.warmup, 3, arguments.repeats, arguments.seconds);
     const auto rate = [&](double seconds) { return static_cast<double>(batch) / seconds; };
     out["throughput"].push_back({{"batch", batch},
                                  {"images_per_second", rate(timing.median)},
@@ -168,10 +125,18 @@ int run_info(const InfoArguments& arguments) {
 
 void add_info_command(CLI::App& app, Action& action) {
   auto* command =
-      app.add_subcommand("info", "Parameters, FLOPs, memory and speed of an image model");
+      app.add_subcommand("info", "Parameters, FLOPs, memory and speed of a model of images or bags");
   command->footer(kInfoFooter);
   auto arguments = std::make_shared<InfoArguments>();
-  command->add_option("RUN", arguments->run, "Folder of a finished training on images")->required();
+  command
+      ->add_option("RUN", arguments->run,
+                   "Folder of a finished training; of bags also a YAML file with a model")
+      ->required();
+  command->add_option("OVERRIDES", arguments->overrides, "As model.in_dim=1024, with a model of bags")
+      ->type_name("KEY=VALUE");
+  command->add_option("--tiles", arguments->tiles, "Tiles of a bag, several values: a model of bags")
+      ->check(CLI::Range(int64_t{1}, int64_t{100000000}));
+  command->add_flag("--train", arguments->train, "With --tiles: forward and backward");
   command->add_option("--batch", arguments->batch, "Pictures of a forward pass, several values")
       ->check(CLI::Range(int64_t{1}, int64_t{65536}));
   command->add_option("--size", arguments->size, "Side of the pictures (default: the run's)")
@@ -180,7 +145,7 @@ void add_info_command(CLI::App& app, Action& action) {
       ->check(CLI::Range(int64_t{0}, int64_t{10000}))
       ->capture_default_str();
   command->add_option("--repeats", arguments->repeats, "Passes that count, at most")
-      ->check(CLI::Range(int64_t{3}, int64_t{100000}))
+      ->check(CLI::Range(int64_t{1}, int64_t{100000}))
       ->capture_default_str();
   command->add_option("--seconds", arguments->seconds, "Seconds for them, at most")
       ->capture_default_str();

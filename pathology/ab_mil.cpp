@@ -11,8 +11,6 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kAbMilMostParts = 1024;
-
 struct AbMilOptions : BagModelOptions {
   int64_t attention = 128;
   bool gated = false;
@@ -49,11 +47,8 @@ class AbMil : public BagModel {
   BagOutput read(const Batch& batch, bool) override {
     const auto bounds = bag_bounds("ab_mil", batch, options_.in_dim);
     const int64_t rows = rows_at_once(batch.input.size(0));
-    const auto embed = [this](const std::vector<torch::Tensor>& in) {
-      return activate(torch::linear(in[0], in[1], in[2]), options_.activation);
-    };
-    auto embedded = recomputed_rows(embed, batch.input, rows, {feature_->weight, feature_->bias});
-    embedded = torch::dropout(embedded, options_.dropout, is_training());
+    const auto embedded = embedded_rows(batch.input, feature_, options_.activation,
+                                        options_.dropout, is_training(), rows);
     leave_trace("after_feature", embedded);
     BagOutput out;
     out.attention =
@@ -80,12 +75,14 @@ class AbMil : public BagModel {
     return all;
   }
   int64_t rows_at_once(int64_t tiles) {
-    if (!torch::GradMode::is_enabled()) return 0;
-    // floats of a tile: the embedding, its dropout and gradient stay; the rest lives in a part
-    const int64_t whole = 4 * options_.hidden * (options_.dropout > 0 ? 4 : 2);
-    const int64_t apart = 4 * (3 * options_.hidden + options_.attention * (options_.gated ? 8 : 4));
-    const int64_t parts = budget_.parts(tiles, whole, apart, kAbMilMostParts);
-    return parts == 1 ? 0 : (tiles + parts - 1) / parts;
+    const bool learns = torch::GradMode::is_enabled();
+    // floats of a tile: features, embedding, its gradient and what is dropped stay; the rest lives
+    // in a part
+    const int64_t hidden = options_.hidden, gates = options_.gated ? 2 : 1;
+    const int64_t whole = 4 * (options_.in_dim + (learns ? 2 : 1) * hidden) + (learns ? hidden : 0);
+    const int64_t apart = 4 * (learns ? 6 * hidden + 4 * gates * options_.attention
+                                      : hidden + 2 * gates * options_.attention);
+    return budget_.rows(tiles, whole, apart);
   }
 
   AbMilOptions options_;

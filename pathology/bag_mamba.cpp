@@ -132,6 +132,10 @@ int64_t BagMambaImpl::bytes_of_tile() const {
   return 4 * options.inner() * (8 * branches + 8);
 }
 
+int64_t BagMambaImpl::steps_of_tile() const {
+  return static_cast<int64_t>(branches_.size()) * (options.rank() + 2 * options.d_state);
+}
+
 torch::Tensor BagMambaImpl::forward(const torch::Tensor& x, const ScanOrder& order, int64_t parts) {
   check_shape("BagMamba", x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
   SERPENTINE_CHECK(order.num_branches == static_cast<int64_t>(branches_.size()), "BagMamba",
@@ -147,7 +151,7 @@ torch::Tensor BagMambaImpl::forward(const torch::Tensor& x, const ScanOrder& ord
   const int64_t width = (inner + parts - 1) / parts;
   torch::Tensor steps, out;
   const auto add = [](torch::Tensor& sum, const torch::Tensor& part) {
-    sum = sum.defined() ? sum + part : part;
+    sum = sum.defined() ? sum.add_(part) : part;  // nothing has saved the sum
   };
   for (int64_t first = 0; first < inner; first += width) {
     Tensors inputs = weights(first, std::min(first + width, inner));

@@ -24,6 +24,8 @@ class BagMambaImpl : public torch::nn::Module {
 
   /// Bytes of a tile that training keeps while this layer is at work, in one piece.
   int64_t bytes_of_tile() const;
+  /// Numbers of a tile's steps before their last projection, of all branches; kept in parts too.
+  int64_t steps_of_tile() const;
 
   MambaOptions options;
 

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/nn/recompute.h"
 
 namespace serpentine {
 
@@ -13,14 +14,24 @@ void BagModelOptions::fields(Fields& f) {
   f("hidden", hidden, "channels of an embedded tile", {.least = 1});
   f("dropout", dropout, "behind the embedding", {.least = 0, .most = 0.95});
   f("activation", activation, "of the embedding", {.choices = {"relu", "gelu"}});
-  f("memory_budget", memory_budget,
-    "memory that training a bag may take, as 8GiB; larger bags are computed in parts, again in the "
-    "backward pass, with the same result. Empty: everything in one piece");
+  memory_budget_field(f, memory_budget);
+}
+
+void memory_budget_field(Fields& f, std::string& budget) {
+  f("memory_budget", budget,
+    "memory for a batch of bags in the model, as 8GiB; what would take more is computed in parts, "
+    "again in the backward pass, with the same result. Empty: everything in one piece");
 }
 
 void BagModelOptions::check(const char* who) const {
   SERPENTINE_CHECK(in_dim >= 1 && classes >= 1, who, "in_dim and classes must be known, got ",
                    in_dim, " and ", classes);
+}
+
+void refuse_memory_budget(const char* who, const std::string& budget) {
+  SERPENTINE_CHECK(budget.empty(), who, "it computes a bag in one piece and keeps no ",
+                   "memory_budget; mamba_mil, ab_mil, ds_mil, clam_sb, clam_mb, mean_mil and ",
+                   "max_mil do");
 }
 
 std::vector<int64_t> bag_bounds(const char* who, const Batch& batch, int64_t in_dim) {
@@ -59,6 +70,37 @@ torch::Tensor bag_sum(const torch::Tensor& weights, const torch::Tensor& values,
 
 torch::Tensor activate(const torch::Tensor& x, const std::string& activation) {
   return activation == "gelu" ? torch::gelu(x) : torch::relu(x);
+}
+
+std::vector<torch::Tensor> dropout_mask(const torch::Tensor& like, int64_t channels, double dropout,
+                                        bool training) {
+  if (!training || dropout <= 0) return {};
+  const torch::NoGradGuard no_grad;
+  return {torch::empty({like.size(0), channels}, like.options().dtype(torch::kBool))
+              .bernoulli_(1 - dropout)};
+}
+
+torch::Tensor dropped(const torch::Tensor& x, const torch::Tensor& mask, double dropout) {
+  return x * mask.to(x.scalar_type()).div_(1 - dropout);
+}
+
+torch::Tensor embedded_rows(const torch::Tensor& x, const torch::nn::Linear& layer,
+                            const std::string& activation, double dropout, bool training,
+                            int64_t rows) {
+  if (rows <= 0 || rows >= x.size(0)) {
+    const auto y = activate(torch::linear(x, layer->weight, layer->bias), activation);
+    return torch::dropout(y, dropout, training);
+  }
+  std::vector<torch::Tensor> xs = {x};
+  const auto mask = dropout_mask(x, layer->options.out_features(), dropout, training);
+  xs.insert(xs.end(), mask.begin(), mask.end());
+  const bool drops = !mask.empty();
+  const auto part = [activation, dropout, drops](const std::vector<torch::Tensor>& in) {
+    const size_t weight = drops ? 2 : 1;
+    const auto y = activate(torch::linear(in[0], in[weight], in[weight + 1]), activation);
+    return drops ? dropped(y, in[1], dropout) : y;
+  };
+  return recomputed_rows(part, xs, rows, {layer->weight, layer->bias});
 }
 
 torch::nn::Linear PartsImpl::linear(const std::string& name, int64_t in, int64_t out) {

@@ -43,6 +43,11 @@ struct BagModelOptions {
   void check(const char* who) const;
 };
 
+/// `memory_budget`, which says how pathology/memory_budget.h cuts a bag into parts.
+void memory_budget_field(Fields& f, std::string& budget);
+/// Throws where one is set, for models that compute a bag in one piece.
+void refuse_memory_budget(const char* who, const std::string& budget);
+
 /// Where each bag begins and ends, on the host: B + 1 numbers. A batch without offsets is one bag.
 /// Throws unless input is [T, F] and every bag holds a tile.
 std::vector<int64_t> bag_bounds(const char* who, const Batch& batch, int64_t in_dim);
@@ -56,6 +61,18 @@ torch::Tensor bag_sum(const torch::Tensor& weights, const torch::Tensor& values,
 
 /// "relu" or "gelu" (exact).
 torch::Tensor activate(const torch::Tensor& x, const std::string& activation);
+
+/// Which values a dropout keeps, so that a part computed twice drops the same ones: bool
+/// [T, channels]; nothing where nothing is dropped.
+std::vector<torch::Tensor> dropout_mask(const torch::Tensor& like, int64_t channels, double dropout,
+                                        bool training);
+torch::Tensor dropped(const torch::Tensor& x, const torch::Tensor& mask, double dropout);
+
+/// A layer, its activation and dropout on rows x [T, F] -> [T, H], at most `rows` of them at a time
+/// (0: all): in parts only the result and which values were dropped are kept.
+torch::Tensor embedded_rows(const torch::Tensor& x, const torch::nn::Linear& layer,
+                            const std::string& activation, double dropout, bool training,
+                            int64_t rows);
 
 /// Layers under the names of Python's Sequential and of nested modules: "0", "3", "q".
 class PartsImpl : public torch::nn::Module {

@@ -150,7 +150,9 @@ void check_tiles(const TileFeatures& tiles, BagSet& set) {
   if (set.width == 0) set.width = tiles.features.size(1);
   TORCH_CHECK(tiles.features.size(1) == set.width, "its tiles have ", tiles.features.size(1),
               " features, those before ", set.width);
-  const auto bad = tiles.features.isfinite().all(1).logical_not().sum().item<int64_t>();
+  int64_t bad = 0;
+  for (const auto& part : tiles.features.split(65536))  // a large bag once, not several times
+    bad += part.isfinite().all(1).logical_not().sum().item<int64_t>();
   TORCH_CHECK(bad == 0, bad, " of its ", tiles.features.size(0), " tiles have features that are ",
               "not finite");
 }
@@ -164,6 +166,7 @@ TileFeatures joined(const std::vector<std::string>& files) {
     if (part.coords.defined()) coords.push_back(part.coords);
   }
   if (features.empty()) return {torch::empty({0, 0}), {}};
+  if (features.size() == 1) return {features[0], coords.empty() ? torch::Tensor() : coords[0]};
   return {torch::cat(features),
           coords.size() == features.size() ? torch::cat(coords) : torch::Tensor()};
 }
@@ -249,7 +252,7 @@ void read_packed(const BagSetOptions& options, BagSet& set, LeftOut& left) {
                count = static_cast<int64_t>(table.number(row, rows));
     try {
       TORCH_CHECK(from >= 0 && count >= 0, "first_row and rows must not be negative");
-      bag.features = all.narrow(0, from, count).to(torch::kFloat);
+      bag.features = all.narrow(0, from, count);
       check_tiles({bag.features, {}}, set);
       set.bags.push_back(std::move(bag));
     } catch (const std::exception& error) {
@@ -336,7 +339,7 @@ void BagSetOptions::fields(Fields& f) {
 }
 
 TileFeatures BagSet::read(const Bag& bag) const {
-  if (bag.features.defined()) return {bag.features, bag.coords};
+  if (bag.features.defined()) return {bag.features.to(torch::kFloat), bag.coords};
   return joined(bag.files);
 }
 

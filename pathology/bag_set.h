@@ -32,7 +32,7 @@ struct Bag {
   bool event = false;              // seen, not censored
   std::vector<std::string> parts;  // of published folds
   std::vector<std::string> files;  // several where a patient's slides are one bag
-  torch::Tensor features, coords;  // when they lie in memory
+  torch::Tensor features, coords;  // when they lie in memory; packed ones as float16
 };
 
 /// What could be read, and what could not and why.

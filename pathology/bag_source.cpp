@@ -39,7 +39,7 @@ int64_t BagDataset::target(int64_t index) const {
 Batch BagDataset::get(int64_t index) const {
   const Bag& from = bag(index);
   TileFeatures tiles = set_->read(from);
-  if (mean_.defined()) tiles.features = (tiles.features - mean_) / scale_;
+  if (mean_.defined()) tiles.features = (tiles.features - mean_).div_(scale_);
   Batch batch;
   batch.input = tiles.features;
   batch.coords = tiles.coords;
@@ -72,8 +72,11 @@ Batch BagDataset::get_batch(at::ArrayRef<int64_t> indices) const {
     batch.target = torch::empty({0}, torch::kLong);
     return batch;
   }
-  batch.input = torch::cat(input);
-  if (coords.size() == input.size()) batch.coords = torch::cat(coords);
+  const auto packed = [](const std::vector<torch::Tensor>& parts) {
+    return parts.size() == 1 ? parts[0] : torch::cat(parts);  // a bag alone is not copied
+  };
+  batch.input = packed(input);
+  if (coords.size() == input.size()) batch.coords = packed(coords);
   batch.target = torch::stack(target);
   for (auto& [name, tensors] : named) batch.named[name] = torch::stack(tensors);
   return batch;

@@ -5,7 +5,9 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/nn/recompute.h"
 #include "pathology/bag_model.h"
+#include "pathology/memory_budget.h"
 #include "pathology/pathology.h"
 
 namespace serpentine {
@@ -15,7 +17,7 @@ struct ClamOptions {
   int64_t in_dim = 0, classes = 0, hidden = 512, attention = 256, k_sample = 8;
   double dropout = 0.25, instance_weight = 0.3;
   bool gated = true, subtyping = false;
-  std::string instance_loss = "cross_entropy";
+  std::string instance_loss = "cross_entropy", memory_budget;
   void fields(Fields& f) {
     f("in_dim", in_dim, "features of a tile; 0: as many as the data have", {.least = 0});
     f("classes", classes, "outputs; 0: as the task needs", {.least = 0});
@@ -30,12 +32,14 @@ struct ClamOptions {
     f("instance_weight", instance_weight, "share of the clustering loss in the whole",
       {.least = 0, .most = 1});
     f("instance_loss", instance_loss, "of the clustering", {.choices = {"cross_entropy", "hinge"}});
+    memory_budget_field(f, memory_budget);
   }
 };
 
 class Clam : public BagModel {
  public:
-  Clam(const ClamOptions& options, bool branches) : options_(options), branches_(branches) {
+  Clam(const ClamOptions& options, bool branches)
+      : options_(options), branches_(branches), budget_(who(), options.memory_budget) {
     const int64_t hidden = options_.hidden, width = options_.attention, classes = options_.classes;
     SERPENTINE_CHECK(options_.in_dim >= 1 && classes >= 1, who(),
                      "in_dim and classes must be known, got ", options_.in_dim, " and ", classes);
@@ -66,10 +70,11 @@ class Clam : public BagModel {
 
   BagOutput read(const Batch& batch, bool with_loss) override {
     const auto bounds = bag_bounds(who(), batch, options_.in_dim);
+    const int64_t rows = rows_at_once(batch.input.size(0));
     const auto embedded =
-        torch::dropout(torch::relu(embed_(batch.input)), options_.dropout, is_training());
+        embedded_rows(batch.input, embed_, "relu", options_.dropout, is_training(), rows);
     BagOutput out;
-    out.attention = scores(embedded);  // [T, 1 or C]
+    out.attention = scores(embedded, rows);  // [T, 1 or C]
     const auto weights = bag_softmax(out.attention, bounds);
     const auto bags = bag_sum(weights, embedded, bounds);  // [B, 1 or C, H]
     out.logits = classify(bags);
@@ -98,12 +103,36 @@ class Clam : public BagModel {
     return torch::cat(logits, 1);
   }
 
-  torch::Tensor scores(const torch::Tensor& embedded) {
+  torch::Tensor scores(const torch::Tensor& embedded, int64_t rows) {
     const double dropout = options_.dropout > 0 ? 0.25 : 0;
-    auto hidden = torch::dropout(torch::tanh(tanh_(embedded)), dropout, is_training());
-    if (options_.gated)
-      hidden = hidden * torch::dropout(torch::sigmoid(gate_(embedded)), dropout, is_training());
-    return rows_(hidden);
+    std::vector<torch::Tensor> xs = {embedded};
+    for (int gate = 0; gate < (options_.gated ? 2 : 1); ++gate) {
+      const auto mask = dropout_mask(embedded, options_.attention, dropout, is_training());
+      xs.insert(xs.end(), mask.begin(), mask.end());
+    }
+    std::vector<torch::Tensor> weights = {rows_->weight, rows_->bias, tanh_->weight, tanh_->bias};
+    if (options_.gated) weights.insert(weights.end(), {gate_->weight, gate_->bias});
+    const bool drops = xs.size() > 1;
+    const auto part = [at = xs.size(), gated = options_.gated, drops,
+                       dropout](const std::vector<torch::Tensor>& in) {
+      auto hidden = torch::tanh(torch::linear(in[0], in[at + 2], in[at + 3]));
+      if (drops) hidden = dropped(hidden, in[1], dropout);
+      if (gated) {
+        const auto gate = torch::sigmoid(torch::linear(in[0], in[at + 4], in[at + 5]));
+        hidden = hidden * (drops ? dropped(gate, in[2], dropout) : gate);
+      }
+      return torch::linear(hidden, in[at], in[at + 1]);
+    };
+    return recomputed_rows(part, xs, rows, weights);
+  }
+
+  int64_t rows_at_once(int64_t tiles) {
+    const bool learns = torch::GradMode::is_enabled();
+    // floats of a tile: features, embedding and its gradient stay, with what is dropped
+    const int64_t hidden = options_.hidden, gates = (options_.gated ? 2 : 1) * options_.attention;
+    const int64_t whole =
+        4 * (options_.in_dim + (learns ? 2 : 1) * hidden) + (learns ? hidden + gates : 0);
+    return budget_.rows(tiles, whole, 4 * (learns ? 6 * hidden + 7 * gates : hidden + 2 * gates));
   }
 
   // a mean over the bags
@@ -155,6 +184,7 @@ class Clam : public BagModel {
 
   ClamOptions options_;
   bool branches_;
+  MemoryBudget budget_;
   torch::nn::Linear embed_{nullptr}, tanh_{nullptr}, gate_{nullptr}, rows_{nullptr};
   std::vector<torch::nn::Linear> classifiers_, instance_;
 };

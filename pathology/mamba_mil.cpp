@@ -89,8 +89,9 @@ class MambaMil : public BagModel {
   BagOutput read(const Batch& batch, bool) override {
     const auto bounds = bag_bounds("mamba_mil", batch, options_.in_dim);
     const int64_t parts = parts_of(batch.input.size(0));
-    auto x = torch::dropout(activate(embed_(batch.input), options_.activation), options_.dropout,
-                            is_training())
+    const int64_t rows = parts == 1 ? 0 : (batch.input.size(0) + parts - 1) / parts;
+    auto x = embedded_rows(batch.input, embed_, options_.activation, options_.dropout,
+                           is_training(), rows)
                  .unsqueeze(0);  // [1, T, H]
     leave_trace("after_fc1", x);
     TokenLayout layout = layout_of(batch);
@@ -149,12 +150,18 @@ class MambaMil : public BagModel {
   }
 
   int64_t parts_of(int64_t tiles) {
-    // floats of a tile that stay: embedding, and per layer the stream, its norm and their gradients
-    const int64_t whole = 4 * options_.hidden * (4 + 3 * options_.layers);
     const bool learns = torch::GradMode::is_enabled();
+    const int64_t hidden = options_.hidden, layers = options_.layers;
     const int64_t layer = mixers_.front()->bytes_of_tile();
+    const int64_t steps = 4 * mixers_.front()->steps_of_tile();
+    // bytes of a tile that stay: features; the stream before, its norm and what is dropped; for
+    // each layer norm, sum and the projections of its steps; the gradients of the last two
+    const int64_t whole =
+        learns ? 4 * (options_.in_dim + hidden * (6 + 2 * layers) + 2 * options_.attention) +
+                     hidden + steps * (layers + 2)
+               : 4 * (options_.in_dim + 4 * hidden + options_.attention) + 2 * steps;
     // in one piece every layer's tensors wait for the backward pass; in parts one group's do
-    const int64_t apart = learns ? layer * options_.layers : layer / 2;
+    const int64_t apart = learns ? layer * layers + 12 * hidden : layer / 2;
     return budget_.parts(tiles, whole, apart, kMambaMilMostParts);
   }
 

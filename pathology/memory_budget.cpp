@@ -1,8 +1,12 @@
 #include "pathology/memory_budget.h"
 
-#include <cctype>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "core/check.h"
 
@@ -38,7 +42,13 @@ int64_t parse_bytes(const std::string& who, const std::string& text) {
 }
 
 MemoryBudget::MemoryBudget(std::string who, const std::string& budget)
-    : who_(std::move(who)), budget_(parse_bytes(who_, budget)) {}
+    : who_(std::move(who)), budget_(parse_bytes(who_, budget)) {
+#ifdef __GLIBC__
+  if (budget_ == 0) return;
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  mallopt(M_TRIM_THRESHOLD, 16 << 20);
+#endif
+}
 
 int64_t MemoryBudget::parts(int64_t tiles, int64_t whole, int64_t apart, int64_t most) {
   if (budget_ == 0) return 1;
@@ -56,11 +66,19 @@ int64_t MemoryBudget::parts(int64_t tiles, int64_t whole, int64_t apart, int64_t
   if (tiles >= 2 * told_) {
     told_ = tiles;
     std::fprintf(stderr,
-                 "%s: %lld tiles would take about %s; in %lld parts %s, for computing them twice\n",
+                 "%s: %lld tiles would take about %s; in %lld parts %s, for computing them twice. "
+                 "Not counted: other bags in memory (data.keep, loader.prefetch), weights and the "
+                 "optimizer, the program\n",
                  who_.c_str(), static_cast<long long>(tiles), gibibytes(total(1)).c_str(),
                  static_cast<long long>(parts), gibibytes(total(parts)).c_str());
   }
   return parts;
+}
+
+int64_t MemoryBudget::rows(int64_t tiles, int64_t whole, int64_t apart) {
+  constexpr int64_t kMostParts = 4096;
+  const int64_t count = parts(tiles, whole, apart, std::min(kMostParts, tiles));
+  return count == 1 ? 0 : (tiles + count - 1) / count;
 }
 
 }  // namespace serpentine

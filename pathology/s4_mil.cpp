@@ -23,6 +23,7 @@ class S4Mil : public BagModel {
  public:
   explicit S4Mil(const S4MilOptions& options) : options_(options) {
     options_.check("s4_mil");
+    refuse_memory_budget("s4_mil", options_.memory_budget);
     const int64_t hidden = options_.hidden;
     embed_ = register_module("_fc1", std::make_shared<PartsImpl>())
                  ->linear("0", options_.in_dim, hidden);

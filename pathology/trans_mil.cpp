@@ -52,6 +52,7 @@ class TransMil : public BagModel {
  public:
   explicit TransMil(const BagModelOptions& options) : options_(options) {
     options_.check("trans_mil");
+    refuse_memory_budget("trans_mil", options_.memory_budget);
     const int64_t hidden = options_.hidden;
     embed_ = register_module("_fc1", std::make_shared<PartsImpl>())
                  ->linear("0", options_.in_dim, hidden);

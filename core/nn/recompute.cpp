@@ -65,17 +65,25 @@ torch::Tensor recomputed(Recomputable function, const std::vector<torch::Tensor>
   return Recompute::apply(at::TensorList(inputs), kept);
 }
 
+torch::Tensor recomputed_rows(const Recomputable& function, const std::vector<torch::Tensor>& xs,
+                              int64_t rows, const std::vector<torch::Tensor>& shared) {
+  const int64_t all = xs.front().size(0);
+  const auto inputs = [&](int64_t first, int64_t end) {
+    std::vector<torch::Tensor> part;
+    for (const auto& x : xs) part.push_back(end - first == all ? x : x.slice(0, first, end));
+    part.insert(part.end(), shared.begin(), shared.end());
+    return part;
+  };
+  if (rows <= 0 || rows >= all) return function(inputs(0, all));
+  std::vector<torch::Tensor> parts;
+  for (int64_t first = 0; first < all; first += rows)
+    parts.push_back(recomputed(function, inputs(first, std::min(first + rows, all))));
+  return torch::cat(parts);
+}
+
 torch::Tensor recomputed_rows(const Recomputable& function, const torch::Tensor& x, int64_t rows,
                               const std::vector<torch::Tensor>& shared) {
-  const auto with = [&](const torch::Tensor& part) {
-    std::vector<torch::Tensor> inputs = {part};
-    inputs.insert(inputs.end(), shared.begin(), shared.end());
-    return inputs;
-  };
-  if (rows <= 0 || rows >= x.size(0)) return function(with(x));
-  std::vector<torch::Tensor> parts;
-  for (const auto& part : x.split(rows)) parts.push_back(recomputed(function, with(part)));
-  return torch::cat(parts);
+  return recomputed_rows(function, std::vector<torch::Tensor>{x}, rows, shared);
 }
 
 }  // namespace serpentine

@@ -18,6 +18,13 @@ expect_file runs/three/summary.csv runs/three/summary.md runs/three/predictions.
 [ "$(wc -l <runs/three/predictions.csv)" = 37 ] || fail "every bag is tested once"
 grep -q '^mean,' runs/three/summary.csv || fail "summary.csv has no mean"
 
+# how fast a bag of any size is, of a run and of a file that names the sizes
+expect 0 '50 tiles .*peak memory' "$serpentine" info runs/three/fold_0 --tiles 50 --repeats 2
+expect 0 '"forward and backward"' "$serpentine" info "$tree/configs/test/pathology_mamba_mil.yaml" --tiles 30 60 \
+  --train --json --repeats 1 model.in_dim=7 model.classes=3
+refuse 2 'model.in_dim' "$serpentine" info "$tree/configs/pathology/slides.yaml" --tiles 50
+refuse 2 'models of bags' "$serpentine" info runs/three/fold_0 --train
+
 # finished folds are kept; one whose end is missing is finished; the table stays the same
 cp runs/three/summary.csv before.csv
 rm runs/three/fold_1/calibration.json runs/three/fold_2/calibration.json

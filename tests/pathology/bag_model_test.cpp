@@ -145,22 +145,34 @@ INSTANTIATE_TEST_SUITE_P(, AnyBagModel,
 /// Gradients of a loss over a batch, by name.
 std::map<std::string, torch::Tensor> gradients(BagModel& model, Batch batch) {
   model.zero_grad();
+  torch::manual_seed(5);  // of the dropout
   batch.input = batch.input.detach().clone().requires_grad_();
   const torch::Tensor logits = model.forward(batch);
   (logits * torch::arange(logits.numel()).view_as(logits)).sum().backward();
   std::map<std::string, torch::Tensor> found = {{"logits", logits.detach()},
                                                 {"input", batch.input.grad()}};
-  for (const auto& parameter : model.named_parameters())
-    found[parameter.key()] = parameter.value().grad().clone();
+  for (const auto& parameter : model.named_parameters()) {
+    if (parameter.value().grad().defined())
+      found[parameter.key()] = parameter.value().grad().clone();
+  }
   return found;
 }
 
-TEST(MemoryBudget, PartsGiveTheSameGradients) {
-  for (const char* name : {"mamba_mil", "ab_mil"}) {
-    // bags of 200 tiles, so that a budget of kilobytes asks for several parts
-    const std::string budget = std::string(name) == "ab_mil" ? "60KB" : "700KB";
-    const Built whole = build(name, {"model.dropout=0"});
-    const Built parts = build(name, {"model.dropout=0", "model.memory_budget=" + budget});
+// Bags of 200 tiles and budgets of kilobytes, which ask for several parts.
+struct BudgetCase {
+  const char *model, *budget;
+};
+
+class BudgetOfModel : public ::testing::TestWithParam<BudgetCase> {};
+
+TEST_P(BudgetOfModel, PartsGiveTheSameGradients) {
+  const auto [name, budget] = GetParam();
+  for (const char* dropout : {"model.dropout=0", "model.dropout=0.5"}) {
+    std::vector<std::string> options = {dropout};
+    if (std::string(name) == "ds_mil") options = {"model.passing_v=true"};
+    const Built whole = build(name, options);
+    options.push_back(std::string("model.memory_budget=") + budget);
+    const Built parts = build(name, options);
     ASSERT_TRUE(load_state_dict(*parts.model, state_dict(*whole.model)).ok());
     torch::manual_seed(3);
     Batch batch;
@@ -172,10 +184,30 @@ TEST(MemoryBudget, PartsGiveTheSameGradients) {
     EXPECT_NE(said.find("200 tiles would take"), std::string::npos) << said;
     for (const auto& [key, tensor] : expected) {
       // the softmax takes the score's bias away: its gradient is rounding alone
-      if (tensor.abs().max().item<double>() < 1e-5) continue;
-      EXPECT_TRUE(testing::is_close_max(found.at(key), tensor, 2e-5)) << name << " " << key;
+      if (!tensor.defined() || tensor.abs().max().item<double>() < 1e-5) continue;
+      EXPECT_TRUE(testing::is_close_max(found.at(key), tensor, 2e-5))
+          << name << " " << dropout << " " << key;
     }
+    whole.model->eval();
+    parts.model->eval();
+    const torch::NoGradGuard no_grad;
+    testing::expect_close(parts.model->forward(batch), whole.model->forward(batch), 1e-5, name);
   }
+}
+
+INSTANTIATE_TEST_SUITE_P(, BudgetOfModel,
+                         ::testing::Values(BudgetCase{"mamba_mil", "700KB"},
+                                           BudgetCase{"ab_mil", "60KB"},
+                                           BudgetCase{"mean_mil", "30KB"},
+                                           BudgetCase{"max_mil", "30KB"},
+                                           BudgetCase{"clam_sb", "60KB"},
+                                           BudgetCase{"clam_mb", "60KB"},
+                                           BudgetCase{"ds_mil", "300KB"}),
+                         [](const auto& of) { return std::string(of.param.model); });
+
+TEST(MemoryBudget, IsRefusedByModelsThatKeepNone) {
+  for (const char* name : {"s4_mil", "trans_mil"})
+    EXPECT_THROW(build(name, {"model.memory_budget=1GiB"}), c10::Error) << name;
 }
 
 TEST(MemoryBudget, ReadsSizesAndRefusesTheImpossible) {

@@ -11,6 +11,7 @@
 #include "apps/command.h"
 #include "apps/measure.h"
 #include "apps/model_file.h"
+#include "apps/packages.h"
 #include "apps/run.h"
 #include "core/ops/flop_count.h"
 #include "core/train/trainer.h"
@@ -52,8 +53,7 @@ int bag_info(const BagInfoRequest& request) {
     throw UsageError("info: " + request.run +
                      " does not say the sizes of its model: add model.in_dim=1024 model.classes=2");
   }
-  const auto model =
-      std::dynamic_pointer_cast<BagModel>(build_model(all_packages(), request.run, request.overrides));
+  const auto model = std::dynamic_pointer_cast<BagModel>(all_packages().models.build(config));
   if (!model) throw UsageError("info: the model of " + request.run + " does not read bags of tiles");
   const auto device = pick_device(request.device);
   const auto width = given["in_dim"].as<int64_t>();

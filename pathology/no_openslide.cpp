@@ -5,7 +5,7 @@ namespace serpentine {
 
 std::string openslide_version() { return ""; }
 
-std::shared_ptr<Slide> open_with_openslide(const std::string&, const SlideOptions&) {
+std::shared_ptr<Slide> open_with_openslide(const std::string&, const SlideOptions&, bool) {
   return nullptr;
 }
 

@@ -9,4 +9,6 @@ std::shared_ptr<Slide> open_with_libtiff(const std::string& path, const SlideOpt
   return open_as_picture(path, options);
 }
 
+std::shared_ptr<Slide> open_whole_tiles(const std::string&) { return nullptr; }
+
 }  // namespace serpentine

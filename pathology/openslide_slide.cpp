@@ -100,7 +100,8 @@ torch::Tensor over_white(const std::vector<uint32_t>& argb, int64_t height, int6
 
 class OpenSlideSlide : public Slide {
  public:
-  OpenSlideSlide(const std::string& path, const std::string& vendor, const SlideOptions& options)
+  OpenSlideSlide(const std::string& path, const std::string& vendor, const SlideOptions& options,
+                 bool direct)
       : handle_(open_handle(path)) {
     path_ = path;
     format_ = std::string("openslide ") + library().get_version() + " " + vendor;
@@ -120,10 +121,19 @@ class OpenSlideSlide : public Slide {
       associated_.emplace_back(*name);
     }
     find_mpp(options);
+    if (direct && vendor == "aperio") find_tiles();
   }
 
   torch::Tensor read(int64_t x, int64_t y, int64_t level, int64_t width,
                      int64_t height) const override {
+    if (tiles_ && level == 0) {
+      try {
+        return tiles_->read(x, y, 0, width, height);
+      } catch (const std::bad_alloc&) {
+        throw;
+      } catch (const std::exception&) {  // what is damaged there, OpenSlide may know to read
+      }
+    }
     std::vector<uint32_t> pixels(static_cast<size_t>(width * height));
     attempt([&](openslide_t* slide) {
       library().read_region(slide, pixels.data(), x, y, static_cast<int32_t>(level), width, height);
@@ -148,6 +158,16 @@ class OpenSlideSlide : public Slide {
   }
 
  private:
+  /// Aperio's JPEG tiles are the slide as it is: read by libtiff they need no canvas and no
+  /// premultiplied colours, which is most of the time of reading a tile.
+  void find_tiles() {
+    try {
+      tiles_ = open_whole_tiles(path_);
+    } catch (const std::exception&) {  // then OpenSlide reads them
+    }
+    if (tiles_ && (tiles_->width() != width() || tiles_->height() != height())) tiles_.reset();
+  }
+
   /// Calls `use` on the shared file. An error there may be another thread's, so a second call on a
   /// file of its own decides; a sound one replaces the shared file.
   template <class Use>
@@ -174,6 +194,7 @@ class OpenSlideSlide : public Slide {
 
   mutable std::mutex mutex_;
   mutable Handle handle_;
+  std::shared_ptr<Slide> tiles_;  // level 0 through libtiff, or null
   std::vector<std::string> associated_;
 };
 
@@ -181,12 +202,13 @@ class OpenSlideSlide : public Slide {
 
 std::string openslide_version() { return library().library ? library().get_version() : ""; }
 
-std::shared_ptr<Slide> open_with_openslide(const std::string& path, const SlideOptions& options) {
+std::shared_ptr<Slide> open_with_openslide(const std::string& path, const SlideOptions& options,
+                                           bool direct) {
   if (!library().library) return nullptr;
   const char* vendor = library().detect_vendor(path.c_str());
   // pyramids of plain TIFF are read by libtiff: it also knows SubIFDs and strips
   if (!vendor || (std::strcmp(vendor, "generic-tiff") == 0 && libtiff_available())) return nullptr;
-  return std::make_shared<OpenSlideSlide>(path, vendor, options);
+  return std::make_shared<OpenSlideSlide>(path, vendor, options, direct);
 }
 
 }  // namespace serpentine

@@ -19,7 +19,8 @@ struct TiffPicture {
   int64_t width = 0, height = 0;
   int64_t block_width = 0, block_height = 0;  // of a tile; of a strip: its width is the picture's
   bool tiled = false;
-  bool rgb8 = false;  // decoded without conversion
+  bool rgb8 = false;   // decoded without conversion
+  bool whole = false;  // this libtiff knows its codec, and no tile is missing
   std::string description;
 };
 

@@ -63,6 +63,8 @@ class TiffSlide : public Slide {
     return region(picture_of_level_[at], in_level(x), in_level(y), width, height);
   }
 
+  const TiffPicture& first() const { return file_.pictures().front(); }
+
   std::vector<std::string> associated_names() const override {
     std::vector<std::string> names;
     for (const auto& [name, picture] : associated_) names.push_back(name);
@@ -101,10 +103,10 @@ class TiffSlide : public Slide {
       for (int64_t left = std::max<int64_t>(0, x); left < x1; left = (left / bw + 1) * bw) {
         const int64_t right = std::min(x1, (left / bw + 1) * bw);
         const auto block = file_.block(index, left / bw, top / bh);
-        out.slice(0, top - y, bottom - y)
-            .slice(1, left - x, right - x)
-            .copy_(block.slice(0, top % bh, top % bh + bottom - top)
-                       .slice(1, left % bw, left % bw + right - left));
+        const auto* from = block.const_data_ptr<uint8_t>() + 3 * (top % bh * bw + left % bw);
+        auto* to = out.mutable_data_ptr<uint8_t>() + 3 * ((top - y) * width + left - x);
+        for (int64_t row = top; row < bottom; ++row, from += 3 * bw, to += 3 * width)
+          std::copy_n(from, 3 * (right - left), to);
       }
     }
     return out;
@@ -121,6 +123,11 @@ bool libtiff_available() { return true; }
 
 std::shared_ptr<Slide> open_with_libtiff(const std::string& path, const SlideOptions& options) {
   return std::make_shared<TiffSlide>(path, options);
+}
+
+std::shared_ptr<Slide> open_whole_tiles(const std::string& path) {
+  const auto slide = std::make_shared<TiffSlide>(path, SlideOptions{});
+  return slide->first().rgb8 && slide->first().whole ? slide : nullptr;
 }
 
 }  // namespace serpentine

@@ -40,7 +40,7 @@ Inspection inspect(const Slide& slide, const TileGrid& grid, const TileJob& job)
   const int64_t tiles = grid.coords.size(0);
   found.marks.assign(static_cast<size_t>(tiles), kKept);
   if (!job.read) return found;
-  TileStream stream(slide, grid, {job.threads, 16, 2 * job.threads, true});
+  TileStream stream(slide, grid, {job.threads, 8, 4 * job.threads, true, /*pictures=*/false});
   while (const auto batch = stream.next()) {
     for (size_t i = 0; i < batch->states.size(); ++i) {
       auto& mark = found.marks[static_cast<size_t>(batch->first) + i];

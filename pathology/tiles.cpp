@@ -182,7 +182,8 @@ TileBatch TileStream::make(int64_t batch) const {
   TileBatch made;
   made.first = batch * options_.batch;
   const int64_t count = std::min(options_.batch, grid_.coords.size(0) - made.first);
-  made.pictures = torch::empty({count, grid_.size, grid_.size, 3}, torch::kUInt8);
+  if (options_.pictures)
+    made.pictures = torch::empty({count, grid_.size, grid_.size, 3}, torch::kUInt8);
   made.states.resize(static_cast<size_t>(count));
   const auto at = grid_.coords.accessor<int64_t, 2>();
   for (int64_t i = 0; i < count; ++i) {
@@ -190,7 +191,7 @@ TileBatch TileStream::make(int64_t batch) const {
     const auto picture =
         read_tile(slide_, grid_, at[tile][0], at[tile][1], made.states[static_cast<size_t>(i)]);
     if (options_.sharpness) made.sharpness.push_back(serpentine::sharpness(picture));
-    made.pictures[i].copy_(picture);
+    if (options_.pictures) made.pictures[i].copy_(picture);
   }
   return made;
 }

@@ -53,7 +53,7 @@ torch::Tensor read_tile(const Slide& slide, const TileGrid& grid, int64_t x, int
 
 struct TileBatch {
   int64_t first = 0;       // index of its first tile
-  torch::Tensor pictures;  // uint8 [B, size, size, 3]
+  torch::Tensor pictures;  // uint8 [B, size, size, 3], when asked for
   std::vector<TileState> states;
   std::vector<double> sharpness;  // when asked for
 };
@@ -63,6 +63,7 @@ struct TileStreamOptions {
   int64_t batch = 32;      // tiles of a batch
   int64_t ahead = 4;       // batches that may be under way or wait
   bool sharpness = false;  // measure it
+  bool pictures = true;    // false: only states and sharpness are wanted
 };
 
 /// All tiles of a grid in order, read ahead by threads. The slide and the grid must outlive it.

@@ -1,6 +1,7 @@
 #include "apps/demo_pathology.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -13,6 +14,7 @@
 #include "apps/predict_slides.h"
 #include "apps/training.h"
 #include "core/io/atomic_file.h"
+#include "core/io/progress.h"
 #include "pathology/colour_encoder.h"
 
 namespace serpentine {
@@ -52,6 +54,7 @@ void write_bags(const std::string& folder, const EmbeddedTiles& tiles) {
 
 int run_pathology_demo(const std::string& root, const std::string& out,
                        const std::vector<std::string>& overrides) {
+  const auto begin = std::chrono::steady_clock::now();
   const std::string folder = out + "/pathology", slides = root + "/data/samples/slides";
   fs::remove_all(folder);
   fs::create_directories(folder + "/features/h5_files");
@@ -101,10 +104,13 @@ int run_pathology_demo(const std::string& root, const std::string& out,
   predict.options.job.threads = threads;
   const int code = predict_slides(predict);
   const std::string results = predict.out + "/" + file.name;
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   std::printf(
-      "\nLook at\n  %s/report.html\n  %s/overlay.png\n  %s/pictures/%s.png\nand try\n"
+      "\nTook %s. Look at\n  %s/report.html\n  %s/overlay.png\n  %s/pictures/%s.png\nand try\n"
       "  serpentine serve %s\n",
-      results.c_str(), results.c_str(), tiling.out.c_str(), file.name.c_str(), predict.out.c_str());
+      format_seconds(seconds).c_str(), results.c_str(), results.c_str(), tiling.out.c_str(),
+      file.name.c_str(), predict.out.c_str());
   return code;
 }
 

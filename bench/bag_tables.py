@@ -3,11 +3,11 @@
 
 Usage: bag_tables.py --serpentine build/release/apps/serpentine --out runs/bags
                      [--lung DIR/hipt_tcga_lung.index.csv] [--mil DIR] [--only lung_ab_mil ...]
-                     [--pick 3] [--minutes 600]
+                     [--grid] [--pick 3] [--minutes 600]
 
-For each row the candidates of a small grid are trained on the first PICK folds; the one with the
+With --grid the candidates of a small grid are trained on the first PICK folds; the one with the
 highest mean AUC over these folds' validation bags goes on to all folds. Test bags choose nothing.
-MIL holds musk1.csv.gz and the like. A second call keeps what is finished; --minutes ends the queue
+Without, the configuration is trained as it is. MIL holds musk1.csv.gz and the like. A second call keeps what is finished; --minutes ends the queue
 in good time, and a row whose folds are not all there says how many it has.
 """
 import argparse
@@ -40,7 +40,9 @@ def rows(args):
     if args.lung:
         for model in LUNG:
             found.append((f"lung_{model}", f"tcga_lung_{model}", [f"data.path={args.lung}"], RATES, True))
-    return [row for row in found if not args.only or row[0] in args.only]
+    if args.only:
+        return [row for name in args.only for row in found if row[0] == name]
+    return found
 
 
 def auc(path):
@@ -85,8 +87,8 @@ def cross(args, config, overrides, folds, out):
 def measured(args, row):
     """The chosen overrides, their validation AUC, folds done, and the table of the folds."""
     name, config, data, grid, validated = row
-    scores = []
-    for number, candidate in enumerate(grid):
+    scores = [] if args.grid else [(float("nan"), 0, [])]
+    for number, candidate in enumerate(grid if args.grid else []):
         if config.endswith("ds_mil") and any("dropout" in word for word in candidate):
             candidate = [word for word in candidate if "dropout" not in word]
         out = pathlib.Path(args.out) / name / f"candidate{number}"
@@ -114,7 +116,7 @@ def measured(args, row):
     with open(out / "summary.csv", newline="") as file:
         table = {line["fold"]: line for line in csv.DictReader(file)}
     size = re.search(r"([\d,.]+[kM]?) parameters", (out / "log.txt").read_text())
-    return candidate, value, len(scores), done, table, size.group(1) if size else "?"
+    return candidate, value, len(scores) if args.grid else 0, done, table, size.group(1) if size else "?"
 
 
 def number(table, line, column, digits=3):
@@ -129,12 +131,13 @@ def main():
     parser.add_argument("--lung")
     parser.add_argument("--mil")
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--grid", action="store_true", help="choose by validation bags")
     parser.add_argument("--pick", type=int, default=3, help="folds whose validation bags choose")
     parser.add_argument("--minutes", type=float, default=1e6)
     args = parser.parse_args()
     args.end = time.time() + 60 * args.minutes
     os.makedirs(args.out, exist_ok=True)
-    text = ("| row | chosen | of | validation AUC | folds | parameters | AUC, mean (deviation) | accuracy | "
+    text = ("| row | setting | chosen among | validation AUC | folds | parameters | AUC, mean (deviation) | accuracy | "
             "balanced accuracy | all folds together: AUC (95 % interval) |\n|---|---|---|---|---|---|---|---|---|---|\n")
     for row in rows(args):
         result = measured(args, row)

@@ -1,6 +1,7 @@
 #include "vision/image_scan.h"
 
 #include <ATen/ATen.h>
+#include <ATen/TracerMode.h>
 
 namespace serpentine {
 
@@ -14,6 +15,9 @@ ImageScan::ImageScan(const Config& config, const std::string& fallback) {
 
 RoutedOrder ImageScan::order(int64_t height, int64_t width, int64_t extra, at::Device device,
                              const ScanContext& context) const {
+  // the order depends on the size alone: for a traced model it is a constant. Its parts are filled
+  // through pointers, of which a trace would keep only the empty tensor
+  const at::tracer::impl::NoTracerDispatchMode untraced;
   TokenLayout layout;
   layout.num_tokens = height * width + extra;
   layout.height = height;

@@ -25,7 +25,9 @@ void remember(const char*, const char* format, va_list arguments) {
   said = text.data();
 }
 
-void ignore(const char*, const char*, va_list) {}
+thread_local bool warned = false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
+
+void notice(const char*, const char*, va_list) { warned = true; }
 
 template <class Number>
 Number tag(TIFF* file, uint32_t name, Number fallback) {
@@ -86,7 +88,7 @@ struct TiffFile::Handle {
     said.clear();
     // OpenCV reads TIFF through the same library and sets handlers of its own
     TIFFSetErrorHandler(remember);
-    TIFFSetWarningHandler(ignore);
+    TIFFSetWarningHandler(notice);
     file = TIFFOpen(path.c_str(), "rm");
     if (!file) {
       throw std::runtime_error(path + ": not a readable TIFF" + (said.empty() ? "" : ": " + said));
@@ -110,7 +112,9 @@ struct TiffFile::Handle {
   uint64_t here = 0;
 };
 
-TiffFile::TiffFile(const std::string& path) : path_(path) { list_pictures(); }
+TiffFile::TiffFile(const std::string& path, bool strict) : path_(path), strict_(strict) {
+  list_pictures();
+}
 
 TiffFile::~TiffFile() = default;
 
@@ -232,12 +236,14 @@ torch::Tensor TiffFile::decode(Handle& handle, const TiffPicture& picture, int64
                              ") cannot be decoded" + (said.empty() ? "" : ": " + said));
   };
   said.clear();
+  warned = false;
   TIFFSetErrorHandler(remember);
+  TIFFSetWarningHandler(notice);
   if (picture.rgb8) {
     const auto bytes = static_cast<tmsize_t>(rows * picture.block_width * 3);
     const tmsize_t got = picture.tiled ? TIFFReadEncodedTile(file, index, out.data_ptr(), bytes)
                                        : TIFFReadEncodedStrip(file, index, out.data_ptr(), bytes);
-    if (got < bytes) fail();
+    if (got < bytes || (strict_ && warned)) fail();
     return out;
   }
   std::vector<uint32_t> raster(static_cast<size_t>(picture.block_width * picture.block_height));

@@ -26,8 +26,9 @@ struct TiffPicture {
 
 class TiffFile {
  public:
-  /// Throws std::runtime_error "FILE: why".
-  explicit TiffFile(const std::string& path);
+  /// Throws std::runtime_error "FILE: why". strict: a block about whose contents its decoder warns
+  /// counts as damaged, as for OpenSlide.
+  explicit TiffFile(const std::string& path, bool strict = false);
   ~TiffFile();
   TiffFile(const TiffFile&) = delete;
   TiffFile& operator=(const TiffFile&) = delete;
@@ -49,6 +50,7 @@ class TiffFile {
                        int64_t row) const;
 
   std::string path_;
+  bool strict_;
   std::vector<TiffPicture> pictures_;
   std::map<std::string, std::string> properties_;
 

@@ -26,7 +26,8 @@ bool is_level(const TiffPicture& first, const TiffPicture& other) {
 
 class TiffSlide : public Slide {
  public:
-  TiffSlide(const std::string& path, const SlideOptions& options) : file_(path) {
+  TiffSlide(const std::string& path, const SlideOptions& options, bool strict = false)
+      : file_(path, strict) {
     path_ = path;
     format_ = "tiff";
     properties_ = file_.properties();
@@ -126,7 +127,7 @@ std::shared_ptr<Slide> open_with_libtiff(const std::string& path, const SlideOpt
 }
 
 std::shared_ptr<Slide> open_whole_tiles(const std::string& path) {
-  const auto slide = std::make_shared<TiffSlide>(path, SlideOptions{});
+  const auto slide = std::make_shared<TiffSlide>(path, SlideOptions{}, /*strict=*/true);
   return slide->first().rgb8 && slide->first().whole ? slide : nullptr;
 }
 

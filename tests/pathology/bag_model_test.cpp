@@ -202,7 +202,7 @@ INSTANTIATE_TEST_SUITE_P(, BudgetOfModel,
                                            BudgetCase{"max_mil", "30KB"},
                                            BudgetCase{"clam_sb", "60KB"},
                                            BudgetCase{"clam_mb", "60KB"},
-                                           BudgetCase{"ds_mil", "300KB"}),
+                                           BudgetCase{"ds_mil", "50KB"}),
                          [](const auto& of) { return std::string(of.param.model); });
 
 TEST(MemoryBudget, IsRefusedByModelsThatKeepNone) {

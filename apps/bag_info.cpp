@@ -54,7 +54,8 @@ int bag_info(const BagInfoRequest& request) {
                      " does not say the sizes of its model: add model.in_dim=1024 model.classes=2");
   }
   const auto model = std::dynamic_pointer_cast<BagModel>(all_packages().models.build(config));
-  if (!model) throw UsageError("info: the model of " + request.run + " does not read bags of tiles");
+  if (!model)
+    throw UsageError("info: the model of " + request.run + " does not read bags of tiles");
   const auto device = pick_device(request.device);
   const auto width = given["in_dim"].as<int64_t>();
   model->to(device);

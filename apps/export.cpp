@@ -49,7 +49,8 @@ int run_export(const ExportArguments& arguments) {
   std::cout << arguments.out << ": " << made.bytes.size() << " bytes;";
   for (const auto& [name, count] : made.operators) std::cout << " " << name << " " << count;
   std::cout << "\n";
-  const std::set<std::string> compared = {"resnet", "vmamba", "medmamba", "vim", "efficient_vmamba"};
+  const std::set<std::string> compared = {"resnet", "vmamba", "medmamba", "vim",
+                                          "efficient_vmamba"};
   if (compared.count(run.model_type) == 0) {
     std::cout << "note  files of " << run.model_type << " have not been compared with our outputs: "
               << "compare with `serpentine predict` before you use this one\n";

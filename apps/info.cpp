@@ -124,17 +124,19 @@ int run_info(const InfoArguments& arguments) {
 }  // namespace
 
 void add_info_command(CLI::App& app, Action& action) {
-  auto* command =
-      app.add_subcommand("info", "Parameters, FLOPs, memory and speed of a model of images or bags");
+  auto* command = app.add_subcommand(
+      "info", "Parameters, FLOPs, memory and speed of a model of images or bags");
   command->footer(kInfoFooter);
   auto arguments = std::make_shared<InfoArguments>();
   command
       ->add_option("RUN", arguments->run,
                    "Folder of a finished training; of bags also a YAML file with a model")
       ->required();
-  command->add_option("OVERRIDES", arguments->overrides, "As model.in_dim=1024, with a model of bags")
+  command
+      ->add_option("OVERRIDES", arguments->overrides, "As model.in_dim=1024, with a model of bags")
       ->type_name("KEY=VALUE");
-  command->add_option("--tiles", arguments->tiles, "Tiles of a bag, several values: a model of bags")
+  command
+      ->add_option("--tiles", arguments->tiles, "Tiles of a bag, several values: a model of bags")
       ->check(CLI::Range(int64_t{1}, int64_t{100000000}));
   command->add_flag("--train", arguments->train, "With --tiles: forward and backward");
   command->add_option("--batch", arguments->batch, "Pictures of a forward pass, several values")

@@ -73,10 +73,10 @@ TiffPicture describe(TIFF* file) {
                  (photometric == PHOTOMETRIC_RGB ||
                   (photometric == PHOTOMETRIC_YCBCR && codec == COMPRESSION_JPEG));
   const uint64_t* sizes = nullptr;
-  picture.whole = picture.tiled && TIFFIsCODECConfigured(codec) == 1 &&
-                  TIFFGetField(file, TIFFTAG_TILEBYTECOUNTS, &sizes) == 1 && sizes &&
-                  std::find(sizes, sizes + TIFFNumberOfTiles(file), 0U) ==
-                      sizes + TIFFNumberOfTiles(file);
+  picture.whole =
+      picture.tiled && TIFFIsCODECConfigured(codec) == 1 &&
+      TIFFGetField(file, TIFFTAG_TILEBYTECOUNTS, &sizes) == 1 && sizes &&
+      std::find(sizes, sizes + TIFFNumberOfTiles(file), 0U) == sizes + TIFFNumberOfTiles(file);
   picture.description = text_tag(file, TIFFTAG_IMAGEDESCRIPTION);
   return picture;
 }

@@ -16,8 +16,8 @@ using Recomputable = std::function<torch::Tensor(const std::vector<torch::Tensor
 /// function(inputs), of which only the inputs are kept. Without gradients just the function.
 torch::Tensor recomputed(Recomputable function, const std::vector<torch::Tensor>& inputs);
 
-/// function(rows of each x, shared...) over at most `rows` rows at a time (0: all), joined along the
-/// first axis. With several parts each is recomputed in the backward pass.
+/// function(rows of each x, shared...) over at most `rows` rows at a time (0: all), joined along
+/// the first axis. With several parts each is recomputed in the backward pass.
 torch::Tensor recomputed_rows(const Recomputable& function, const std::vector<torch::Tensor>& xs,
                               int64_t rows, const std::vector<torch::Tensor>& shared);
 torch::Tensor recomputed_rows(const Recomputable& function, const torch::Tensor& x, int64_t rows,

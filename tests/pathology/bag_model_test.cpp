@@ -195,15 +195,13 @@ TEST_P(BudgetOfModel, PartsGiveTheSameGradients) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, BudgetOfModel,
-                         ::testing::Values(BudgetCase{"mamba_mil", "700KB"},
-                                           BudgetCase{"ab_mil", "60KB"},
-                                           BudgetCase{"mean_mil", "30KB"},
-                                           BudgetCase{"max_mil", "30KB"},
-                                           BudgetCase{"clam_sb", "60KB"},
-                                           BudgetCase{"clam_mb", "60KB"},
-                                           BudgetCase{"ds_mil", "50KB"}),
-                         [](const auto& of) { return std::string(of.param.model); });
+INSTANTIATE_TEST_SUITE_P(
+    , BudgetOfModel,
+    ::testing::Values(BudgetCase{"mamba_mil", "700KB"}, BudgetCase{"ab_mil", "60KB"},
+                      BudgetCase{"mean_mil", "30KB"}, BudgetCase{"max_mil", "30KB"},
+                      BudgetCase{"clam_sb", "60KB"}, BudgetCase{"clam_mb", "60KB"},
+                      BudgetCase{"ds_mil", "50KB"}),
+    [](const auto& of) { return std::string(of.param.model); });
 
 TEST(MemoryBudget, IsRefusedByModelsThatKeepNone) {
   for (const char* name : {"s4_mil", "trans_mil"})

@@ -141,8 +141,8 @@ TEST_F(Onnx, VMamba) {
 TEST_F(Onnx, VMambaAsPublished) {
   SERPENTINE_NEEDS_RUNTIME();
   for (const char* size : {"tiny", "tiny_v0"}) {
-    const std::string yaml =
-        "{type: vmamba, size: " + std::string(size) + ", depths: [1, 1], dims: [32, 48], classes: 5}";
+    const std::string yaml = "{type: vmamba, size: " + std::string(size) +
+                             ", depths: [1, 1], dims: [32, 48], classes: 5}";
     EXPECT_LT(difference(classifier(yaml), {1, 3, 32, 32}), 1e-4) << size;
   }
 }

@@ -1,6 +1,9 @@
 # serpentine_cuda: what our CUDA sources need of the toolkit and of LibTorch's CUDA libraries.
 #
 # The kernels know no torch header, so nvcc is quick; CMAKE_CUDA_ARCHITECTURES is all they heed.
+if(NOT CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
+  set(CMAKE_CUDA_ARCHITECTURES "80-real;90") # the A100 and all that followed
+endif()
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 set(CMAKE_CUDA_STANDARD 20)

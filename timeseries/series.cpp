@@ -10,36 +10,17 @@
 
 #include "core/io/csv.h"
 #include "core/io/text.h"
+#include "timeseries/columns.h"
 #include "timeseries/npz.h"
+#include "timeseries/parquet_series.h"
 
 namespace serpentine {
 namespace {
 
-bool holds(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-std::string lower(std::string text) {
-  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return text;
-}
-
 // the column that holds the dates, or -1
 int64_t date_column(const CsvTable& table, const FileOptions& options) {
-  if (options.date == "none") return -1;
-  const auto& names = table.names;
-  if (options.date != "auto") {
-    const auto found = std::find(names.begin(), names.end(), options.date);
-    if (found != names.end()) return found - names.begin();
-    const std::string near = nearest(options.date, names);
-    throw std::runtime_error(table.path() + ":1:1: there is no date column '" + options.date + "'" +
-                             (near.empty() ? "" : "; did you mean '" + near + "'?"));
-  }
-  const std::vector<std::string> usual = {"date",     "time",      "timestamp",
-                                          "datetime", "date_time", "ds"};
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (holds(usual, lower(names[i]))) return static_cast<int64_t>(i);
-  }
+  const int64_t named = named_date_column(table.names, options, table.path() + ":1:1");
+  if (named >= 0 || options.date != "auto") return named;
   const bool dated = DateParser(options.date_format).parse(table.cell(0, 0)).has_value();
   return dated && table.columns() > 1 && options.start.empty() ? 0 : -1;
 }
@@ -58,14 +39,8 @@ std::vector<Time> read_times(const CsvTable& table, int64_t column, const FileOp
     if (!time)
       table.fail(row, column,
                  "the date " + quoted(text) + " does not have the form " + parser.format());
-    const bool repeats = !times.empty() && *time == times.back();
-    if (!times.empty() && (repeats ? options.duplicates == "error" : *time < times.back())) {
-      const std::string above =
-          " the row above it (" + format_time(times.back()) + "); rows must be in time order";
-      table.fail(row, column,
-                 "the timestamp " + quoted(text) + (repeats ? " repeats" : " is before") + above +
-                     (repeats ? ", or set data.duplicates to keep, first, last or mean" : ""));
-    }
+    const std::string wrong = order_error(times, *time, quoted(text), options.duplicates);
+    if (!wrong.empty()) table.fail(row, column, wrong);
     times.push_back(*time);
   }
   return times;
@@ -75,9 +50,7 @@ void read_columns(const CsvTable& table, int64_t date, const FileOptions& option
   std::vector<int64_t> used;
   for (int64_t c = 0; c < table.columns(); ++c) {
     const std::string& name = table.names[c];
-    if (c == date || holds(options.ignore, name) ||
-        (!options.only.empty() && !holds(options.only, name)))
-      continue;
+    if (c == date || !is_read(name, options)) continue;
     used.push_back(c);
     series.columns.push_back(name);
   }
@@ -187,7 +160,7 @@ void set_frequency(Series& series, const FileOptions& options) {
 }  // namespace
 
 void FileOptions::fields(Fields& f) {
-  f("format", format, "layout of the file", {.choices = {"auto", "csv", "npz"}});
+  f("format", format, "layout of the file", {.choices = {"auto", "csv", "npz", "parquet"}});
   f("delimiter", delimiter, "one character, tab or space");
   f("decimal", decimal, "decimal mark", {.choices = {".", ","}});
   f("header", header, "whether the first row names the columns",
@@ -230,6 +203,10 @@ Series read_series(const std::string& path, const FileOptions& options) {
   if (npz) {
     series.values = read_npz_series(path, options.array, options.channel);
     for (int64_t c = 0; c < series.values.size(1); ++c) series.columns.push_back(std::to_string(c));
+  } else if (options.format == "parquet" ||
+             (options.format == "auto" && file_begins_with(path, "PAR1"))) {
+    series = read_parquet_series(path, options);
+    if (options.duplicates != "keep") merge_duplicates(series, options.duplicates);
   } else {
     const CsvTable table = read_csv(path, {options.delimiter, options.decimal, options.header});
     const int64_t date = date_column(table, options);

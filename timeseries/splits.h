@@ -25,7 +25,7 @@ struct Borders {
 /// Except for pems, validation and test begin `seq_len` rows early, so that their first row can be
 /// predicted. `ratios`: train, validation, test. Throws with the numbers when the rows do not
 /// suffice.
-Borders split_rows(const std::string& split, int64_t rows, int64_t seq_len,
+Borders split_rows(const std::string& path, const std::string& split, int64_t rows, int64_t seq_len,
                    const std::vector<double>& ratios);
 
 }  // namespace serpentine

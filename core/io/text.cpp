@@ -1,6 +1,7 @@
 #include "core/io/text.h"
 
 #include <cstdio>
+#include <fstream>
 #include <stdexcept>
 
 #include "core/io/gzip.h"
@@ -29,9 +30,21 @@ size_t utf8_length(std::string_view text, size_t at) {
 
 std::string read_text(const std::string& path) { return read_unpacked(path); }
 
+bool file_begins_with(const std::string& path, std::string_view bytes) {
+  std::ifstream file(path, std::ios::binary);
+  std::string found(bytes.size(), '\0');
+  return file.read(found.data(), static_cast<std::streamsize>(found.size())) && found == bytes;
+}
+
 void check_utf8(const std::string& path, std::string_view text) {
   if (text.substr(0, 2) == "\xFF\xFE" || text.substr(0, 2) == "\xFE\xFF") {
     throw std::runtime_error(path + ":1:1: the file is UTF-16; save it as UTF-8");
+  }
+  if (text.substr(0, 4) == "PAR1") {
+    throw std::runtime_error(path +
+                             ": this is a Parquet file, not text; convert it once: python3 -c "
+                             "'import pandas; pandas.read_parquet(\"" +
+                             path + "\").to_csv(\"table.csv.gz\", index=False)'");
   }
   for (size_t at = 0; at < text.size();) {
     if (text[at] == '\0')

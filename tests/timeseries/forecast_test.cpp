@@ -15,7 +15,7 @@ namespace {
 
 std::shared_ptr<Model> model_of(SeriesSource& source, const std::string& type,
                                 const std::string& task = "{}") {
-  Config config = Config::parse("type: " + type);
+  Config config = Config::parse(type.front() == '{' ? type : "type: " + type);
   source.fill_model(config, Config::parse(task));
   Registry<Model> models("model");
   add_forecast_models(models);
@@ -149,6 +149,50 @@ TEST(Forecast, GoesOnBeyondTheDataInItsUnits) {
     EXPECT_EQ(out.times.front(), "1970-01-03 12:00:00");
     EXPECT_EQ(out.history[7][0].item<double>(), 10 + 2 * 59);
   }
+}
+
+/// Rows of the plan behind the last target are its known future: read, needed, and not forecast.
+TEST(Forecast, ReadsTheKnownFuture) {
+  Series series = line(60);
+  series.columns = {"y", "plan"};
+  SeriesOptions options = small_forecaster();
+  options.targets = {"y"};
+  options.future = {"plan"};
+  SeriesSource source(options, series);
+  torch::manual_seed(1);
+  const auto model = model_of(source, "{type: s_mamba, d_model: 8, d_ff: 8, d_state: 2, e_layers: 1}");
+  const auto planned = [&](int64_t rows, double plan) {  // `rows` more, without y
+    Series longer = line(60 + rows);
+    longer.columns = series.columns;
+    longer.values.slice(0, 60).select(1, 0).fill_(std::nan(""));
+    longer.values.slice(0, 60).select(1, 1).fill_(plan);
+    return longer;
+  };
+  const Forecast low = forecast(*model, source.schema(), planned(4, -55));
+  EXPECT_EQ(low.values.sizes(), (at::IntArrayRef{4, 1}));
+  EXPECT_EQ(low.times.front(), "1970-01-03 12:00:00");
+  EXPECT_EQ(low.times.back(), "1970-01-03 15:00:00");
+  EXPECT_EQ(low.history[7][0].item<double>(), 10 + 2 * 59);
+  EXPECT_TRUE(low.values.isfinite().all().item<bool>());
+  const Forecast high = forecast(*model, source.schema(), planned(4, 55));
+  EXPECT_FALSE(low.values.equal(high.values));
+
+  // a shorter horizon needs fewer rows, and more rows than needed change nothing
+  EXPECT_EQ(forecast(*model, source.schema(), planned(4, 55), 2).values.size(0), 2);
+  EXPECT_TRUE(forecast(*model, source.schema(), planned(9, 55)).values.equal(high.values));
+  const auto refusal = [&](int64_t rows, int64_t horizon) -> std::string {
+    try {
+      (void)forecast(*model, source.schema(), planned(rows, 0), horizon);
+    } catch (const std::exception& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  EXPECT_EQ(refusal(1, 4),
+            "<memory>: the future covariates are needed for 4 rows after 1970-01-03 11:00:00, the "
+            "file has 1");
+  EXPECT_EQ(refusal(9, 6),
+            "<memory>: with covariates the horizon is at most pred_len = 4, got 6");
 }
 
 TEST(Forecast, QuantilesAscend) {

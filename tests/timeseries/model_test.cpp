@@ -129,7 +129,12 @@ class Covariates : public ::testing::TestWithParam<const char*> {};
 TEST_P(Covariates, ReachTheForecast) {
   torch::manual_seed(1);
   Series series = make_series(torch::randn({600, 3}, torch::kFloat64), {"y", "plan", "day"});
-  for (int64_t row = 0; row < 600; ++row) series.texts["day"].push_back(row % 2 ? "a" : "b");
+  for (int64_t row = 0; row < 600; ++row) {
+    series.texts["day"].push_back(row % 2 ? "a" : "b");
+    series.times.push_back((row + (row >= 9 ? 5 : 0)) * 3'600'000'000);  // a gap
+  }
+  series.frequency = infer_frequency(series.times);
+  series.regular = false;
   const Built built = build(GetParam(), "[]", &series, [](SeriesOptions& options) {
     options.ratios = {0.7, 0.1, 0.2};
     options.targets = {"y"};
@@ -140,7 +145,7 @@ TEST_P(Covariates, ReachTheForecast) {
   const Batch batch = batch_of(built);
   const torch::Tensor output = built.model->forward(batch);
   EXPECT_EQ(output.sizes(), (at::IntArrayRef{4, 12, 1}));
-  for (const char* name : {"future", "extra"}) {
+  for (const char* name : {"future", "extra", "elapsed"}) {
     Batch other = batch;
     other.named[name] = batch.get(name) + 1;
     EXPECT_FALSE(torch::allclose(built.model->forward(other), output)) << name;

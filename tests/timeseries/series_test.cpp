@@ -225,6 +225,36 @@ TEST(NpzSeries, ReadsOneChannelOfPems) {
             path + ": array 'line' must be [T, N] or [T, N, channels], got [3]");
 }
 
+/// solar_AL.txt has neither a header nor dates, only numbers; the options are configs/timeseries/base/solar.yaml's.
+TEST_F(SeriesFile, ReadsSolarText) {
+  std::string text;
+  for (int row = 0; row < 60; ++row) {
+    for (int column = 0; column < 4; ++column)
+      text += (column ? "," : "") + std::to_string(row + 100 * column) + ".50";
+    text += "\n";
+  }
+  const Config solar =
+      Config::load(std::string(SERPENTINE_SOURCE_DIR) + "/configs/timeseries/base/solar.yaml");
+  auto options = solar.child("data").read_typed<SeriesOptions>(SeriesOptions{});
+  const Series series = read_series(write(text), options.file);
+  EXPECT_EQ(series.columns, (std::vector<std::string>{"0", "1", "2", "3"}));
+  ASSERT_EQ(series.rows(), 60);
+  EXPECT_EQ(series.values[59][3].item<double>(), 359.5);
+  EXPECT_TRUE(series.times.empty());
+  EXPECT_EQ(series.label(60), "60");
+  options.path = path_;
+  options.seq_len = 6;
+  options.pred_len = 2;
+  const SeriesSource source(options);
+  EXPECT_EQ(source.part(Part::kTrain)->size(), 42 - 8 + 1);
+  EXPECT_EQ(source.part(Part::kValidation)->size(), 6 + 6 - 8 + 1);
+  EXPECT_EQ(source.part(Part::kTest)->size(), 12 + 6 - 8 + 1);
+  FileOptions dated = options.file;
+  dated.start = "2006-01-01 00:00";
+  dated.frequency = "10min";
+  EXPECT_EQ(read_series(path_, dated).label(60), "2006-01-01 10:00:00");
+}
+
 TEST(SeriesSource, RefusesWhatCannotWork) {
   const auto error_of = [](const SeriesOptions& options, const Series& series) -> std::string {
     try {
@@ -249,7 +279,16 @@ TEST(SeriesSource, RefusesWhatCannotWork) {
   options = small();
   options.split = "etth";
   EXPECT_EQ(error_of(options, ramp(40, {"a"})),
-            "data.split etth needs 14400 rows, the file has 40");
+            "<memory>: data.split etth needs 14400 rows, the file has 40");
+  options.split = "ratio";
+  options.ratios = {0.7, 0.4, 0.2};
+  EXPECT_EQ(error_of(options, ramp(40, {"a"})),
+            "<memory>: data.ratios must be three numbers (train, validation, test) that add up to "
+            "at most 1");
+  options.split = "week";
+  options.ratios = {0.7, 0.1, 0.2};
+  EXPECT_EQ(error_of(options, ramp(40, {"a"})),
+            "<memory>: data.split must be etth, ettm, ratio, solar or pems, got 'week'");
 }
 
 }  // namespace

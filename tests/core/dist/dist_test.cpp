@@ -7,10 +7,13 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include <nlohmann/json.hpp>
+
 #include "core/dist/process_group.h"
 #include "core/io/safetensors.h"
 #include "core/train/checkpoint.h"
 #include "core/train/run_program.h"
+#include "core/train/train_state.h"
 
 namespace serpentine {
 
@@ -43,6 +46,17 @@ void expect_same(const std::string& one, const std::string& many) {
     worst = std::max(worst, difference / a[i].second.abs().max().item<double>());
   }
   EXPECT_LT(worst, kTolerance);
+
+  // metrics are sums over the ranks: the best of them, and when it was, are those of one process
+  const auto state = [](const std::string& folder) {
+    const auto file = read_safetensors(list_checkpoints(folder).front().path);
+    const auto training = nlohmann::json::parse(file.metadata.at("training"));
+    return train_state_from_json(training.at("state"));
+  };
+  const TrainState of_one = state(one), of_many = state(many);
+  EXPECT_NEAR(of_many.best, of_one.best, 1e-5 * of_one.best);
+  EXPECT_EQ(of_many.best_epoch, of_one.best_epoch);
+  EXPECT_EQ(of_many.best_step, of_one.best_step);
   std::printf("worst relative difference %.2g\n", worst);
 }
 

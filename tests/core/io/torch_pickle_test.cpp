@@ -59,6 +59,26 @@ TEST_F(TorchPickleTest, ReadsStridedViewsOfOneStorage) {
   EXPECT_NE(read.tensors[0].second.storage().data(), read.tensors[1].second.storage().data());
 }
 
+/// Files that torch 2.11 wrote: data/make_torch_files.py.
+TEST(TorchFiles, OfEveryFormatAreRead) {
+  const std::string folder = std::string(SERPENTINE_SOURCE_DIR) + "/tests/core/io/data/";
+  const auto ramp = torch::arange(6, torch::kFloat).view({2, 3});
+  for (const char* name : {"plain.pth", "legacy.pth", "nested.pth", "ddp.pth"}) {
+    SCOPED_TRACE(name);
+    const auto read = read_state_dict(folder + name);
+    const std::map<std::string, torch::Tensor> all(read.begin(), read.end());
+    ASSERT_EQ(all.size(), 5U);
+    EXPECT_EQ(read.front().first, "w");
+    EXPECT_TRUE(torch::equal(all.at("w"), ramp));
+    EXPECT_TRUE(torch::equal(all.at("t"), ramp.t()));
+    EXPECT_TRUE(torch::equal(all.at("half"), ramp.to(torch::kHalf)));
+    EXPECT_TRUE(torch::equal(all.at("brain"), ramp.to(torch::kBFloat16)));
+    EXPECT_EQ(all.at("steps").item<int64_t>(), 7);
+  }
+  const auto skipped = read_torch_pickle(folder + "nested.pth").skipped;
+  EXPECT_NE(std::find(skipped.begin(), skipped.end(), "argparse.Namespace"), skipped.end());
+}
+
 TEST_F(TorchPickleTest, NothingIsExecuted) {
   // os.system('touch ...'), beside an honest tensor
   const std::string attack = global("os", "system") + text("touch " + at("owned")) + "\x85R";

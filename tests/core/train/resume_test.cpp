@@ -29,7 +29,9 @@ std::vector<std::vector<std::string>> recipes() {
        "schedule.type=plateau", "schedule.patience=0", "loader.drop_last=true"},
       {"loader.batch_size=7", "optimizer.type=adam", "optimizer.amsgrad=true",
        "schedule.type=halving", "trainer.precision=bf16", "trainer.log_steps=4",
-       "loader.threads=0"}};
+       "loader.threads=0"},
+      {"loader.batch_size=6", "optimizer.type=sgd", "optimizer.lr=0.02", "schedule.type=poly",
+       "trainer.precision=fp16", "trainer.clip_value=0.1", "loader.threads=0"}};
   for (auto& recipe : all) recipe.insert(recipe.end(), common.begin(), common.end());
   return all;
 }
@@ -96,11 +98,27 @@ TEST_P(Resume, AfterATerminationSignalIsBitIdentical) {
 }
 
 std::string recipe_name(const ::testing::TestParamInfo<size_t>& recipe) {
-  const char* names[] = {"adamw_cosine_ema", "sgd_plateau", "adam_halving_bf16"};
+  const char* names[] = {"adamw_cosine_ema", "sgd_plateau", "adam_halving_bf16", "sgd_poly_fp16"};
   return names[recipe.param];
 }
 
-INSTANTIATE_TEST_SUITE_P(Recipes, Resume, ::testing::Values(0, 1, 2), recipe_name);
+INSTANTIATE_TEST_SUITE_P(Recipes, Resume, ::testing::Values(0, 1, 2, 3), recipe_name);
+
+TEST(Patience, IsNotForgottenByAResumedRun) {
+  // steps so small that every evaluation equals the first: five of them, the last four without gain
+  const std::vector<std::string> recipe = {
+      "trainer.epochs=20",  "trainer.patience=4",   "loader.batch_size=8",     "optimizer.type=sgd",
+      "optimizer.lr=1e-12", "optimizer.momentum=0", "optimizer.weight_decay=0", "checkpoint.every_steps=2"};
+  const std::string whole = fresh_folder("whole"), broken = fresh_folder("broken");
+  ASSERT_EQ(run_program(command(whole, recipe)).code, 0);
+  EXPECT_EQ(list_checkpoints(whole).front().step, 5 * 7);
+  auto killed = command(broken, recipe);
+  killed.insert(killed.end(), {"toy.end_step=25", "toy.end_signal=9"});
+  ASSERT_EQ(run_program(killed).code, 128 + SIGKILL);
+  ASSERT_EQ(run_program(command(broken, recipe)).code, 0);
+  expect_same_end(whole, broken);
+}
+
 
 }  // namespace
 

@@ -56,6 +56,25 @@ TEST(Schedule, CosineReachesItsFloor) {
   EXPECT_NEAR(stairs.at(10), 0.1 + 0.9 * (1 + std::cos(M_PI / 10)) / 2, 1e-12);
 }
 
+TEST(Schedule, PolyIsAPowerOfWhatIsLeft) {
+  ScheduleOptions options;
+  options.type = "poly";
+  options.power = 0.9;
+  const Schedule schedule = planned(options);
+  for (const int64_t step : {0, 1, 50, 99}) {
+    EXPECT_DOUBLE_EQ(schedule.at(step), std::pow(1 - static_cast<double>(step) / 100, 0.9));
+  }
+  EXPECT_EQ(schedule.at(100), 0);
+  options.by = "epoch";
+  options.min_rate = 0.1;
+  options.warmup_epochs = 2;
+  const Schedule stairs = planned(options);
+  EXPECT_DOUBLE_EQ(stairs.at(19), 1);
+  EXPECT_DOUBLE_EQ(stairs.at(20), 1);
+  EXPECT_DOUBLE_EQ(stairs.at(65), 0.1 + 0.9 * std::pow(0.5, 0.9));
+  EXPECT_DOUBLE_EQ(stairs.at(100), 0.1);
+}
+
 TEST(Schedule, WarmUpIsLinearThenTheCurveStarts) {
   ScheduleOptions options;
   options.type = "linear";

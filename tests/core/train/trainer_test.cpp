@@ -149,6 +149,107 @@ TEST(Trainer, ClipsTheNormOfAllGradients) {
   EXPECT_NEAR(std::sqrt(squares), 0.01, 1e-5);
 }
 
+TEST(Trainer, ClipsEveryElementOfAGradient) {
+  FitOptions options = fast();
+  options.optimizer.type = "sgd";
+  options.optimizer.lr = 1;
+  options.trainer.clip_value = 0.01;
+  options.trainer.max_steps = 1;
+  options.trainer.restore_best = false;
+  seed_everything(4, false);
+  const toy::Net before(0);
+  const Trained after = run(options);
+  double largest = 0, clipped = 0;
+  const auto a = before.parameters(), b = after.net->parameters();
+  for (size_t i = 0; i < a.size(); ++i) {
+    const torch::Tensor moved = (a[i] - b[i]).abs();
+    largest = std::max(largest, moved.max().item<double>());
+    clipped += (moved > 0.0099).sum().item<double>();
+  }
+  EXPECT_NEAR(largest, 0.01, 1e-6);
+  EXPECT_GT(clipped, 10);
+}
+
+/// Evaluations as told.
+class Told : public toy::Squares {
+ public:
+  std::map<std::string, double> metrics() override { return {{"mse", values.at(calls_++)}}; }
+  std::vector<double> values;
+
+ private:
+  size_t calls_ = 0;
+};
+
+TEST(Trainer, CountsNoGainBelowTheLeastOne) {
+  FitOptions options = fast();
+  options.trainer.epochs = 5;
+  const auto fitted = [&] {
+    const auto task = std::make_shared<Told>();
+    task->values = {3, 2.9, 2.7, 2.6, 2.55};
+    Trainer trainer(options, std::make_shared<toy::Net>(0), task, torch::kCPU);
+    return trainer.fit(toy::Points(16), toy::Points(4));
+  };
+  EXPECT_EQ(fitted().best_epoch, 5);
+  options.trainer.min_gain = 0.2;
+  const TrainState state = fitted();
+  EXPECT_EQ(state.best_epoch, 3);
+  EXPECT_EQ(state.best, 2.7);
+  EXPECT_EQ(state.evaluations_without_gain, 2);
+}
+
+TEST(Trainer, RefusesWhatDiffersBetweenRunsIfAsked) {
+  const auto differs = [] { torch::zeros({4}).put_(torch::tensor({1, 1}), torch::ones({2})); };
+  seed_everything(4, true);
+  EXPECT_THROW(differs(), c10::Error);
+  seed_everything(4, false);
+  EXPECT_NO_THROW(differs());
+}
+
+TEST(Trainer, LearnsInHalfPrecision) {
+  FitOptions options = fast();
+  options.trainer.precision = "fp16";
+  options.trainer.epochs = 1;
+  const double first = run(options).state.best;
+  options.trainer.epochs = 30;
+  const Trained longer = run(options);
+  EXPECT_LT(longer.state.best, first / 2);
+  EXPECT_TRUE(torch::equal(longer.net->first->weight, run(options).net->first->weight));
+  options.trainer.precision = "fp32";
+  EXPECT_NEAR(longer.state.best, run(options).state.best, 0.2 * longer.state.best);
+}
+
+/// Gradients beyond the range of float16 under the first scales.
+class Steep : public toy::Squares {
+ public:
+  Loss loss(Model& model, const Batch& batch) override {
+    const Loss of = toy::Squares::loss(model, batch);
+    return {of.value * 1e5, of.count};
+  }
+};
+
+TEST(Trainer, SkipsStepsThatOverflowAndHalvesTheScale) {
+  FitOptions options = fast();
+  options.trainer.precision = "fp16";
+  options.trainer.restore_best = false;
+  const auto fitted = [&](int64_t steps, const std::shared_ptr<toy::Net>& net) {
+    options.trainer.max_steps = steps;
+    Trainer trainer(options, net, std::make_shared<Steep>(), torch::kCPU);
+    trainer.fit(toy::Points(50), toy::Points(4));
+    return trainer.scaler().value();
+  };
+  seed_everything(4, false);
+  const auto net = std::make_shared<toy::Net>(0);
+  const torch::Tensor before = net->first->weight.detach().clone();
+  EXPECT_EQ(fitted(1, net), 65536 / 2);
+  EXPECT_TRUE(torch::equal(net->first->weight, before));
+  options.trainer.epochs = 20;
+  const double scale = fitted(40, net);
+  EXPECT_LT(scale, 1024);
+  EXPECT_GT(scale, 1e-3);
+  EXPECT_FALSE(torch::equal(net->first->weight, before));
+  EXPECT_TRUE(torch::isfinite(net->first->weight).all().item<bool>());
+}
+
 TEST(Trainer, SaysWhenThereIsNothingToTrainOn) {
   FitOptions options = fast();
   options.loader.drop_last = true;

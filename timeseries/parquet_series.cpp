@@ -100,8 +100,7 @@ Series read_parquet_series(const std::string& path, const FileOptions& options) 
   for (const Time time : parsed_times(path, dated, options)) {
     const std::string wrong =
         order_error(series.times, time, serpentine::quoted(format_time(time)), options.duplicates);
-    if (!wrong.empty())
-      fail_at(path, dated, static_cast<int64_t>(series.times.size()), wrong);
+    if (!wrong.empty()) fail_at(path, dated, static_cast<int64_t>(series.times.size()), wrong);
     series.times.push_back(time);
   }
   return series;

@@ -52,8 +52,8 @@ SeriesSource::SeriesSource(const SeriesOptions& options)
 
 SeriesSource::SeriesSource(const SeriesOptions& options, Series series)
     : options_(options), series_(std::move(series)) {
-  borders_ = split_rows(series_.path, options.split, series_.rows(), options.seq_len,
-                        options.ratios);
+  borders_ =
+      split_rows(series_.path, options.split, series_.rows(), options.seq_len, options.ratios);
   check_rows();
   schema_ = make_schema(options, series_, borders_.train, notes_);
   schema_.file = file_options(options);

@@ -43,8 +43,8 @@ Borders split_rows(const std::string& path, const std::string& split, int64_t ro
     return {{0, train}, {train, both}, {both, rows}};
   }
   if (split != "ratio" && split != "solar")
-    throw std::runtime_error(
-        path + ": data.split must be etth, ettm, ratio, solar or pems, got '" + split + "'");
+    throw std::runtime_error(path + ": data.split must be etth, ettm, ratio, solar or pems, got '" +
+                             split + "'");
   const int64_t test = part(ratios[2]);
   const bool rest = split == "ratio" && ratios[1] > 0;
   const int64_t validation = rest ? rows - train - test : part(ratios[1]);

@@ -96,14 +96,14 @@ ParquetColumn times_of(const Column& column, const std::string& who) {
   const std::string zone =
       stamp ? static_cast<const arrow::TimestampType&>(*column->type()).timezone() : "";
   const auto type = arrow::timestamp(arrow::TimeUnit::MICRO, zone);
-  for_each_value<arrow::TimestampArray>(
-      converted(column, type, who), [&](int64_t row, const auto& array, int64_t i) {
-        if (array.IsNull(i)) {
-          if (made.missing < 0) made.missing = row;
-        } else {
-          made.times[static_cast<size_t>(row)] = array.Value(i);
-        }
-      });
+  for_each_value<arrow::TimestampArray>(converted(column, type, who),
+                                        [&](int64_t row, const auto& array, int64_t i) {
+                                          if (array.IsNull(i)) {
+                                            if (made.missing < 0) made.missing = row;
+                                          } else {
+                                            made.times[static_cast<size_t>(row)] = array.Value(i);
+                                          }
+                                        });
   return made;
 }
 

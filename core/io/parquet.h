@@ -21,10 +21,10 @@ struct ParquetColumn {
   enum class Kind { kNumber, kText, kTime };
   std::string name;
   Kind kind = Kind::kNumber;
-  at::Tensor numbers;               // kNumber: float64 [T]; NaN where missing
-  std::vector<std::string> texts;   // kText: T texts; "" where missing
-  std::vector<int64_t> times;       // kTime: T times, microseconds since 1970
-  int64_t missing = -1;             // kTime: the first row without a time, or -1
+  at::Tensor numbers;              // kNumber: float64 [T]; NaN where missing
+  std::vector<std::string> texts;  // kText: T texts; "" where missing
+  std::vector<int64_t> times;      // kTime: T times, microseconds since 1970
+  int64_t missing = -1;            // kTime: the first row without a time, or -1
 };
 
 /// What to read of a file.
@@ -37,6 +37,7 @@ struct ParquetOptions {
 /// dates, and timestamps of any unit, microseconds in UTC (a file's time zone is for show);
 /// dictionaries what they stand for. Columns of other kinds (lists, structs, ...) are refused if
 /// asked for, else left out. Throws c10::Error with file, column and cause.
-std::vector<ParquetColumn> read_parquet(const std::string& path, const ParquetOptions& options = {});
+std::vector<ParquetColumn> read_parquet(const std::string& path,
+                                        const ParquetOptions& options = {});
 
 }  // namespace serpentine

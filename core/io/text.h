@@ -12,7 +12,8 @@ std::string read_text(const std::string& path);
 /// Whether a file begins with these bytes; false if it cannot be read.
 bool file_begins_with(const std::string& path, std::string_view bytes);
 
-/// Throws with the place of the first byte that is not UTF-8, and for UTF-16, Parquet and binary data.
+/// Throws with the place of the first byte that is not UTF-8, and for UTF-16, Parquet and binary
+/// data.
 void check_utf8(const std::string& path, std::string_view text);
 
 /// "path:line:column" of a byte, both from 1; columns count characters.

@@ -160,7 +160,8 @@ TEST(Forecast, ReadsTheKnownFuture) {
   options.future = {"plan"};
   SeriesSource source(options, series);
   torch::manual_seed(1);
-  const auto model = model_of(source, "{type: s_mamba, d_model: 8, d_ff: 8, d_state: 2, e_layers: 1}");
+  const auto model =
+      model_of(source, "{type: s_mamba, d_model: 8, d_ff: 8, d_state: 2, e_layers: 1}");
   const auto planned = [&](int64_t rows, double plan) {  // `rows` more, without y
     Series longer = line(60 + rows);
     longer.columns = series.columns;
@@ -191,8 +192,7 @@ TEST(Forecast, ReadsTheKnownFuture) {
   EXPECT_EQ(refusal(1, 4),
             "<memory>: the future covariates are needed for 4 rows after 1970-01-03 11:00:00, the "
             "file has 1");
-  EXPECT_EQ(refusal(9, 6),
-            "<memory>: with covariates the horizon is at most pred_len = 4, got 6");
+  EXPECT_EQ(refusal(9, 6), "<memory>: with covariates the horizon is at most pred_len = 4, got 6");
 }
 
 TEST(Forecast, QuantilesAscend) {

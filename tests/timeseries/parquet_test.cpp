@@ -46,7 +46,8 @@ TEST(ParquetFile, IsKnownByItsFirstBytes) {
     EXPECT_EQ(read_series(path).rows(), 3);
   } else {
     const std::string said = refusal_of(path);
-    EXPECT_EQ(said.find(": this is a Parquet file, and this program is built without Parquet. "), 0);
+    EXPECT_EQ(said.find(": this is a Parquet file, and this program is built without Parquet. "),
+              0);
     EXPECT_NE(said.find("SERPENTINE_PARQUET=ON ./serpent build"), std::string::npos);
   }
   EXPECT_EQ(refusal_of(path, {.format = "csv"}).find(": this is a Parquet file, not text;"), 0);
@@ -84,8 +85,9 @@ TEST_F(Parquet, TakesTheIndexOfPandasInUtc) {
   EXPECT_EQ(series.columns, std::vector<std::string>{"load"});
   EXPECT_EQ(series.label(0), "2024-01-01 00:00:00");  // 01:00 in Berlin
   EXPECT_TRUE(series.regular);
-  EXPECT_TRUE(read_series(data_file("zone.parquet"), {.date = "none", .ignore = {"__index_level_0__"}})
-                  .times.empty());
+  EXPECT_TRUE(
+      read_series(data_file("zone.parquet"), {.date = "none", .ignore = {"__index_level_0__"}})
+          .times.empty());
 }
 
 TEST_F(Parquet, NamesWhatIsWrong) {
@@ -95,15 +97,17 @@ TEST_F(Parquet, NamesWhatIsWrong) {
             ": there is no date column 'dat'; did you mean 'date'?");
   EXPECT_EQ(refusal_of(table, {.date = "heat"}),
             ": column 'heat' must hold dates, it holds numbers; data.date names another");
-  EXPECT_EQ(refusal_of(table, {.date = "site"}),
-            ": row 1 of column 'site': the date 'north' has no known form; set data.date_format, as "
-            "in %d/%m/%Y %H:%M");
+  EXPECT_EQ(
+      refusal_of(table, {.date = "site"}),
+      ": row 1 of column 'site': the date 'north' has no known form; set data.date_format, as "
+      "in %d/%m/%Y %H:%M");
 }
 
 TEST_F(Parquet, SurvivesDamage) {
   std::ifstream file(data_file("table.parquet"), std::ios::binary);
   const std::string whole{std::istreambuf_iterator<char>(file), {}};
-  const auto path = (std::filesystem::path(::testing::TempDir()) / "serpentine_bad.parquet").string();
+  const auto path =
+      (std::filesystem::path(::testing::TempDir()) / "serpentine_bad.parquet").string();
   FileOptions options;
   options.categorical = {"site"};
   int refused = 0;

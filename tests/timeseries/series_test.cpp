@@ -225,7 +225,8 @@ TEST(NpzSeries, ReadsOneChannelOfPems) {
             path + ": array 'line' must be [T, N] or [T, N, channels], got [3]");
 }
 
-/// solar_AL.txt has neither a header nor dates, only numbers; the options are configs/timeseries/base/solar.yaml's.
+/// solar_AL.txt has neither a header nor dates, only numbers; the options are
+/// configs/timeseries/base/solar.yaml's.
 TEST_F(SeriesFile, ReadsSolarText) {
   std::string text;
   for (int row = 0; row < 60; ++row) {

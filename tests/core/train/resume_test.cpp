@@ -106,9 +106,10 @@ INSTANTIATE_TEST_SUITE_P(Recipes, Resume, ::testing::Values(0, 1, 2, 3), recipe_
 
 TEST(Patience, IsNotForgottenByAResumedRun) {
   // steps so small that every evaluation equals the first: five of them, the last four without gain
-  const std::vector<std::string> recipe = {
-      "trainer.epochs=20",  "trainer.patience=4",   "loader.batch_size=8",     "optimizer.type=sgd",
-      "optimizer.lr=1e-12", "optimizer.momentum=0", "optimizer.weight_decay=0", "checkpoint.every_steps=2"};
+  const std::vector<std::string> recipe = {"trainer.epochs=20",        "trainer.patience=4",
+                                           "loader.batch_size=8",      "optimizer.type=sgd",
+                                           "optimizer.lr=1e-12",       "optimizer.momentum=0",
+                                           "optimizer.weight_decay=0", "checkpoint.every_steps=2"};
   const std::string whole = fresh_folder("whole"), broken = fresh_folder("broken");
   ASSERT_EQ(run_program(command(whole, recipe)).code, 0);
   EXPECT_EQ(list_checkpoints(whole).front().step, 5 * 7);
@@ -118,7 +119,6 @@ TEST(Patience, IsNotForgottenByAResumedRun) {
   ASSERT_EQ(run_program(command(broken, recipe)).code, 0);
   expect_same_end(whole, broken);
 }
-
 
 }  // namespace
 

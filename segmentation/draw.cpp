@@ -45,22 +45,45 @@ Tensor upright(const Tensor& slice, const Volume& image) {
   return image.picture || !image.header ? slice : slice.flip(-2);
 }
 
-Tensor both(const Volume& image, const Tensor& guess, const Tensor& truth, int64_t z, double low,
-            double high) {
-  const auto grey = upright(image.data.select(1, z), image);
-  auto left = overlay(grey, upright(guess[z], image), low, high),
-       right = overlay(grey, upright(truth[z], image), low, high);
+constexpr int64_t kStrip = 22;  // pixels of a line of text
+
+/// `text` in white on black, `width` pixels wide.
+Tensor strip_of(const std::string& text, int64_t width) {
+  auto strip = torch::zeros({kStrip, width, 3}, torch::kByte);
+  draw_text(strip, 6, kStrip - 7, text, {255, 255, 255}, 0.45);
+  return strip;
+}
+
+/// The image, prediction and truth of a slice side by side. Small slices are enlarged first, so
+/// that outlines are fine whatever the voxels' size.
+Tensor panels(const Volume& image, const Tensor& guess, const Tensor& truth, int64_t z, double low,
+              double high) {
+  const auto slice = upright(image.data.select(1, z), image);
+  const int64_t rows = slice.size(1), columns = slice.size(2), least = std::min(rows, columns);
   const double ratio = image.spacing[1] / image.spacing[2];
-  const auto scale = static_cast<double>(
-      std::max<int64_t>(1, (kLeastSide + std::min(left.size(0), left.size(1)) - 1) /
-                               std::min(left.size(0), left.size(1))));
-  const auto height = std::llround(static_cast<double>(left.size(0)) * scale * std::max(1., ratio)),
-             width =
-                 std::llround(static_cast<double>(left.size(1)) * scale * std::max(1., 1 / ratio));
-  left = resize_image(left, height, width, Resampling::kNearest);
-  right = resize_image(right, height, width, Resampling::kNearest);
-  return torch::cat({left, torch::full({left.size(0), 4, 3}, 255, torch::kByte), right}, 1)
-      .contiguous();
+  const auto scale =
+      static_cast<double>(std::max<int64_t>(1, (kLeastSide + least - 1) / least));
+  const auto height = std::llround(static_cast<double>(rows) * scale * std::max(1., ratio)),
+             width = std::llround(static_cast<double>(columns) * scale * std::max(1., 1 / ratio));
+  const auto fine = [&](const Tensor& picture, Resampling how) {
+    return resize_image(picture.contiguous(), height, width, how);
+  };
+  const auto grey =
+      fine(overlay(slice, torch::zeros({rows, columns}, torch::kInt), low, high), Resampling::kCubic);
+  const auto colours = grey.permute({2, 0, 1}).to(torch::kFloat);
+  const auto labelled = [&](const Tensor& labels) {
+    const auto values = upright(labels[z], image).to(torch::kUInt16).unsqueeze(-1);
+    return overlay(colours, fine(values, Resampling::kNearest).squeeze(-1).to(torch::kInt), 0, 255);
+  };
+  const std::pair<const char*, Tensor> parts[] = {
+      {"image", grey}, {"predicted", labelled(guess)}, {"truth", labelled(truth)}};
+  std::vector<Tensor> row;
+  for (const auto& [name, picture] : parts) {
+    if (!row.empty()) row.push_back(torch::zeros({height + kStrip, 4, 3}, torch::kByte));
+    const std::string place = row.empty() && !image.picture ? ", slice " + std::to_string(z) : "";
+    row.push_back(torch::cat({strip_of(name + place, width), picture}));
+  }
+  return torch::cat(row, 1).contiguous();
 }
 
 std::string base64(const std::string& bytes) {
@@ -95,12 +118,12 @@ body{font:15px sans-serif;background:#111;color:#ddd;text-align:center}
 img{image-rendering:pixelated;max-width:96vw;max-height:80vh}
 input{width:60%}
 </style>
-<p>left: predicted, right: truth; turn the wheel or move the slider</p>
+<p>turn the wheel or move the slider</p>
 <img id=i><br><input type=range id=s min=0><span id=n></span>
 <script>
 const s=document.getElementById('s'),i=document.getElementById('i'),n=document.getElementById('n');
 s.max=slices.length-1;s.value=first;
-function show(){i.src='data:image/png;base64,'+slices[s.value];n.textContent=' '+(+s.value+1)+' / '+slices.length}
+function show(){i.src='data:image/jpeg;base64,'+slices[s.value];n.textContent=' '+(+s.value+1)+' / '+slices.length}
 s.oninput=show;
 i.onwheel=e=>{e.preventDefault();s.value=+s.value+(e.deltaY>0?1:-1);show()};
 show();
@@ -125,9 +148,11 @@ Tensor overlay(const Tensor& image, const Tensor& labels, double low, double hig
     const auto& colour = kColours[static_cast<size_t>((value - 1) % 7)];
     const auto ink = torch::tensor({colour[0], colour[1], colour[2]}, torch::kFloat);
     const auto mask = labels.eq(value);
-    const auto border = surface_of(mask.unsqueeze(0).contiguous())[0];
+    // two pixels of outline round a light tint, through which the image stays visible
+    const auto edge = surface_of(mask.unsqueeze(0).contiguous())[0];
+    const auto border = edge | surface_of((mask & ~edge).unsqueeze(0).contiguous())[0];
     const auto share =
-        (mask.to(torch::kFloat) * 0.3 + border.to(torch::kFloat) * 0.7).unsqueeze(-1);
+        (mask.to(torch::kFloat) * 0.2 + border.to(torch::kFloat) * 0.8).unsqueeze(-1);
     picture = picture * (1 - share) + ink * share;
   }
   return picture.round().to(torch::kByte);
@@ -135,7 +160,7 @@ Tensor overlay(const Tensor& image, const Tensor& labels, double low, double hig
 
 Tensor worst_slice(const Volume& image, const Tensor& guess, const Tensor& truth) {
   const auto [low, high] = grey_range(image);
-  return both(image, guess, truth, worst_of(guess, truth), low, high);
+  return panels(image, guess, truth, worst_of(guess, truth), low, high);
 }
 
 std::vector<std::string> write_case_pages(const std::string& folder, const std::string& name,
@@ -146,13 +171,12 @@ std::vector<std::string> write_case_pages(const std::string& folder, const std::
   std::filesystem::create_directories(overlays);
   std::string slices;
   for (int64_t z = 0; z < guess.size(0); ++z) {
-    const auto picture = both(image, guess, truth, z, low, high);
-    const auto png = encode_image(picture, "png");
-    slices += (z > 0 ? ",'" : "'") + base64(png) + "'";
+    const auto picture = panels(image, guess, truth, z, low, high);
+    slices += (z > 0 ? ",'" : "'") + base64(encode_image(picture, "jpg")) + "'";
     if (!(guess[z].gt(0) | truth[z].gt(0)).any().item<bool>()) continue;
     char file[32];
     std::snprintf(file, sizeof file, "/slice_%04lld.png", static_cast<long long>(z));
-    write_atomically(overlays + file, png);
+    write_atomically(overlays + file, encode_image(picture, "png"));
   }
   const std::string page = folder + "/" + name + ".html";
   write_atomically(page, "<!doctype html><meta charset=utf-8><title>" + escaped(title) +
@@ -163,13 +187,15 @@ std::vector<std::string> write_case_pages(const std::string& folder, const std::
 }
 
 void write_sheet(const std::string& file, const std::vector<SheetEntry>& entries) {
-  std::vector<Tensor> pictures;
-  std::vector<std::string> captions;
+  constexpr int64_t kWidth = 960;
+  std::vector<Tensor> rows;
   for (const auto& entry : entries) {
-    pictures.push_back(entry.picture);
-    captions.push_back(entry.caption);
+    const auto& picture = entry.picture;
+    const int64_t height = std::max<int64_t>(1, picture.size(0) * kWidth / picture.size(1));
+    rows.push_back(strip_of(entry.caption, kWidth));
+    rows.push_back(resize_image(picture, height, kWidth, Resampling::kArea));
   }
-  write_image(file, contact_sheet(pictures, captions, 2, 420));
+  write_image(file, torch::cat(rows).contiguous());
 }
 
 std::string box_plot_svg(const std::string& title, const std::vector<BoxGroup>& groups) {

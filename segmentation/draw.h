@@ -10,16 +10,16 @@
 
 namespace serpentine {
 
-/// One slice of an image in grey (or colours), labels as coloured areas and borders. image: float32
+/// One slice of an image in grey (or colours), labels as tinted areas with outlines. image: float32
 /// [C, H, W], labels: int [H, W]; low and high: grey values for black and white. uint8 [H, W, 3].
 torch::Tensor overlay(const torch::Tensor& image, const torch::Tensor& labels, double low,
                       double high);
 
-/// The slice where prediction and truth differ most, as two overlays side by side.
+/// The slice where prediction and truth differ most: image, prediction and truth side by side.
 torch::Tensor worst_slice(const Volume& image, const torch::Tensor& guess,
                           const torch::Tensor& truth);
 
-/// FOLDER/NAME.html, which scrolls through slices (prediction beside truth), and PNGs of the slices
+/// FOLDER/NAME.html, which scrolls through slices (image, prediction, truth), and PNGs of the slices
 /// with labels below FOLDER/overlays/NAME. Returns the files.
 std::vector<std::string> write_case_pages(const std::string& folder, const std::string& name,
                                           const std::string& title, const Volume& image,
@@ -29,6 +29,7 @@ struct SheetEntry {
   std::string caption;
   torch::Tensor picture;
 };
+/// The pictures below one another, each under its caption.
 void write_sheet(const std::string& file, const std::vector<SheetEntry>& entries);
 
 struct BoxGroup {

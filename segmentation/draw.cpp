@@ -61,15 +61,14 @@ Tensor panels(const Volume& image, const Tensor& guess, const Tensor& truth, int
   const auto slice = upright(image.data.select(1, z), image);
   const int64_t rows = slice.size(1), columns = slice.size(2), least = std::min(rows, columns);
   const double ratio = image.spacing[1] / image.spacing[2];
-  const auto scale =
-      static_cast<double>(std::max<int64_t>(1, (kLeastSide + least - 1) / least));
+  const auto scale = static_cast<double>(std::max<int64_t>(1, (kLeastSide + least - 1) / least));
   const auto height = std::llround(static_cast<double>(rows) * scale * std::max(1., ratio)),
              width = std::llround(static_cast<double>(columns) * scale * std::max(1., 1 / ratio));
   const auto fine = [&](const Tensor& picture, Resampling how) {
     return resize_image(picture.contiguous(), height, width, how);
   };
-  const auto grey =
-      fine(overlay(slice, torch::zeros({rows, columns}, torch::kInt), low, high), Resampling::kCubic);
+  const auto grey = fine(overlay(slice, torch::zeros({rows, columns}, torch::kInt), low, high),
+                         Resampling::kCubic);
   const auto colours = grey.permute({2, 0, 1}).to(torch::kFloat);
   const auto labelled = [&](const Tensor& labels) {
     const auto values = upright(labels[z], image).to(torch::kUInt16).unsqueeze(-1);

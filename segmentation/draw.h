@@ -19,8 +19,8 @@ torch::Tensor overlay(const torch::Tensor& image, const torch::Tensor& labels, d
 torch::Tensor worst_slice(const Volume& image, const torch::Tensor& guess,
                           const torch::Tensor& truth);
 
-/// FOLDER/NAME.html, which scrolls through slices (image, prediction, truth), and PNGs of the slices
-/// with labels below FOLDER/overlays/NAME. Returns the files.
+/// FOLDER/NAME.html, which scrolls through slices (image, prediction, truth), and PNGs of the
+/// slices with labels below FOLDER/overlays/NAME. Returns the files.
 std::vector<std::string> write_case_pages(const std::string& folder, const std::string& name,
                                           const std::string& title, const Volume& image,
                                           const torch::Tensor& guess, const torch::Tensor& truth);

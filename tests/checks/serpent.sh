@@ -123,6 +123,7 @@ calls_not apt-get "packages skipped"
 
 # doctor's exit code is the program's, or that of missing packages
 mkdir -p "$scratch/tree/build/release/apps"
+# shellcheck disable=SC2016 # the program itself shall expand it
 printf '#!/bin/sh\necho program says $1\n' >"$scratch/tree/build/release/apps/serpentine"
 chmod +x "$scratch/tree/build/release/apps/serpentine"
 serpent doctor && fail "doctor must fail when packages are missing, whatever the program says"

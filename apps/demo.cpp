@@ -10,6 +10,7 @@
 #include "apps/build_info.h"
 #include "apps/command.h"
 #include "apps/demo_pathology.h"
+#include "apps/demo_pointcloud.h"
 #include "apps/image_report.h"
 #include "apps/segment_demo.h"
 #include "apps/training.h"
@@ -23,11 +24,13 @@ constexpr const char* kDemoFooter =
 last 96, then DLinear and the seasonal-naive forecast on the same windows. Under 5 minutes on 2 cores.
 `vision` trains a small VMamba on 5,000 pictures of Fashion-MNIST, and draws what it gets wrong.
 `pathology` cuts a bundled slide into tiles, trains MambaMIL and draws what it attends to.
+`pointcloud` trains a Point Cloud Mamba on objects of a laser scan, and leaves a page to turn.
 `segmentation` trains U-Mamba on ten bundled MR volumes, labels two new ones and draws them.
 Examples:
   serpentine demo
   serpentine demo vision
   serpentine demo pathology
+  serpentine demo pointcloud
   serpentine demo segmentation)";
 
 struct DemoArguments {
@@ -90,6 +93,10 @@ int run_demo(const DemoArguments& arguments) {
     return run_pathology_demo(root_of("configs/demo/pathology.yaml"), arguments.out,
                               arguments.overrides);
   }
+  if (arguments.app == "pointcloud") {
+    return run_pointcloud_demo(root_of("configs/demo/pointcloud.yaml"), arguments.out,
+                               arguments.overrides);
+  }
   if (arguments.app == "segmentation") {
     return run_segment_demo(root_of("configs/demo/segmentation.yaml"), arguments.out,
                             arguments.overrides);
@@ -136,7 +143,7 @@ void add_demo_command(CLI::App& app, Action& action) {
   command->footer(kDemoFooter);
   auto arguments = std::make_shared<DemoArguments>();
   command->add_option("APP", arguments->app, "Application")
-      ->check(CLI::IsMember({"timeseries", "vision", "pathology", "segmentation"}))
+      ->check(CLI::IsMember({"timeseries", "vision", "pathology", "pointcloud", "segmentation"}))
       ->capture_default_str();
   command
       ->add_option("OVERRIDES", arguments->overrides,

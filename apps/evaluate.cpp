@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "apps/cloud_report.h"
 #include "apps/command.h"
 #include "apps/image_report.h"
 #include "apps/model_file.h"
@@ -19,8 +20,9 @@ namespace {
 
 constexpr const char* kEvaluateFooter =
     R"(Metrics are exact: nothing is dropped, and the batch size does not change them.
-Of an image classifier it also prints a table of the classes, and writes the confusion matrix, the
-reliability plot and the worst mistakes into RUN/evaluation_SPLIT (--report elsewhere).
+Of a classifier of images or clouds it also prints a table of the classes, and writes the confusion
+matrix and the worst mistakes into RUN/evaluation_SPLIT (--report elsewhere): of images with the
+reliability plot, of clouds with a page to turn in a browser.
 Examples:
   serpentine evaluate runs/mine
   serpentine evaluate runs/mine --split validation --json
@@ -31,6 +33,14 @@ struct EvaluateArguments {
   std::vector<std::string> overrides;
   bool json = false;
 };
+
+/// Where tables and pictures go; "": nowhere.
+std::string report_folder(const EvaluateArguments& arguments) {
+  if (arguments.json) return "";
+  if (!arguments.report.empty()) return arguments.report;
+  const bool run = std::filesystem::is_directory(arguments.run);
+  return run ? arguments.run + "/evaluation_" + arguments.split : "";
+}
 
 /// The metrics of an image classifier, and what there is to look at beside them.
 std::map<std::string, double> evaluate_images(const EvaluateArguments& arguments,
@@ -48,10 +58,8 @@ std::map<std::string, double> evaluate_images(const EvaluateArguments& arguments
   const ImageScores scores =
       score_images(run, images, batch > 0 ? batch : plan.options.fit.loader.batch_size);
   task.add(scores.probabilities, scores.targets);
-  std::string folder = arguments.report;
-  if (folder.empty() && std::filesystem::is_directory(arguments.run))
-    folder = arguments.run + "/evaluation_" + arguments.split;
-  if (!arguments.json && !folder.empty()) report_images(scores, images, source.classes(), folder);
+  const std::string folder = report_folder(arguments);
+  if (!folder.empty()) report_images(scores, images, source.classes(), folder);
   return task.metrics();
 }
 
@@ -78,9 +86,16 @@ int run_evaluate(const EvaluateArguments& arguments) {
   const auto* source = dynamic_cast<const ImageSource*>(parts.source.get());
   const auto* images = dynamic_cast<const ImageDataset*>(examples.get());
   auto* task = dynamic_cast<ClassificationTask*>(parts.task.get());
-  const auto metrics = source != nullptr && images != nullptr && task != nullptr
-                           ? evaluate_images(arguments, plan, parts, *source, *images, *task)
-                           : evaluate_model(plan, parts.model, parts.task, *examples);
+  const auto* clouds = dynamic_cast<const CloudDataset*>(examples.get());
+  auto* cloud_task = dynamic_cast<CloudTask*>(parts.task.get());
+  std::map<std::string, double> metrics;
+  if (source != nullptr && images != nullptr && task != nullptr) {
+    metrics = evaluate_images(arguments, plan, parts, *source, *images, *task);
+  } else if (clouds != nullptr && cloud_task != nullptr) {
+    metrics = evaluate_clouds(plan, parts, *clouds, *cloud_task, report_folder(arguments));
+  } else {
+    metrics = evaluate_model(plan, parts.model, parts.task, *examples);
+  }
   if (arguments.json) {
     std::cout << nlohmann::json(metrics).dump(1) << "\n";
   } else {
@@ -107,7 +122,7 @@ void add_evaluate_command(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--weights", arguments->weights, "Another checkpoint than the run's best");
   command->add_option("--report", arguments->report,
-                      "Folder of an image classifier's tables and pictures");
+                      "Folder of a classifier's tables and pictures");
   command->add_flag("--json", arguments->json, "Print JSON, and nothing else");
   command->callback(
       [&action, arguments] { action = [arguments] { return run_evaluate(*arguments); }; });

@@ -96,11 +96,15 @@ void write_cloud(const std::string& path, const PointCloud& cloud) {
 PointCloud finite_points(const PointCloud& cloud) {
   const at::Tensor kept = cloud.points.isfinite().all(1).nonzero().squeeze(1);
   if (kept.numel() == cloud.size()) return cloud;
+  return some_points(cloud, kept);
+}
+
+PointCloud some_points(const PointCloud& cloud, const at::Tensor& rows) {
   PointCloud out;
   out.stored = cloud.stored;
-  out.points = cloud.points.index_select(0, kept);
+  out.points = cloud.points.index_select(0, rows);
   for (const auto& field : cloud.fields)
-    out.fields.push_back({field.name, field.values.index_select(0, kept), field.type});
+    out.fields.push_back({field.name, field.values.index_select(0, rows), field.type});
   return out;
 }
 

@@ -66,6 +66,9 @@ PointCloud sample_surface(const PointCloud& mesh, int64_t count, int64_t seed);
 /// The points whose coordinates are finite, with their fields; a mesh's faces are left out.
 PointCloud finite_points(const PointCloud& cloud);
 
+/// The points of some rows, with their fields; a mesh's faces are left out. rows: int64 [M].
+PointCloud some_points(const PointCloud& cloud, const at::Tensor& rows);
+
 /// float32 [N, 3] in 0..1 from the fields red, green, blue (bytes or 16 bits), rgb or rgba (packed,
 /// as PCD has them); undefined when there are none.
 at::Tensor colours_of(const PointCloud& cloud);

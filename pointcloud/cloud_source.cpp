@@ -8,38 +8,12 @@
 
 #include "core/check.h"
 #include "core/data/loader.h"
+#include "pointcloud/cloud_dataset.h"
 #include "pointcloud/pointcloud.h"
 #include "pointcloud/sampling.h"
 
 namespace serpentine {
 namespace {
-
-// clouds of equal size, in memory
-class CloudDataset : public Dataset {
- public:
-  CloudDataset(torch::Tensor points, torch::Tensor features, torch::Tensor targets)
-      : points_(std::move(points)), features_(std::move(features)), targets_(std::move(targets)) {}
-  int64_t size() const override { return targets_.size(0); }
-  Batch get(int64_t index) const override {
-    if (index < 0 || index >= size()) throw std::out_of_range("CloudDataset");
-    Batch batch;
-    batch.input = points_[index];
-    batch.target = targets_[index];
-    if (features_.defined()) batch.named["features"] = features_[index];
-    return batch;
-  }
-  Batch get_batch(at::ArrayRef<int64_t> indices) const override {
-    const auto rows = torch::tensor(indices, torch::kLong);
-    Batch batch;
-    batch.input = points_.index_select(0, rows);
-    batch.target = targets_.index_select(0, rows);
-    if (features_.defined()) batch.named["features"] = features_.index_select(0, rows);
-    return batch;
-  }
-
- private:
-  torch::Tensor points_, features_, targets_;  // [M, N, 3], [M, N, C], int64 [M]
-};
 
 class CloudSource : public DataSource {
  public:
@@ -62,7 +36,9 @@ class CloudSource : public DataSource {
     const auto& rows = which == Part::kTrain ? train_ : which == Part::kTest ? test_ : validation_;
     std::vector<torch::Tensor> points, features;
     std::vector<int64_t> targets;
+    std::vector<std::string> names;
     for (const int64_t row : rows) {
+      names.push_back(clouds_[row].name);
       points.push_back(clouds_[row].points);
       if (clouds_[row].features.defined()) features.push_back(clouds_[row].features);
       targets.push_back(clouds_[row].target);
@@ -70,7 +46,7 @@ class CloudSource : public DataSource {
     return std::make_shared<CloudDataset>(
         points.empty() ? torch::empty({0, options_.points, 3}) : torch::stack(points),
         features.empty() ? torch::Tensor() : torch::stack(features),
-        torch::tensor(targets, torch::kLong));
+        torch::tensor(targets, torch::kLong), std::move(names));
   }
 
   void fill_model(Config& model, const Config&) override {
@@ -94,7 +70,7 @@ class CloudSource : public DataSource {
  private:
   struct Kept {
     torch::Tensor points, features;  // float32 [N, 3], [N, C]
-    std::string category, split;
+    std::string name, category, split;
     int64_t target = 0;
   };
 
@@ -111,7 +87,7 @@ class CloudSource : public DataSource {
     const bool farthest = options_.sampling == "farthest" && cloud.size() > options_.points;
     const auto rows = farthest ? farthest_points(unit.unsqueeze(0), options_.points)[0]
                                : choose_rows(cloud.size(), options_.points, seed);
-    Kept kept{unit.index_select(0, rows), {}, found.category, found.split};
+    Kept kept{unit.index_select(0, rows), {}, found.name, found.category, found.split};
     std::vector<torch::Tensor> features;
     for (const auto& name : options_.features) {
       const CloudField* field = cloud.find(name);
@@ -173,6 +149,31 @@ class CloudSource : public DataSource {
 
 }  // namespace
 
+CloudDataset::CloudDataset(torch::Tensor points, torch::Tensor features, torch::Tensor targets,
+                           std::vector<std::string> names)
+    : points_(std::move(points)),
+      features_(std::move(features)),
+      targets_(std::move(targets)),
+      names_(std::move(names)) {}
+
+Batch CloudDataset::get(int64_t index) const {
+  if (index < 0 || index >= size()) throw std::out_of_range("CloudDataset");
+  Batch batch;
+  batch.input = points_[index];
+  batch.target = targets_[index];
+  if (features_.defined()) batch.named["features"] = features_[index];
+  return batch;
+}
+
+Batch CloudDataset::get_batch(at::ArrayRef<int64_t> indices) const {
+  const auto rows = torch::tensor(indices, torch::kLong);
+  Batch batch;
+  batch.input = points_.index_select(0, rows);
+  batch.target = targets_.index_select(0, rows);
+  if (features_.defined()) batch.named["features"] = features_.index_select(0, rows);
+  return batch;
+}
+
 void CloudSourceOptions::fields(Fields& f) {
   f("path", path, "a folder of class folders, NAME.index.csv, .h5, or a .txt that lists .h5 files",
     {.required = true});
@@ -203,7 +204,7 @@ at::Tensor choose_rows(int64_t size, int64_t count, int64_t seed) {
   return at::tensor(order, at::kLong);
 }
 
-void add_point_sources(Registry<DataSource>& all) {
+void add_cloud_source(Registry<DataSource>& all) {
   all.add<CloudSourceOptions>("clouds", [](const CloudSourceOptions& options) {
     return std::make_shared<CloudSource>(options);
   });

@@ -36,7 +36,7 @@ struct LabelledCloud {
 void each_labelled_cloud(const std::string& path, int64_t surface, int64_t seed,
                          const std::function<void(LabelledCloud)>& use);
 
-/// Clouds [M, N, 3] float32 and labels [M] of an HDF5 file. Throws where the program was built
+/// Clouds [M, N, 3] float64 and labels [M] of an HDF5 file. Throws where the program was built
 /// without HDF5, with the option that builds it.
 struct HdfClouds {
   at::Tensor points, labels;

@@ -1,16 +1,18 @@
 #include "pointcloud/draw_cloud.h"
 
-#include <array>
+#include <algorithm>
+#include <cmath>
 
 #include <ATen/ATen.h>
 
 #include "core/check.h"
+#include "core/io/image.h"
 #include "pointcloud/cloud_source.h"
 
 namespace serpentine {
 namespace {
 
-constexpr const char* kDrawCloudWho = "cloud page";
+constexpr const char* kDrawCloudWho = "cloud picture";
 
 // Tableau's ten colours and their lighter sisters
 constexpr std::array<uint32_t, 20> kColours = {0x4E79A7, 0xF28E2B, 0xE15759, 0x76B7B2, 0x59A14F,
@@ -18,101 +20,143 @@ constexpr std::array<uint32_t, 20> kColours = {0x4E79A7, 0xF28E2B, 0xE15759, 0x7
                                                0xA0CBE8, 0xFFBE7D, 0xFF9D9A, 0x86BCB6, 0x8CD17D,
                                                0xF1CE63, 0xD4A6C8, 0xFABFD2, 0xD7B5A6, 0x79706E};
 
-std::string base64(const at::Tensor& values) {
-  constexpr const char* kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  const at::Tensor whole = values.contiguous();
-  const auto* bytes = static_cast<const unsigned char*>(whole.const_data_ptr());
-  const size_t size = whole.nbytes();
-  std::string text;
-  text.reserve(size / 3 * 4 + 4);
-  for (size_t i = 0; i < size; i += 3) {
-    const auto byte = [&](size_t j) { return i + j < size ? uint32_t{bytes[i + j]} : 0U; };
-    const uint32_t three = byte(0) << 16U | byte(1) << 8U | byte(2);
-    for (size_t digit = 0; digit < 4; ++digit)
-      text += digit <= size - i ? kDigits[three >> (18 - 6 * digit) & 63U] : '=';
-  }
-  return text;
+std::array<uint8_t, 3> bytes_of_colour(uint32_t colour) {
+  return {static_cast<uint8_t>(colour >> 16U & 255U), static_cast<uint8_t>(colour >> 8U & 255U),
+          static_cast<uint8_t>(colour & 255U)};
 }
 
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '<') {
-      out += "&lt;";
-    } else if (c == '&') {
-      out += "&amp;";
-    } else if (c == '"') {
-      out += "&quot;";
-    } else {
-      out += c;
+// float64 [M, 3] of places in the unit sphere: to the right, up and towards the eye, in pixels
+at::Tensor projected(const at::Tensor& places, const CloudView& view) {
+  const double cy = std::cos(view.yaw), sy = std::sin(view.yaw), cp = std::cos(view.pitch),
+               sp = std::sin(view.pitch);
+  const at::Tensor wide = places.to(at::kDouble);
+  const at::Tensor x = wide.select(1, 0), y = wide.select(1, 1), z = wide.select(1, 2);
+  const at::Tensor across = x * cy - y * sy, away = x * sy + y * cy;
+  const double scale = 0.42 * static_cast<double>(std::min(view.width, view.height)) * view.zoom;
+  return at::stack({across * scale + static_cast<double>(view.width) / 2,
+                    (away * cp - z * sp) * -scale + static_cast<double>(view.height) / 2,
+                    away * sp + z * cp},
+                   1)
+      .contiguous();
+}
+
+void paint_points(at::Tensor& picture, const at::Tensor& places, const at::Tensor& colours,
+                  const CloudView& view) {
+  const int64_t count = places.size(0);
+  const int64_t side = count < 20'000 ? 3 : count < 200'000 ? 2 : 1;
+  const auto* place = places.const_data_ptr<double>();
+  const auto* colour = colours.const_data_ptr<uint8_t>();
+  auto* pixel = picture.mutable_data_ptr<uint8_t>();
+  std::vector<double> nearest(static_cast<size_t>(view.width * view.height), -1e9);
+  for (int64_t i = 0; i < count; ++i) {
+    const double depth = place[3 * i + 2];
+    const double light = std::clamp(0.75 + 0.3 * depth, 0.45, 1.0);
+    const auto left = static_cast<int64_t>(std::floor(place[3 * i])),
+               top = static_cast<int64_t>(std::floor(place[3 * i + 1]));
+    for (int64_t y = std::max<int64_t>(top, 0); y < std::min(top + side, view.height); ++y) {
+      for (int64_t x = std::max<int64_t>(left, 0); x < std::min(left + side, view.width); ++x) {
+        const int64_t at = y * view.width + x;
+        if (depth <= nearest[static_cast<size_t>(at)]) continue;
+        nearest[static_cast<size_t>(at)] = depth;
+        for (int64_t c = 0; c < 3; ++c)
+          pixel[3 * at + c] = static_cast<uint8_t>(light * colour[3 * i + c]);
+      }
     }
   }
-  return out;
 }
 
-constexpr const char* kStyle = R"(<style>
-body{margin:0;background:#111;color:#ddd;font:14px sans-serif;overflow:hidden}
-#bar{position:fixed;left:8px;top:8px}button{margin-right:4px}canvas{display:block;cursor:grab}
-</style>)";
-
-constexpr const char* kScript = R"(
-const bytes=t=>Uint8Array.from(atob(t),c=>c.charCodeAt(0));
-const P=new Float32Array(bytes(data.points).buffer),n=P.length/3;
-const L=data.layers.map(l=>bytes(l)),W=data.walk?new Int32Array(bytes(data.walk).buffer):null;
-const canvas=document.querySelector('canvas'),ink=canvas.getContext('2d');
-let yaw=0.6,pitch=-1.1,zoom=1,layer=0,line=false,from=null;
-function draw(){
-  const w=canvas.width=innerWidth,h=canvas.height=innerHeight,s=Math.min(w,h)*0.42*zoom;
-  const cy=Math.cos(yaw),sy=Math.sin(yaw),cp=Math.cos(pitch),sp=Math.sin(pitch);
-  const image=ink.createImageData(w,h),depth=new Float32Array(w*h).fill(-1e9);
-  const pixels=image.data,X=new Float32Array(n),Y=new Float32Array(n),C=L[layer];
-  const size=n<5e4?2:1;
-  for(let i=0;i<n;i++){
-    const x=P[3*i]*cy-P[3*i+1]*sy,y=P[3*i]*sy+P[3*i+1]*cy,z=P[3*i+2];
-    const v=y*cp-z*sp,d=y*sp+z*cp;
-    X[i]=w/2+s*x;Y[i]=h/2-s*v;
-    for(let a=0;a<size;a++)for(let b=0;b<size;b++){
-      const px=(X[i]+a)|0,py=(Y[i]+b)|0;
-      if(px<0||py<0||px>=w||py>=h)continue;
-      const k=py*w+px;
-      if(d<=depth[k])continue;
-      depth[k]=d;const f=Math.min(1,Math.max(0.45,0.75+0.3*d));
-      pixels[4*k]=C[3*i]*f;pixels[4*k+1]=C[3*i+1]*f;pixels[4*k+2]=C[3*i+2]*f;pixels[4*k+3]=255;
-    }
+void paint_walk(at::Tensor& picture, const at::Tensor& places, const at::Tensor& walk) {
+  const at::Tensor whole = walk.to(at::kCPU, at::kLong).contiguous();
+  const auto* point = whole.const_data_ptr<int64_t>();
+  const auto* place = places.const_data_ptr<double>();
+  const int64_t count = whole.numel();
+  const auto pixel = [&](int64_t i, int64_t axis) {
+    return static_cast<int64_t>(std::lround(place[3 * point[i] + axis]));
+  };
+  for (int64_t i = 1; i < count; ++i) {
+    if (point[i] < 0 || point[i - 1] < 0) continue;
+    draw_line(picture, pixel(i - 1, 0), pixel(i - 1, 1), pixel(i, 0), pixel(i, 1),
+              walk_colour(static_cast<double>(i) / static_cast<double>(count)));
   }
-  ink.putImageData(image,0,0);
-  if(line&&W)for(let i=1;i<W.length;i++){
-    ink.strokeStyle='hsl('+300*i/W.length+' 90% 60%)';ink.beginPath();
-    ink.moveTo(X[W[i-1]],Y[W[i-1]]);ink.lineTo(X[W[i]],Y[W[i]]);ink.stroke();
-  }
-  document.title=data.title+' - '+n+' points';document.body.dataset.drawn=n;
 }
-const bar=document.getElementById('bar');
-function button(text,act){const b=document.createElement('button');b.textContent=text;
-  b.onclick=()=>{act();draw()};bar.appendChild(b)}
-data.titles.forEach((t,i)=>button(t,()=>{layer=i}));
-if(W)button('traversal',()=>{line=!line});
-canvas.onpointerdown=e=>{from=[e.clientX,e.clientY];canvas.setPointerCapture(e.pointerId)};
-canvas.onpointerup=()=>{from=null};
-canvas.onpointermove=e=>{if(!from)return;yaw+=(e.clientX-from[0])/200;
-  pitch+=(e.clientY-from[1])/200;from=[e.clientX,e.clientY];draw()};
-canvas.onwheel=e=>{e.preventDefault();zoom*=Math.exp(-e.deltaY/800);draw()};
-onresize=draw;draw();
-)";
-
-std::string quoted(const std::string& text) { return "\"" + escaped(text) + "\""; }
 
 }  // namespace
+
+std::array<uint8_t, 3> walk_colour(double share) {
+  std::array<uint8_t, 3> colour{};  // hues from red over green to violet, of even strength
+  for (size_t c = 0; c < 3; ++c) {
+    const double turn = std::fmod(300 * share + 360 - 120.0 * static_cast<double>(c), 360);
+    const double apart = std::min(turn, 360 - turn);
+    colour[c] =
+        static_cast<uint8_t>(std::lround(61 + 184 * std::clamp((120 - apart) / 60, 0.0, 1.0)));
+  }
+  return colour;
+}
+
+void check_scene(const CloudScene& scene) {
+  check_shape(kDrawCloudWho, scene.points, "points", {-1, 3}, "N, 3");
+  const int64_t count = scene.points.size(0);
+  SERPENTINE_CHECK(count > 0 && !scene.layers.empty(), kDrawCloudWho,
+                   "there must be a point and a layer of colours");
+  for (const auto& layer : scene.layers)
+    check_shape(kDrawCloudWho, layer.colours, "colours", {count, 3}, "N, 3");
+  if (!scene.walk.defined() || scene.walk.numel() == 0) return;
+  SERPENTINE_CHECK(scene.walk.min().item<int64_t>() >= -1 && scene.walk.max().item<int64_t>() < count,
+                   kDrawCloudWho, "the traversal must name points below ", count);
+}
+
+at::Tensor as_seen(const at::Tensor& place, const at::Tensor& points) {
+  const at::Tensor wide = points.to(at::kCPU, at::kDouble), centre = wide.mean(0);
+  const double radius = (wide - centre).square().sum(1).max().sqrt().item<double>();
+  const at::Tensor away = place.to(at::kCPU, at::kDouble) - centre;
+  return (radius > 0 ? away / radius : away).to(at::kFloat).contiguous();
+}
+
+at::Tensor cloud_picture(const CloudScene& scene, size_t layer, const CloudView& view) {
+  check_scene(scene);
+  SERPENTINE_CHECK(layer < scene.layers.size(), kDrawCloudWho, "there is no layer ", layer);
+  SERPENTINE_CHECK(view.width > 0 && view.height > 0, kDrawCloudWho, "a picture needs pixels");
+  at::Tensor picture = at::full({view.height, view.width, 3}, 17, at::kByte);
+  const at::Tensor places = projected(as_seen(scene.points, scene.points), view);
+  const auto& of = scene.layers[layer];
+  paint_points(picture, places, of.colours.to(at::kCPU, at::kByte).contiguous(), view);
+  if (scene.walk.defined()) paint_walk(picture, places, scene.walk);
+  for (const auto& mark : scene.marks) {
+    const at::Tensor place =
+        at::tensor({mark.place[0], mark.place[1], mark.place[2]}, at::kDouble).unsqueeze(0);
+    const at::Tensor at = projected(as_seen(place, scene.points), view);
+    draw_text(picture, std::lround(at[0][0].item<double>()), std::lround(at[0][1].item<double>()),
+              mark.text, {230, 230, 230}, 0.4);
+  }
+  int64_t line = 20;
+  for (const auto& key : of.keys) {
+    draw_text(picture, 10, line, key.text, key.colour, 0.5);
+    line += 18;
+  }
+  return picture;
+}
 
 at::Tensor class_colours(const at::Tensor& classes) {
   const auto count = static_cast<int64_t>(kColours.size());
   const at::Tensor table = at::empty({count, 3}, at::kByte);
   auto* to = table.mutable_data_ptr<uint8_t>();
   for (const uint32_t colour : kColours) {
-    for (const unsigned shift : {16U, 8U, 0U}) *to++ = static_cast<uint8_t>(colour >> shift & 255U);
+    for (const uint8_t part : bytes_of_colour(colour)) *to++ = part;
   }
   return table.index_select(0, classes.to(at::kCPU, at::kLong).remainder(count));
+}
+
+std::vector<CloudKey> class_keys(const std::vector<std::string>& classes) {
+  std::vector<CloudKey> keys;
+  for (size_t i = 0; i < classes.size(); ++i)
+    keys.push_back({classes[i], bytes_of_colour(kColours[i % kColours.size()])});
+  return keys;
+}
+
+at::Tensor ramp_colours(const at::Tensor& values) {
+  const at::Tensor wide = values.to(at::kCPU, at::kDouble).nan_to_num(), least = wide.min();
+  const at::Tensor share = (wide - least) / (wide.max() - least).clamp_min(1e-12);
+  return (at::stack({share, 1 - (2 * share - 1).abs(), 1 - share}, 1) * 255).round().to(at::kByte);
 }
 
 PointCloud coloured(const PointCloud& cloud, const at::Tensor& colours) {
@@ -120,29 +164,9 @@ PointCloud coloured(const PointCloud& cloud, const at::Tensor& colours) {
   PointCloud out = cloud;
   constexpr std::array<const char*, 3> kNames = {"red", "green", "blue"};
   for (int64_t i = 0; i < 3; ++i)
-    out.set(kNames[i], colours.select(1, i).to(at::kByte).contiguous(), NumberType::kU8);
+    out.set(kNames[static_cast<size_t>(i)], colours.select(1, i).to(at::kByte).contiguous(),
+            NumberType::kU8);
   return out;
-}
-
-std::string cloud_page(const std::string& title, const at::Tensor& points,
-                       const std::vector<CloudLayer>& layers, const at::Tensor& walk) {
-  check_shape(kDrawCloudWho, points, "points", {-1, 3}, "N, 3");
-  SERPENTINE_CHECK(points.size(0) > 0 && !layers.empty(), kDrawCloudWho,
-                   "there must be a point and a layer of colours");
-  std::string titles, colours;
-  for (const auto& layer : layers) {
-    check_shape(kDrawCloudWho, layer.colours, "colours", {points.size(0), 3}, "N, 3");
-    titles += (titles.empty() ? "" : ",") + quoted(layer.title);
-    colours +=
-        (colours.empty() ? "\"" : ",\"") + base64(layer.colours.to(at::kCPU, at::kByte)) + "\"";
-  }
-  std::string page = "<!doctype html><meta charset=\"utf-8\"><title>" + escaped(title) + "</title>";
-  page += std::string(kStyle) +
-          "<canvas></canvas><div id=\"bar\"></div><script>\nconst data={title:" + quoted(title) +
-          ",titles:[" + titles + "],layers:[" + colours + "],points:\"" +
-          base64(in_unit_sphere(points.to(at::kCPU))) + "\",walk:";
-  page += walk.defined() ? "\"" + base64(walk.to(at::kCPU, at::kInt)) + "\"" : "null";
-  return page + "};" + kScript + "</script>\n";
 }
 
 }  // namespace serpentine

@@ -6,12 +6,29 @@
 #include <ATen/core/grad_mode.h>
 
 #include "core/check.h"
+#include "pointcloud/geometry_cpu.h"
 #include "pointcloud/sampling.h"
 
 namespace serpentine {
 namespace {
 
 constexpr int64_t kCells = int64_t{1} << 20;  // along an axis, at most
+
+SurfaceNormals normals_of_all(const at::Tensor& points, int64_t k) {
+  // from the least coordinates, so that float32 keeps its digits far from zero
+  const at::Tensor least = std::get<0>(points.min(1, /*keepdim=*/true));
+  const at::Tensor near = points - least;
+  const at::Tensor members = take_rows(near, nearest_points(near, near, k).index);
+  const at::Tensor apart = members - members.mean(2, /*keepdim=*/true);
+  const at::Tensor spread = at::matmul(apart.transpose(2, 3), apart) / static_cast<double>(k);
+  const auto [variances, directions] = at::linalg_eigh(spread);  // ascending
+  const at::Tensor total = variances.clamp_min(0).sum(-1);
+  SurfaceNormals out;
+  out.curvature =
+      at::where(total > 0, variances.select(-1, 0).clamp_min(0) / total, at::zeros_like(total));
+  out.direction = directions.select(-1, 0);
+  return out;
+}
 
 }  // namespace
 
@@ -35,6 +52,11 @@ VoxelGrid voxel_grid(const at::Tensor& points, double side) {
   SERPENTINE_CHECK(widest < static_cast<double>(kCells), kWho, "cells of side ", side, " would be ",
                    widest + 1, " along an axis, more than ", kCells,
                    "; are there points that are not finite or far off?");
+  if (points.is_cpu()) {
+    grid = cpu::voxel_grid(cells, away);
+    grid.centroids = (grid.centroids + origin).to(points.scalar_type());
+    return grid;
+  }
   const auto axes = cells.to(at::kLong).unbind(1);
   const at::Tensor key = (axes[2] * kCells + axes[1]) * kCells + axes[0];
 
@@ -61,18 +83,9 @@ SurfaceNormals surface_normals(const at::Tensor& points, int64_t k, const at::Te
                    points.size(1), ", the points of a cloud, got ", k);
   const at::NoGradGuard no_grad;
 
-  // from the least coordinates, so that float32 keeps its digits far from zero
-  const at::Tensor least = std::get<0>(points.min(1, /*keepdim=*/true));
-  const at::Tensor near = points - least;
-  const at::Tensor members = take_rows(near, nearest_points(near, near, k).index);
-  const at::Tensor apart = members - members.mean(2, /*keepdim=*/true);
-  const at::Tensor spread = at::matmul(apart.transpose(2, 3), apart) / static_cast<double>(k);
-  const auto [variances, directions] = at::linalg_eigh(spread);  // ascending
-  const at::Tensor total = variances.clamp_min(0).sum(-1);
-  SurfaceNormals out;
-  out.curvature =
-      at::where(total > 0, variances.select(-1, 0).clamp_min(0) / total, at::zeros_like(total));
-  out.direction = directions.select(-1, 0);
+  SurfaceNormals out = points.is_cpu() && at::isFloatingType(points.scalar_type())
+                           ? cpu::surface_normals(points.detach().contiguous(), k)
+                           : normals_of_all(points, k);
   at::Tensor sign;
   if (towards.defined()) {
     const at::Tensor place = (towards.dim() == 1 ? towards.unsqueeze(0) : towards).unsqueeze(1);

@@ -11,10 +11,10 @@ namespace serpentine {
 HdfClouds read_hdf5_clouds(const std::string& path) {
   const Hdf5Reader file(path);
   HdfClouds out;
-  out.points = file.read_as("data", at::kFloat);
+  out.points = file.read("data");
   SERPENTINE_CHECK(out.points.dim() == 3 && out.points.size(2) >= 3, path,
                    "the array 'data' must be [clouds, points, 3], got ", out.points.sizes());
-  out.points = out.points.slice(2, 0, 3).contiguous();
+  out.points = out.points.slice(2, 0, 3).to(at::kDouble).contiguous();
   out.labels = file.read_as("label", at::kLong).flatten();
   SERPENTINE_CHECK(out.labels.size(0) == out.points.size(0), path, "there are ", out.points.size(0),
                    " clouds, but ", out.labels.size(0), " labels");

@@ -2,17 +2,155 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <bit>
 #include <limits>
-#include <numeric>
+
+#include "core/ops/parallel.h"
+#include "pointcloud/point_kernels.h"
 
 namespace serpentine {
 namespace {
 
-constexpr int64_t kLeaf = 24;        // points that are compared one by one
-constexpr double kSlack = 1 - 1e-6;  // a float32 distance may be rounded below the box's
+constexpr int64_t kLeaf = 32;            // points that are compared one by one
+constexpr int64_t kScan = 64;            // and so many at a time
+constexpr int64_t kPiece = 8192;         // points of a subtree that is worth a thread
+constexpr int kLevelsAbove = 4;          // so there are 16 of them at most
+constexpr float kSlack = 1 - 1e-5F;      // a distance may be rounded below the box's
+
+struct TreePoint {
+  std::array<float, 3> place;
+  int32_t index;
+};
 
 }  // namespace
+
+struct KdTree::Builder {
+  std::vector<TreePoint>& points;
+
+  /// Where to cut [first, last): the widest axis; -1 where it is to be a leaf: few points, equal
+  /// ones, however many, or such that cannot be ordered (NaN).
+  int axis_of(int64_t first, int64_t last) const {
+    if (last - first <= kLeaf) return -1;
+    std::array<float, 3> low = points[static_cast<size_t>(first)].place, high = low;
+    for (int64_t i = first + 1; i < last; ++i) {
+      const auto& place = points[static_cast<size_t>(i)].place;
+      for (size_t axis = 0; axis < 3; ++axis) {
+        low[axis] = std::min(low[axis], place[axis]);
+        high[axis] = std::max(high[axis], place[axis]);
+      }
+    }
+    size_t widest = 0;
+    for (size_t axis = 1; axis < 3; ++axis)
+      if (high[axis] - low[axis] > high[widest] - low[widest]) widest = axis;
+    return high[widest] > low[widest] ? static_cast<int>(widest) : -1;
+  }
+
+  /// Puts the lower half along an axis first; returns where the other begins.
+  int64_t halve(int64_t first, int64_t last, int axis) const {
+    const int64_t middle = first + (last - first) / 2;
+    const auto begin = points.begin();
+    const auto which = static_cast<size_t>(axis);
+    std::nth_element(begin + first, begin + middle, begin + last,
+                     [which](const TreePoint& a, const TreePoint& b) {
+                       return a.place[which] < b.place[which];
+                     });
+    return middle;
+  }
+
+  /// What a node is: a leaf, or where its points were halved. Returns the middle, 0: a leaf.
+  int64_t cut(int64_t first, int64_t last, Node& node) const {
+    node.axis = axis_of(first, last);
+    if (node.axis < 0) {
+      node.first = static_cast<int32_t>(first);
+      node.count = static_cast<int32_t>(last - first);
+      return 0;
+    }
+    const int64_t middle = halve(first, last, node.axis);
+    node.split = points[static_cast<size_t>(middle)].place[static_cast<size_t>(node.axis)];
+    return middle;
+  }
+
+  /// Appends the subtree of [first, last): a node, its left subtree, its right one.
+  void build(int64_t first, int64_t last, std::vector<Node>& nodes) const {
+    const size_t number = nodes.size();
+    Node node;
+    const int64_t middle = cut(first, last, node);
+    nodes.push_back(node);
+    if (middle == 0) return;
+    build(first, middle, nodes);
+    nodes[number].first = static_cast<int32_t>(nodes.size());
+    build(middle, last, nodes);
+  }
+
+  /// The upper levels, whose pieces are then built on several threads.
+  struct Above {
+    Node node;
+    int64_t first, last;
+    int lower = -1, upper = -1;  // numbers in `above`; -1: a piece
+    std::vector<Node> piece = {};
+  };
+  std::vector<Above> above = {};
+
+  int plan(int64_t first, int64_t last, int level) {
+    const int number = static_cast<int>(above.size());
+    above.push_back({{}, first, last});
+    if (level == kLevelsAbove || last - first <= kPiece) return number;
+    Node node;
+    const int64_t middle = cut(first, last, node);
+    if (middle == 0) return number;
+    const int lower = plan(first, middle, level + 1), upper = plan(middle, last, level + 1);
+    auto& mine = above[static_cast<size_t>(number)];
+    mine.node = node;
+    mine.lower = lower;
+    mine.upper = upper;
+    return number;
+  }
+
+  void build_pieces() {
+    parallel_for(0, static_cast<int64_t>(above.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        auto& mine = above[static_cast<size_t>(i)];
+        if (mine.lower < 0) build(mine.first, mine.last, mine.piece);
+      }
+    });
+  }
+
+  void join(int number, std::vector<Node>& nodes) const {
+    const auto& mine = above[static_cast<size_t>(number)];
+    const size_t at = nodes.size();
+    if (mine.lower < 0) {
+      for (Node node : mine.piece) {
+        if (node.axis >= 0) node.first += static_cast<int32_t>(at);
+        nodes.push_back(node);
+      }
+      return;
+    }
+    nodes.push_back(mine.node);
+    join(mine.lower, nodes);
+    nodes[at].first = static_cast<int32_t>(nodes.size());
+    join(mine.upper, nodes);
+  }
+};
+
+KdTree::KdTree(const float* points, int64_t count) {
+  std::vector<TreePoint> all(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i)
+    all[static_cast<size_t>(i)] = {{points[3 * i], points[3 * i + 1], points[3 * i + 2]},
+                                   static_cast<int32_t>(i)};
+  Builder builder{all};
+  builder.plan(0, count, 0);
+  builder.build_pieces();
+  builder.join(0, nodes_);
+  order_.resize(static_cast<size_t>(count));
+  for (auto* axis : {&x_, &y_, &z_})
+    axis->resize(static_cast<size_t>(count + kScan), std::numeric_limits<float>::infinity());
+  for (size_t i = 0; i < all.size(); ++i) {
+    x_[i] = all[i].place[0];
+    y_[i] = all[i].place[1];
+    z_[i] = all[i].place[2];
+    order_[i] = all[i].index;
+  }
+}
 
 // the best so far, ascending; `worst` is the distance that a further point must not exceed
 struct KdTree::Search {
@@ -36,99 +174,66 @@ struct KdTree::Search {
   }
 };
 
-KdTree::KdTree(const float* points, int64_t count) : order_(count) {
-  std::iota(order_.begin(), order_.end(), 0);
-  nodes_.reserve(4 * count / kLeaf + 1);
-  build(points, 0, count);
-  for (auto* axis : {&x_, &y_, &z_}) axis->resize(count);
-  for (int64_t i = 0; i < count; ++i) {
-    const float* point = points + 3 * order_[i];
-    x_[i] = point[0];
-    y_[i] = point[1];
-    z_[i] = point[2];
-  }
-}
-
-int64_t KdTree::build(const float* points, int64_t first, int64_t last) {
-  const auto number = static_cast<int64_t>(nodes_.size());
-  nodes_.emplace_back();
-  std::array<float, 3> low{}, high{};
-  for (int axis = 0; axis < 3; ++axis) {
-    low[axis] = high[axis] = points[3 * order_[first] + axis];
-    for (int64_t i = first + 1; i < last; ++i) {
-      const float value = points[3 * order_[i] + axis];
-      low[axis] = std::min(low[axis], value);
-      high[axis] = std::max(high[axis], value);
-    }
-  }
-  int axis = 0;
-  for (int other = 1; other < 3; ++other) {
-    if (high[other] - low[other] > high[axis] - low[axis]) axis = other;
-  }
-
-  // equal points are one leaf, however many; so is anything that cannot be ordered (NaN)
-  if (last - first <= kLeaf || !(high[axis] > low[axis])) {
-    nodes_[number].first = first;
-    nodes_[number].last = last;
-    return number;
-  }
-  const int64_t middle = first + (last - first) / 2;
-  const auto before = [&](int64_t a, int64_t b) {
-    return points[3 * a + axis] < points[3 * b + axis];
-  };
-  std::nth_element(order_.begin() + first, order_.begin() + middle, order_.begin() + last, before);
-  const float split = points[3 * order_[middle] + axis];
-  const int64_t left = build(points, first, middle), right = build(points, middle, last);
-  Node& node = nodes_[number];
-  node.axis = axis;
-  node.split = split;
-  node.left = left;
-  node.right = right;
-  return number;
-}
-
-void KdTree::scan(const Node& leaf, Search& search) const {
-  std::array<float, kLeaf> distance{};
-  const float qx = search.query[0], qy = search.query[1], qz = search.query[2];
-  for (int64_t begin = leaf.first; begin < leaf.last; begin += kLeaf) {
-    const int64_t count = std::min(kLeaf, leaf.last - begin);
-    for (int64_t i = 0; i < count; ++i) {
-      const float dx = qx - x_[begin + i], dy = qy - y_[begin + i], dz = qz - z_[begin + i];
-      distance[i] = dx * dx + dy * dy + dz * dz;
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      if (distance[i] <= search.worst) search.offer(distance[i], order_[begin + i]);
-    }
-  }
-}
-
 // box: squared distance of the query from the node's part of space; offset: its parts by axis
-void KdTree::visit(int64_t number, double box, double* offset, Search& search) const {
-  const Node& node = nodes_[number];
-  if (node.axis < 0) {
-    scan(node, search);
+template <class Finder>
+void KdTree::visit(int32_t number, float box, float* offset, Finder& search) const {
+  const Node* node = &nodes_[static_cast<size_t>(number)];
+  if (node->axis < 0) {
+    std::array<float, kScan> distance;  // NOLINT(cppcoreguidelines-pro-type-member-init): filled
+    for (int64_t done = 0; done < node->count; done += kScan) {
+      const int64_t begin = node->first + done, count = std::min(kScan, node->count - done);
+      uint64_t bits =
+          cpu::distances_within({x_.data() + begin, y_.data() + begin, z_.data() + begin}, count,
+                                search.query, search.worst, distance.data());
+      for (; bits != 0; bits &= bits - 1) {
+        const int i = std::countr_zero(bits);
+        search.offer(distance[static_cast<size_t>(i)], order_[static_cast<size_t>(begin + i)]);
+      }
+    }
     return;
   }
-  const double apart = static_cast<double>(search.query[node.axis]) - node.split;
-  visit(apart < 0 ? node.left : node.right, box, offset, search);
-  const double before = offset[node.axis];
-  const double further = box - before * before + apart * apart;
+  const int32_t left = number + 1, right = node->first;
+  const float apart = search.query[node->axis] - node->split;
+  float& old = offset[node->axis];
+  visit(apart < 0 ? left : right, box, offset, search);
+  const float before = old, further = box - before * before + apart * apart;
   if (further * kSlack > search.worst) return;
-  offset[node.axis] = apart;
-  visit(apart < 0 ? node.right : node.left, further, offset, search);
-  offset[node.axis] = before;
+  old = apart;
+  visit(apart < 0 ? right : left, further, offset, search);
+  old = before;
 }
 
 void KdTree::nearest(const float* query, int64_t k, int64_t* index, float* squared_distance) const {
   Search search{query, k, 0, index, squared_distance};
-  std::array<double, 3> offset{};
+  std::array<float, 3> offset{};
   visit(0, 0, offset.data(), search);
 
   // distances that are no numbers are never offered; the query still gets k points
   for (int64_t i = search.found; i < k; ++i) {
-    index[i] = order_[i];
+    index[i] = order_[static_cast<size_t>(i)];
     squared_distance[i] = std::numeric_limits<float>::quiet_NaN();
   }
+}
+
+int64_t KdTree::within(const float* query, float limit, int64_t k, int64_t* index) const {
+  struct Inside {
+    const float* query;
+    float worst;
+    int64_t k;
+    int64_t* index;
+    int64_t found = 0;
+
+    void offer(float d, int64_t i) {
+      if (!(d < worst) || (found == k && i > index[k - 1])) return;
+      int64_t at = found < k ? found++ : k - 1;
+      for (; at > 0 && index[at - 1] > i; --at) index[at] = index[at - 1];
+      index[at] = i;
+    }
+  };
+  Inside search{query, limit, k, index};
+  std::array<float, 3> offset{};
+  visit(0, 0, offset.data(), search);
+  return search.found;
 }
 
 }  // namespace serpentine

@@ -265,8 +265,8 @@ PointCloud parse_ply(std::string_view bytes, const std::string& who) {
   if (!faces.empty()) {
     cloud.faces = at::tensor(faces, at::kLong).view({-1, 3});
     const auto least = cloud.faces.min().item<int64_t>(), most = cloud.faces.max().item<int64_t>();
-    SERPENTINE_CHECK(least >= 0 && most < cloud.size(), who, "a face names vertex ",
-                     least < 0 ? least : most, ", but there are ", cloud.size());
+    SERPENTINE_CHECK(least >= 0 && most < cloud.size(), body.place(), "a face before here names ",
+                     "vertex ", least < 0 ? least : most, ", but there are ", cloud.size());
   }
   const bool more = header.ascii ? !text.at_end() : body.left() > 0;
   SERPENTINE_CHECK(!more, body.place(), "the file goes on after the last element of its header");

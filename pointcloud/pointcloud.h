@@ -2,7 +2,7 @@
 //
 // Fields of a Batch (N points a cloud, all clouds of a batch alike; float32):
 //   input  [B, N, 3]   coordinates, in the unit of the files or scaled to the unit sphere
-//   target int64 [B]   the cloud's class, or int64 [B, N] each point's
+//   target int64 [B]   the cloud's class, or int64 [B, N] each point's (-1: it has none)
 //   named:
 //     features    [B, N, C]  what else is known of a point (normals, colour, height above the
 //                            lowest); absent: models read the coordinates
@@ -20,8 +20,9 @@ namespace serpentine {
 
 // pcm_cls pcm_partseg pointnet2 pcm_semseg point_mamba point_mamba_masked mamba3d
 void add_point_models(Registry<Model>& all);
-void add_point_sources(Registry<DataSource>& all);  // clouds
-void add_point_tasks(Registry<Task>& all);          // cloud_classification, cloud_reconstruction
+void add_point_sources(Registry<DataSource>& all);  // clouds, scenes
+// cloud_classification, cloud_reconstruction, point_classification
+void add_point_tasks(Registry<Task>& all);
 
 // what the lists above call
 void add_pcm(Registry<Model>& all);
@@ -29,5 +30,9 @@ void add_point_mamba(Registry<Model>& all);
 void add_point_mamba_masked(Registry<Model>& all);
 void add_mamba3d(Registry<Model>& all);
 void add_pointnet2(Registry<Model>& all);
+void add_cloud_source(Registry<DataSource>& all);
+void add_scene_source(Registry<DataSource>& all);
+void add_cloud_tasks(Registry<Task>& all);
+void add_point_task(Registry<Task>& all);
 
 }  // namespace serpentine

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kRawCloudsMostColumns = 4096;  // of an array
 constexpr size_t kKittiRow = 16;                 // x y z intensity
+constexpr double kMostMoved = 1e-5;              // by rounding, as a part of the cloud's extent
 
 struct Descr {
   NumberType type;
@@ -138,6 +139,15 @@ std::string kitti_text(const PointCloud& cloud) {
     SERPENTINE_CHECK(&field == intensity, "KITTI scan",
                      "a .bin file holds places and intensity only, not '", field.name,
                      "'; write a PLY");
+  if (cloud.size() > 0) {
+    // far from zero float32 has no digits left for what tells points apart
+    const at::Tensor points = cloud.points.to(at::kDouble);
+    const at::Tensor moved = (points - points.to(at::kFloat).to(at::kDouble)).abs().nan_to_num().max();
+    const at::Tensor extent = (std::get<0>(points.max(0)) - std::get<0>(points.min(0))).max();
+    SERPENTINE_CHECK(!moved.gt(kMostMoved * extent.abs()).item<bool>() || cloud.size() == 1,
+                     "KITTI scan", "the float32 numbers of a .bin file would move points by ",
+                     moved.item<double>(), "; write a PLY, or take an offset off first");
+  }
   std::string text(kKittiRow * cloud.size(), '\0');
   for (int64_t axis = 0; axis < 3; ++axis)
     write_column(cloud.points.select(1, axis), text.data() + 4 * axis, kKittiRow, NumberType::kF32,

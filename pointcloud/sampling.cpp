@@ -137,11 +137,15 @@ Neighbours nearest_points(const at::Tensor& queries, const at::Tensor& points, i
 at::Tensor ball_query(const at::Tensor& queries, const at::Tensor& points, double radius,
                       int64_t k) {
   check_pair(queries, points);
+  SERPENTINE_CHECK(points.size(1) >= 1, kSamplingWho, "a ball query needs a point to find");
   SERPENTINE_CHECK(radius > 0 && k >= 1, kSamplingWho,
                    "a ball needs a radius above 0 and at least one ", "neighbour, got ", radius,
                    " and ", k);
   const at::NoGradGuard no_grad;
   const int64_t count = points.size(1), kept = std::min(k, count);
+  if (is_plain(points) && is_plain(queries))
+    return cpu::ball_query(queries.detach().contiguous(), points.detach().contiguous(),
+                           static_cast<float>(radius * radius), k);
   const at::Tensor none = at::full({}, count, queries.options().dtype(at::kLong));
   const at::Tensor all = at::arange(count, none.options());
   std::vector<at::Tensor> found;

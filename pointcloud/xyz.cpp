@@ -37,6 +37,7 @@ bool is_header(const std::vector<std::string_view>& words) {
 struct Table {
   std::vector<std::string> names;  // empty without a header
   size_t width = 0;
+  int64_t line = 1;            // the first one that is not empty
   std::vector<double> values;  // row by row
 };
 
@@ -52,6 +53,7 @@ Table read_table(TextScanner& text) {
     const auto words = words_of(line, delimiter);
     if (first) {
       table.width = words.size();
+      table.line = text.line_number();
       if (is_header(words)) {
         for (const auto word : words) table.names.push_back(lower(word));
         continue;
@@ -77,7 +79,8 @@ std::array<size_t, 3> axes_of(const Table& table, const std::string& who) {
     for (size_t axis = 0; axis < 3; ++axis) {
       const std::string name(1, static_cast<char>('x' + axis));
       const auto at = std::find(table.names.begin(), table.names.end(), name);
-      SERPENTINE_CHECK(at != table.names.end(), who, "the first line names no column '", name, "'");
+      SERPENTINE_CHECK(at != table.names.end(), who + ":" + std::to_string(table.line),
+                       "the first line names no column '", name, "'");
       axes[axis] = at - table.names.begin();
     }
   }
@@ -90,8 +93,8 @@ PointCloud parse_xyz(std::string_view bytes, const std::string& who) {
   if (bytes.starts_with("\xEF\xBB\xBF")) bytes.remove_prefix(3);
   TextScanner text(bytes, who);
   const Table table = read_table(text);
-  SERPENTINE_CHECK(table.values.empty() || table.width >= 3, who,
-                   "a line must have at least 3 numbers, got ", table.width);
+  SERPENTINE_CHECK(table.values.empty() || table.width >= 3,
+                   who + ":" + std::to_string(table.line), "a line must have at least 3 numbers, got ", table.width);
   PointCloud cloud;
   cloud.stored = NumberType::kF64;
   if (table.values.empty()) {

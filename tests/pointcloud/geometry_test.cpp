@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "pointcloud/sampling.h"
 #include "support/close.h"
 
 namespace serpentine {
@@ -68,6 +69,24 @@ TEST(SurfaceNormals, StandOnASphereAndAPlane) {
   EXPECT_TRUE(testing::is_close(flat.direction,
                                 torch::tensor({0.0F, 0.0F, 1.0F}).expand({1, 300, 3}), 1e-5));
   EXPECT_LT(flat.curvature.max().item<float>(), 1e-6);
+}
+
+TEST(SurfaceNormals, AreThoseOfTheEigenvectors) {
+  torch::manual_seed(3);
+  for (const auto type : {torch::kFloat, torch::kDouble}) {
+    const Tensor points = torch::randn({2, 500, 3}, type) * torch::tensor({3.0, 1.0, 0.2}, type);
+    const int64_t k = 10;
+    const Tensor members = torch::stack(
+        {points[0].index_select(0, nearest_points(points, points, k).index[0].flatten()),
+         points[1].index_select(0, nearest_points(points, points, k).index[1].flatten())}).view({2, 500, k, 3});
+    const Tensor apart = (members - members.mean(2, true)).to(torch::kDouble);
+    const auto [variance, direction] = at::linalg_eigh(torch::matmul(apart.transpose(2, 3), apart));
+    const SurfaceNormals found = surface_normals(points, k);
+    const Tensor cosine = (direction.select(3, 0) * found.direction).sum(2).abs();
+    EXPECT_GT(cosine.min().item<double>(), 1 - 1e-4);
+    EXPECT_TRUE(testing::is_close(found.curvature, (variance.select(2, 0) / variance.sum(2)).to(type), 1e-4));
+    EXPECT_TRUE(testing::is_close(found.direction.square().sum(2), torch::ones({2, 500}, type), 1e-5));
+  }
 }
 
 TEST(SurfaceNormals, OfEqualPointsAreNumbers) {

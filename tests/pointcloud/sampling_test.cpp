@@ -179,6 +179,68 @@ INSTANTIATE_TEST_SUITE_P(
              std::to_string(of.param.points);
     });
 
+// sizes at which trees are built in pieces, farthest points are looked for in buckets, and balls in
+// a tree
+struct LargeCloud : ::testing::TestWithParam<const char*> {};
+
+TEST_P(LargeCloud, HasTheSameAnswersByShorterWays) {
+  const int64_t count = 20011;
+  const Tensor points = cloud({1, count, GetParam()}, 5);
+  const Tensor queries = torch::cat({points.narrow(1, 0, 40), cloud({1, 40, "random"}, 6)}, 1);
+  const auto all = squared_distances(queries, points);
+  const Neighbours near = nearest_points(queries, points, 9);
+  const double radius = std::string(GetParam()) == "far" ? 0.9 : 0.6;
+  const Tensor balls = ball_query(queries, points, radius, 17);
+  const auto limit = static_cast<float>(radius * radius);
+  for (int64_t s = 0; s < queries.size(1); ++s) {
+    const auto [distance, order] = all[0][s].sort(std::optional<bool>(true), 0, false);
+    EXPECT_TRUE(near.index[0][s].equal(order.narrow(0, 0, 9))) << s;
+    EXPECT_TRUE(near.squared_distance[0][s].equal(distance.narrow(0, 0, 9))) << s;
+    Tensor inside = all[0][s].lt(limit).nonzero().squeeze(1);
+    if (inside.size(0) == 0) inside = torch::zeros({1}, torch::kLong);
+    inside = inside.narrow(0, 0, std::min<int64_t>(17, inside.size(0)));
+    const Tensor filled = torch::cat({inside, inside[0].expand({17 - inside.size(0)})});
+    EXPECT_TRUE(balls[0][s].equal(filled)) << s;
+  }
+  // asked for itself, a cloud is walked leaf by leaf
+  const Neighbours own = nearest_points(points, points, 3);
+  const Neighbours again = nearest_points(points.clone(), points, 3);
+  EXPECT_TRUE(own.index.equal(again.index));
+
+  for (const bool away : {false, true}) {
+    const Tensor near_zero = points.narrow(1, 0, 9001) * 0.02;
+    const auto expected = farthest_by_definition(near_zero[0], 100, away);
+    const auto rule = away ? FarthestRule::kAwayFromZero : FarthestRule::kAllPoints;
+    EXPECT_TRUE(farthest_points(near_zero, 100, rule)[0].equal(torch::tensor(expected))) << away;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(, LargeCloud, ::testing::Values("random", "grid", "same", "line", "far"));
+
+TEST(PointOperations, DoNotDependOnTheNumberOfThreads) {
+  const Tensor points = cloud({3, 12000, "random"}, 2);
+  const int threads = torch::get_num_threads();
+  torch::set_num_threads(1);
+  const Neighbours one = nearest_points(points, points, 5);
+  const Tensor farthest = farthest_points(points, 200), balls = ball_query(points, points, 0.2, 8);
+  torch::set_num_threads(3);
+  const Neighbours three = nearest_points(points, points, 5);
+  EXPECT_TRUE(one.index.equal(three.index));
+  EXPECT_TRUE(farthest.equal(farthest_points(points, 200)));
+  EXPECT_TRUE(balls.equal(ball_query(points, points, 0.2, 8)));
+  torch::set_num_threads(threads);
+}
+
+TEST(PointOperations, TakeCoordinatesThatAreNoNumbers) {
+  Tensor points = torch::randn({1, 9000, 3});
+  points[0][5].fill_(NAN);
+  points[0][6][1] = INFINITY;
+  EXPECT_EQ(nearest_points(points, points, 3).index.max().item<int64_t>() < 9000, true);
+  EXPECT_EQ(ball_query(points, points, 0.1, 3).max().item<int64_t>() < 9000, true);
+  const Tensor chosen = farthest_points(points, 100);
+  EXPECT_TRUE(chosen.ge(0).logical_and(chosen.lt(9000)).all().item<bool>());
+}
+
 TEST(PointOperations, RefuseWhatTheyCannotDo) {
   const Tensor points = torch::randn({1, 5, 3});
   EXPECT_THROW(farthest_points(points, 6), c10::Error);

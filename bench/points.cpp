@@ -1,0 +1,84 @@
+// The timed side of bench/pointcloud.py: reads commands from standard input, answers one JSON line
+// each.
+//
+//   load FILE.npy THREADS            a cloud [N, 3]
+//   time OPERATION X Y COUNT WARM    COUNT times in milliseconds, after WARM calls not counted
+//   save OPERATION X Y FILE.npy      the result: indices or normals
+//
+// Operations: farthest X points; nearest X neighbours of every point; ball of radius Y, X points;
+// voxel of side Y; normals of X neighbours. Each call begins with the points alone: trees are built
+// anew.
+#include <chrono>
+#include <iostream>
+#include <stdexcept>
+#include <string>
+
+#include <torch/torch.h>
+
+#include "core/io/npy.h"
+#include "pointcloud/geometry.h"
+#include "pointcloud/sampling.h"
+
+namespace serpentine::bench {
+namespace {
+
+struct Request {
+  std::string operation;
+  int64_t x = 0;
+  double y = 0;
+};
+
+torch::Tensor result_of(const torch::Tensor& points, const Request& request) {
+  const torch::Tensor one = points.unsqueeze(0);
+  if (request.operation == "farthest") return farthest_points(one, request.x)[0];
+  if (request.operation == "nearest") return nearest_points(one, one, request.x).index[0];
+  if (request.operation == "ball") return ball_query(one, one, request.y, request.x)[0];
+  if (request.operation == "voxel") return voxel_grid(points, request.y).centroids;
+  if (request.operation == "normals") return surface_normals(one, request.x).direction[0];
+  throw std::runtime_error("unknown operation " + request.operation);
+}
+
+std::string times_of(const torch::Tensor& points, const Request& request, int count, int warm) {
+  using Clock = std::chrono::steady_clock;
+  std::string times;
+  for (int i = -warm; i < count; ++i) {
+    const auto start = Clock::now();
+    result_of(points, request);
+    const std::chrono::duration<double, std::milli> elapsed = Clock::now() - start;
+    if (i >= 0) times += (i > 0 ? ", " : "") + std::to_string(elapsed.count());
+  }
+  return times;
+}
+
+int serve() {
+  torch::Tensor points;
+  for (std::string command; std::cin >> command;) {
+    if (command == "load") {
+      std::string path;
+      int threads = 1;
+      std::cin >> path >> threads;
+      at::set_num_threads(threads);
+      points = read_npy(path).to(torch::kFloat).contiguous();
+      std::cout << "{\"points\": " << points.size(0) << "}" << std::endl;
+      continue;
+    }
+    Request request;
+    std::cin >> request.operation >> request.x >> request.y;
+    if (command == "time") {
+      int count = 0, warm = 0;
+      std::cin >> count >> warm;
+      std::cout << "{\"ms\": [" << times_of(points, request, count, warm) << "]}" << std::endl;
+    } else {
+      std::string path;
+      std::cin >> path;
+      write_npy(path, result_of(points, request));
+      std::cout << "{\"saved\": true}" << std::endl;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace serpentine::bench
+
+int main() { return serpentine::bench::serve(); }

@@ -54,8 +54,7 @@ std::shared_ptr<Model> model_of(const std::string& run) {
 /// What tells a file from another one of its name.
 std::string state_of(const std::string& path) {
   const auto time = std::filesystem::last_write_time(path).time_since_epoch().count();
-  return path + " " + std::to_string(std::filesystem::file_size(path)) + " " +
-         std::to_string(time);
+  return path + " " + std::to_string(std::filesystem::file_size(path)) + " " + std::to_string(time);
 }
 
 /// The values that a run's classes had in its files; empty: their numbers.
@@ -97,9 +96,8 @@ int run_segment(CloudArguments arguments) {
     }
   } else {
     PointCloud cloud = read_cloud(arguments.in);
-    const ScenePoints scene = {cloud.size(), [&](int64_t first, int64_t n) {
-                                 return cloud.points.narrow(0, first, n);
-                               }};
+    const ScenePoints scene = {
+        cloud.size(), [&](int64_t first, int64_t n) { return cloud.points.narrow(0, first, n); }};
     const torch::Tensor classes =
         as_values(segment_scene(*model, scene, device, options)->classes(0, cloud.size()));
     cloud.set(arguments.field.empty() ? "label" : arguments.field, classes.to(torch::kInt),
@@ -118,9 +116,9 @@ std::vector<CloudKey> keys_of(const torch::Tensor& classes) {
   std::vector<CloudKey> keys;
   for (int64_t i = 0; i < std::min(kMostKeys, found.size(0)); ++i) {
     const auto colour = class_colours(found.narrow(0, i, 1))[0];
-    keys.push_back({"class " + std::to_string(found[i].item<int64_t>()),
-                    {colour[0].item<uint8_t>(), colour[1].item<uint8_t>(),
-                     colour[2].item<uint8_t>()}});
+    keys.push_back(
+        {"class " + std::to_string(found[i].item<int64_t>()),
+         {colour[0].item<uint8_t>(), colour[1].item<uint8_t>(), colour[2].item<uint8_t>()}});
   }
   return keys;
 }
@@ -185,15 +183,16 @@ void add_cloud_command(CLI::App& app, Action& action) {
   segment->add_option("--block", arguments->segment.block, "Side of a block, in the file's unit");
   segment->add_option("--margin", arguments->segment.margin, "Seen around a block");
   segment->add_option("--points", arguments->segment.points, "Points the model sees at once");
-  segment->add_option("--votes", arguments->segment.votes,
-                      "Answers that are averaged, of other points each, turned about z")
+  segment
+      ->add_option("--votes", arguments->segment.votes,
+                   "Answers that are averaged, of other points each, turned about z")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   segment->add_option("--device", arguments->device, "auto, cpu or cuda");
   segment->callback(
       [&action, arguments] { action = [arguments] { return run_segment(*arguments); }; });
-  auto* draw =
-      command->add_subcommand("draw", "A page that turns in the browser, a picture, or a coloured PLY");
+  auto* draw = command->add_subcommand(
+      "draw", "A page that turns in the browser, a picture, or a coloured PLY");
   draw->add_option("FILE", arguments->in, "File of points")->required();
   draw->add_option("-o,--out", arguments->out, "NAME.html, NAME.png or NAME.ply")
       ->required()

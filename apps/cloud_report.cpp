@@ -79,9 +79,9 @@ CloudScene gallery(const CloudScores& scores, const CloudDataset& clouds,
     height.push_back(some.select(1, 2));
     walk.push_back(walk_of(some, order, first));
     if (wrong[row].item<bool>()) {
-      scene.marks.push_back({{x - 0.9, y - 1.05, 0.0},
-                             word_of(classes, scores.targets[row]) + " > " +
-                                 word_of(classes, guess[row])});
+      scene.marks.push_back(
+          {{x - 0.9, y - 1.05, 0.0},
+           word_of(classes, scores.targets[row]) + " > " + word_of(classes, guess[row])});
     }
     first += count;
     ++place;
@@ -89,13 +89,12 @@ CloudScene gallery(const CloudScores& scores, const CloudDataset& clouds,
   const auto right = torch::tensor({kRight[0], kRight[1], kRight[2]}, torch::kByte),
              not_right = torch::tensor({kWrong[0], kWrong[1], kWrong[2]}, torch::kByte);
   scene.points = torch::cat(points);
-  scene.layers = {
-      {"class", class_colours(torch::cat(truth)), class_keys(classes)},
-      {"answer", class_colours(torch::cat(answer)), class_keys(classes)},
-      {"right or wrong",
-       torch::where(torch::cat(error).unsqueeze(1).to(torch::kBool), not_right, right),
-       {{"right", kRight}, {"wrong: class > answer", kWrong}}},
-      {"height", ramp_colours(torch::cat(height))}};
+  scene.layers = {{"class", class_colours(torch::cat(truth)), class_keys(classes)},
+                  {"answer", class_colours(torch::cat(answer)), class_keys(classes)},
+                  {"right or wrong",
+                   torch::where(torch::cat(error).unsqueeze(1).to(torch::kBool), not_right, right),
+                   {{"right", kRight}, {"wrong: class > answer", kWrong}}},
+                  {"height", ramp_colours(torch::cat(height))}};
   scene.walk = torch::cat(walk);
   return scene;
 }
@@ -111,8 +110,9 @@ void write_mistakes(const CloudScores& scores, const CloudDataset& clouds,
     const int64_t row = order[i].item<int64_t>();
     char number[24];
     std::snprintf(number, sizeof number, ",%.6g\n", chance[row].item<double>());
-    csv += quoted_cell(clouds.name(row)) + "," + quoted_cell(word_of(classes, scores.targets[row])) +
-           "," + quoted_cell(word_of(classes, guess[row])) + number;
+    csv += quoted_cell(clouds.name(row)) + "," +
+           quoted_cell(word_of(classes, scores.targets[row])) + "," +
+           quoted_cell(word_of(classes, guess[row])) + number;
   }
   write_atomically(folder + "/mistakes.csv", csv);
 }

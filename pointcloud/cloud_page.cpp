@@ -41,8 +41,7 @@ std::string escaped(const std::string& text) {
 /// A value inside a script element: nothing in it may look like the element's end.
 std::string in_script(const nlohmann::json& value) {
   std::string out;
-  for (const char c :
-       value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)) {
+  for (const char c : value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)) {
     if (c == '<') {
       out += "\\u003c";
     } else {

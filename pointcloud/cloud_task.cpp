@@ -97,8 +97,8 @@ torch::Tensor CloudTask::vote(Model& model, const Batch& batch) const {
 
 std::map<std::string, double> CloudTask::metrics() {
   const torch::Tensor cpu = sums_.to(torch::kCPU);
-  const auto classes = static_cast<int64_t>(
-      std::llround(std::sqrt(static_cast<double>(sums_.numel() - 1))));
+  const auto classes =
+      static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(sums_.numel() - 1))));
   const auto table = cpu.narrow(0, 0, classes * classes).view({classes, classes});
   const auto right = table.diagonal(), truth = table.sum(1);
   const auto occurs = truth > 0;
@@ -112,19 +112,17 @@ std::map<std::string, double> CloudTask::metrics() {
 
 // of each cloud: [B]
 torch::Tensor CloudTask::cross_entropy(const torch::Tensor& output,
-                                     const torch::Tensor& target) const {
+                                       const torch::Tensor& target) const {
   using namespace torch::nn::functional;  // NOLINT(google-build-using-namespace): one function
-  return torch::nn::functional::cross_entropy(output, target,
-                                              CrossEntropyFuncOptions()
-                                                  .label_smoothing(options_.label_smoothing)
-                                                  .reduction(torch::kNone));
+  return torch::nn::functional::cross_entropy(
+      output, target,
+      CrossEntropyFuncOptions().label_smoothing(options_.label_smoothing).reduction(torch::kNone));
 }
 
 void CloudTask::add(const torch::Tensor& chance, const torch::Tensor& target) {
   const int64_t classes = chance.size(1);
   SERPENTINE_CHECK(options_.classes == 0 || options_.classes == classes, kCloudTaskWho,
-                   "the model's output must be [B, ", options_.classes, "], got ",
-                   chance.sizes());
+                   "the model's output must be [B, ", options_.classes, "], got ", chance.sizes());
   if (sums_.numel() == 1) sums_ = torch::zeros({classes * classes + 1}, torch::kFloat64);
   const auto cell = target * classes + chance.argmax(1);
   const auto table = torch::zeros({classes * classes}, chance.options().dtype(torch::kFloat64))

@@ -25,7 +25,9 @@ class CloudTask : public Task {
   explicit CloudTask(CloudTaskOptions options);
 
   Loss loss(Model& model, const Batch& batch) override;
-  void evaluate(Model& model, const Batch& batch) override { add(vote(model, batch), batch.target); }
+  void evaluate(Model& model, const Batch& batch) override {
+    add(vote(model, batch), batch.target);
+  }
   std::map<std::string, double> metrics() override;
   torch::Tensor sums() const override { return sums_; }
   void set_sums(const torch::Tensor& sums) override { sums_ = sums; }

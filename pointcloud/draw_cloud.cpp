@@ -101,8 +101,9 @@ void check_scene(const CloudScene& scene) {
   for (const auto& layer : scene.layers)
     check_shape(kDrawCloudWho, layer.colours, "colours", {count, 3}, "N, 3");
   if (!scene.walk.defined() || scene.walk.numel() == 0) return;
-  SERPENTINE_CHECK(scene.walk.min().item<int64_t>() >= -1 && scene.walk.max().item<int64_t>() < count,
-                   kDrawCloudWho, "the traversal must name points below ", count);
+  SERPENTINE_CHECK(
+      scene.walk.min().item<int64_t>() >= -1 && scene.walk.max().item<int64_t>() < count,
+      kDrawCloudWho, "the traversal must name points below ", count);
 }
 
 at::Tensor as_seen(const at::Tensor& place, const at::Tensor& points) {

@@ -123,7 +123,8 @@ VoxelGrid voxel_grid(const at::Tensor& cells, const at::Tensor& away) {
       for (int64_t i = from; i < to; ++i) {
         const int64_t row = rows[static_cast<size_t>(i)].row;
         voxel[row] = m;
-        for (size_t axis = 0; axis < 3; ++axis) sum[axis] += p[3 * row + static_cast<int64_t>(axis)];
+        for (size_t axis = 0; axis < 3; ++axis)
+          sum[axis] += p[3 * row + static_cast<int64_t>(axis)];
       }
       first[m] = rows[static_cast<size_t>(from)].row;
       members[m] = to - from;

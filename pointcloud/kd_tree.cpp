@@ -11,11 +11,11 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kLeaf = 32;            // points that are compared one by one
-constexpr int64_t kScan = 64;            // and so many at a time
-constexpr int64_t kPiece = 8192;         // points of a subtree that is worth a thread
-constexpr int kLevelsAbove = 4;          // so there are 16 of them at most
-constexpr float kSlack = 1 - 1e-5F;      // a distance may be rounded below the box's
+constexpr int64_t kLeaf = 32;        // points that are compared one by one
+constexpr int64_t kScan = 64;        // and so many at a time
+constexpr int64_t kPiece = 8192;     // points of a subtree that is worth a thread
+constexpr int kLevelsAbove = 4;      // so there are 16 of them at most
+constexpr float kSlack = 1 - 1e-5F;  // a distance may be rounded below the box's
 
 struct TreePoint {
   std::array<float, 3> place;

@@ -31,10 +31,10 @@ class KdTree {
 
  private:
   struct Node {
-    float split = 0;     // left: up to here; right: from here
-    int32_t axis = -1;   // -1: a leaf
-    int32_t first = 0;   // of a leaf: its first point; else the right child (the left one is next)
-    int32_t count = 0;   // of a leaf: its points
+    float split = 0;    // left: up to here; right: from here
+    int32_t axis = -1;  // -1: a leaf
+    int32_t first = 0;  // of a leaf: its first point; else the right child (the left one is next)
+    int32_t count = 0;  // of a leaf: its points
   };
   struct Builder;
   struct Search;

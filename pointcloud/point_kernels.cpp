@@ -49,7 +49,7 @@ int64_t find_kernel(const float* distance, int64_t count, float value) {
 }
 
 uint64_t within_kernel(const PointRows& points, int64_t count, const float* query, float most,
-                float* distance) {
+                       float* distance) {
   const PointVector d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const auto px = hn::Set(d, query[0]), py = hn::Set(d, query[1]), pz = hn::Set(d, query[2]);

@@ -142,7 +142,8 @@ std::string kitti_text(const PointCloud& cloud) {
   if (cloud.size() > 0) {
     // far from zero float32 has no digits left for what tells points apart
     const at::Tensor points = cloud.points.to(at::kDouble);
-    const at::Tensor moved = (points - points.to(at::kFloat).to(at::kDouble)).abs().nan_to_num().max();
+    const at::Tensor moved =
+        (points - points.to(at::kFloat).to(at::kDouble)).abs().nan_to_num().max();
     const at::Tensor extent = (std::get<0>(points.max(0)) - std::get<0>(points.min(0))).max();
     SERPENTINE_CHECK(!moved.gt(kMostMoved * extent.abs()).item<bool>() || cloud.size() == 1,
                      "KITTI scan", "the float32 numbers of a .bin file would move points by ",

@@ -34,15 +34,19 @@ void each_piece(const ScenePoints& scene, const Use& use) {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path, uint64_t bytes) : bytes_(std::max<uint64_t>(bytes, 1)) {
+MappedFile::MappedFile(const std::string& path, uint64_t bytes)
+    : bytes_(std::max<uint64_t>(bytes, 1)) {
   int file = -1;
   if (!path.empty()) {
     file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     TORCH_CHECK(file >= 0, path, ": cannot be opened: ", std::strerror(errno));
-    struct stat now {};
+    struct stat now{};
     const bool old = ::fstat(file, &now) == 0 && static_cast<uint64_t>(now.st_size) == bytes_;
     // room is taken at once: a full disk must not be met in the middle of a write to memory
-    const int code = old ? 0 : ::ftruncate(file, 0) != 0 ? errno : ::posix_fallocate(file, 0, static_cast<off_t>(bytes_));
+    const int code = old ? 0
+                     : ::ftruncate(file, 0) != 0
+                         ? errno
+                         : ::posix_fallocate(file, 0, static_cast<off_t>(bytes_));
     if (code != 0) {
       ::close(file);
       TORCH_CHECK(false, path, ": no room for ", bytes_, " bytes: ", std::strerror(code));
@@ -52,8 +56,8 @@ MappedFile::MappedFile(const std::string& path, uint64_t bytes) : bytes_(std::ma
   void* at = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, kind, file, 0);
   const int error = errno;
   if (file >= 0) ::close(file);
-  TORCH_CHECK(at != MAP_FAILED, path.empty() ? "memory" : path, ": cannot be mapped: ",
-              std::strerror(error));
+  TORCH_CHECK(at != MAP_FAILED, path.empty() ? "memory" : path,
+              ": cannot be mapped: ", std::strerror(error));
   data_ = static_cast<char*>(at);
 }
 

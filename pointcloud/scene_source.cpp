@@ -29,8 +29,9 @@ struct SceneSourceOptions {
     f("train", train, "files of scenes to learn from", {.required = true});
     f("test", test, "files of scenes to be judged by");
     f("label", label, "the field that holds a point's class");
-    f("values", values, "values of that field which are classes, in the model's sequence; other "
-                        "points are seen but not learnt; empty: all that the training scenes have");
+    f("values", values,
+      "values of that field which are classes, in the model's sequence; other "
+      "points are seen but not learnt; empty: all that the training scenes have");
     f("names", names, "of the classes; empty: their values");
     f("block", block, "side of the square that a model sees, in the unit of the points",
       {.least = 1e-9});
@@ -66,8 +67,8 @@ Batch chosen_points(const LabelledScene& scene, std::vector<int64_t> rows, int64
   double least[3] = {INFINITY, INFINITY, INFINITY};
   for (int64_t i = 0; i < std::min(count, found); ++i)
     for (size_t axis = 0; axis < 3; ++axis)
-      least[axis] = std::min(least[axis], scene.places[3 * static_cast<size_t>(
-                                              rows[static_cast<size_t>(i)]) + axis]);
+      least[axis] = std::min(
+          least[axis], scene.places[3 * static_cast<size_t>(rows[static_cast<size_t>(i)]) + axis]);
   Batch batch;
   batch.input = torch::empty({count, 3});
   batch.target = torch::empty({count}, torch::kLong);
@@ -91,7 +92,9 @@ class SceneSquares : public Dataset {
     for (const auto& scene : scenes) all_ += static_cast<int64_t>(scene.learnt.size());
   }
   int64_t size() const override { return all_ > 0 ? options_.crops : 0; }
-  Batch get(int64_t index) const override { return square(index, Random(options_.seed, 0, {index})); }
+  Batch get(int64_t index) const override {
+    return square(index, Random(options_.seed, 0, {index}));
+  }
   Batch draw(at::ArrayRef<int64_t> indices, const Draw& how) const override {
     std::vector<torch::Tensor> input, target;
     for (size_t i = 0; i < indices.size(); ++i) {
@@ -147,7 +150,8 @@ class SceneSquares : public Dataset {
 /// The blocks themselves, each always with the same points.
 class SceneBlockSet : public Dataset {
  public:
-  SceneBlockSet(const std::vector<LabelledScene>& scenes, bool held, const SceneSourceOptions& options)
+  SceneBlockSet(const std::vector<LabelledScene>& scenes, bool held,
+                const SceneSourceOptions& options)
       : options_(options) {
     for (const auto& scene : scenes)
       for (const auto& [cell, block] : scene.blocks)
@@ -194,12 +198,8 @@ class SceneSource : public DataSource {
     model.set_default("classes", static_cast<int64_t>(options_.values.size()));
   }
   nlohmann::json description() const override {
-    return {{"kind", "scenes"},
-            {"classes", options_.names},
-            {"label", options_.label},
-            {"values", options_.values},
-            {"block", options_.block},
-            {"points", options_.points}};
+    return {{"kind", "scenes"},          {"classes", options_.names}, {"label", options_.label},
+            {"values", options_.values}, {"block", options_.block},   {"points", options_.points}};
   }
   std::vector<std::string> notes() const override { return notes_; }
 
@@ -219,7 +219,8 @@ class SceneSource : public DataSource {
     std::string known;
     for (const auto& one : cloud.fields) known += (known.empty() ? "" : ", ") + one.name;
     SERPENTINE_CHECK(field != nullptr && field->values.dim() == 1, path, "there is no field '",
-                     options_.label, "' (data.label); the file has ", known.empty() ? "none" : known);
+                     options_.label, "' (data.label); the file has ",
+                     known.empty() ? "none" : known);
     return {path, cloud.points.contiguous(), field->values.to(torch::kLong).contiguous()};
   }
 

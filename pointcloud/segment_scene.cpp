@@ -20,13 +20,14 @@ namespace serpentine {
 namespace {
 
 constexpr const char* kSegmentSceneWho = "segment";
-constexpr int64_t kFewest = 1024;     // points that a model is given
+constexpr int64_t kFewest = 1024;        // points that a model is given
 constexpr int64_t kMostClasses = 32767;  // a class is kept in 16 bits
 
 /// Turned about z by the vote's share of a full turn; the first lies as it is.
 torch::Tensor turned(const torch::Tensor& places, int64_t vote, int64_t votes) {
   if (vote == 0) return places;
-  const double angle = 2 * std::numbers::pi * static_cast<double>(vote) / static_cast<double>(votes);
+  const double angle =
+      2 * std::numbers::pi * static_cast<double>(vote) / static_cast<double>(votes);
   const auto turn = torch::tensor({{std::cos(angle), -std::sin(angle), 0.0},
                                    {std::sin(angle), std::cos(angle), 0.0},
                                    {0.0, 0.0, 1.0}},
@@ -59,9 +60,9 @@ torch::Tensor chances_of(Model& model, const torch::Tensor& places, torch::Devic
 /// What working files must have been made for.
 std::string description_of(const ScenePoints& scene, const SegmentOptions& options) {
   return options.made_for + "\npoints " + std::to_string(scene.size) + "\nblock " +
-         std::to_string(options.block) + "\nmargin " + std::to_string(options.margin) +
-         "\nmost " + std::to_string(options.points) + "\nvotes " + std::to_string(options.votes) +
-         "\nseed " + std::to_string(options.seed) + "\n";
+         std::to_string(options.block) + "\nmargin " + std::to_string(options.margin) + "\nmost " +
+         std::to_string(options.points) + "\nvotes " + std::to_string(options.votes) + "\nseed " +
+         std::to_string(options.seed) + "\n";
 }
 
 std::string content_of(const std::string& path) {
@@ -112,7 +113,8 @@ class Work : public SceneClasses {
     SERPENTINE_CHECK(first >= 0 && n >= 0 && first + n <= size_, kSegmentSceneWho,
                      "there are classes of ", size_, " points");
     const auto out = torch::empty({n}, torch::kShort);
-    if (n > 0) std::memcpy(out.data_ptr<int16_t>(), at(first), sizeof(int16_t) * static_cast<size_t>(n));
+    if (n > 0)
+      std::memcpy(out.data_ptr<int16_t>(), at(first), sizeof(int16_t) * static_cast<size_t>(n));
     return out.to(torch::kLong);
   }
 
@@ -134,7 +136,8 @@ std::unique_ptr<SceneClasses> segment_scene(Model& model, const ScenePoints& sce
                    kSegmentSceneWho,
                    "a block's side must be above 0 and its margin not below, got ", options.block,
                    " and ", options.margin);
-  SERPENTINE_CHECK(options.votes >= 1, kSegmentSceneWho, "there must be a vote, got ", options.votes);
+  SERPENTINE_CHECK(options.votes >= 1, kSegmentSceneWho, "there must be a vote, got ",
+                   options.votes);
   const torch::NoGradGuard no_grad;
   auto work = std::make_unique<Work>(scene, options);
   const auto& cells = work->blocks->cells();

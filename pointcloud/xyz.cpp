@@ -93,8 +93,8 @@ PointCloud parse_xyz(std::string_view bytes, const std::string& who) {
   if (bytes.starts_with("\xEF\xBB\xBF")) bytes.remove_prefix(3);
   TextScanner text(bytes, who);
   const Table table = read_table(text);
-  SERPENTINE_CHECK(table.values.empty() || table.width >= 3,
-                   who + ":" + std::to_string(table.line), "a line must have at least 3 numbers, got ", table.width);
+  SERPENTINE_CHECK(table.values.empty() || table.width >= 3, who + ":" + std::to_string(table.line),
+                   "a line must have at least 3 numbers, got ", table.width);
   PointCloud cloud;
   cloud.stored = NumberType::kF64;
   if (table.values.empty()) {

@@ -52,17 +52,21 @@ struct Wrong {
 // text formats: what is wrong, and the sentence behind the file's name
 const Wrong kWrongTexts[] = {
     {"a.ply", "", ":1: a PLY file begins with the line 'ply'"},
-    {"a.ply", "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nend_header\n1 2\n",
+    {"a.ply",
+     "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nend_header\n1 "
+     "2\n",
      ":7: the vertices have no property 'z'"},
     {"a.ply", "ply\nelement vertex 0\nend_header\n", ":3: the header has no line 'format'"},
     {"a.ply", "ply\nformat ascii 1.0\nelement vertex -1\n",
      ":3: the number of a PLY element must be a whole number from 0 on"},
     {"a.ply",  // two points are declared, three follow
-     "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\n"
+     "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float "
+     "z\n"
      "end_header\n1 2 3\n4 5 6\n7 8 9\n",
      ":10: the file goes on after the last element of its header"},
     {"a.ply",  // three are declared, two follow
-     "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+     "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float "
+     "z\n"
      "end_header\n1 2 3\n4 5 6\n",
      ":10: the file ends where x was expected"},
     {"a.ply",
@@ -78,10 +82,12 @@ const Wrong kWrongTexts[] = {
      "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 1\nHEIGHT 1\nDATA ascii\n1 2\n",
      ":9: the file ends where z was expected"},
     {"a.pcd",
-     "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 1\nHEIGHT 1\nDATA ascii\n1 2 3\n4 5 6\n",
+     "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 1\nHEIGHT 1\nDATA ascii\n1 2 3\n4 5 "
+     "6\n",
      ":9: the file goes on after its 1 points"},
     {"a.pcd",
-     "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 3\nHEIGHT 1\nDATA binary\nABCDABCDABCD",
+     "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 3\nHEIGHT 1\nDATA "
+     "binary\nABCDABCDABCD",
      ": byte 76: 3 points of 12 bytes were expected, but the file ends at byte 88"},
     {"a.off", "", ":1: an OFF file begins with 'OFF'"},
     {"a.off", "OFF\n2 0 0\n0 0 0\n1 1\n", ":5: the file ends where a coordinate was expected"},
@@ -95,7 +101,8 @@ const Wrong kWrongTexts[] = {
     {"a.csv", "x,y,w\n1,2,3\n", ":1: the first line names no column 'z'"},
     {"a.csv", "x,y,z\n1,2,three\n", ":2: 'three' is not a number"},
     {"a.bin", "0123456789abcdef01234567",
-     ": a KITTI scan has 16 bytes a point (x y z intensity, float32), but 8 bytes are left over at byte 16"},
+     ": a KITTI scan has 16 bytes a point (x y z intensity, float32), but 8 bytes are left over at "
+     "byte 16"},
     {"a.npy", "", ": is not an npy file"},
     {"a.npz", "PK", ""},
     {"a.las", "", ": byte 0: a LAS header has 227 bytes at least"},
@@ -146,12 +153,15 @@ TEST_F(BadInput, PackedCloudsNameTheLine) {
   file("a.i16", std::string(24, '\0'));
   const auto sentence = [&](const std::string& lines) {
     const std::string path = file("a.index.csv", lines);
-    const std::string text = sentence_of([&] { each_labelled_cloud(path, 8, 0, [](const LabelledCloud&) {}); });
+    const std::string text =
+        sentence_of([&] { each_labelled_cloud(path, 8, 0, [](const LabelledCloud&) {}); });
     EXPECT_EQ(text.rfind(path, 0), 0U) << text;
     return text.substr(std::min(text.size(), path.size()));
   };
   EXPECT_EQ(sentence("id,class\n").rfind(":1: the first line must be", 0), 0U);
-  EXPECT_EQ(sentence(head + "1,car,all,0,2,0,0,0,1\n2,car,all,0,9,0,0,0,1\n").rfind(":3: names points 0 to 9", 0), 0U);
+  EXPECT_EQ(sentence(head + "1,car,all,0,2,0,0,0,1\n2,car,all,0,9,0,0,0,1\n")
+                .rfind(":3: names points 0 to 9", 0),
+            0U);
   EXPECT_EQ(sentence(head + "1,car,all,0,two,0,0,0,1\n").rfind(":2: a line is", 0), 0U);
 }
 
@@ -167,26 +177,33 @@ TEST_F(BadInput, Hdf5NamesTheFile) {
     return text;
   };
   const Tensor far = torch::rand({2, 5, 3}, torch::kDouble) + 1e9;
-  EXPECT_NE(sentence([&](Hdf5Writer& w) { w.write("data", far); }).find("label"), std::string::npos);
+  EXPECT_NE(sentence([&](Hdf5Writer& w) { w.write("data", far); }).find("label"),
+            std::string::npos);
   EXPECT_NE(sentence([&](Hdf5Writer& w) {
               w.write("data", far);
               w.write("label", torch::zeros({3}, torch::kLong));
-            }).find("there are 2 clouds, but 3 labels"), std::string::npos);
+            }).find("there are 2 clouds, but 3 labels"),
+            std::string::npos);
   EXPECT_NE(sentence([&](Hdf5Writer& w) {
               w.write("data", far.flatten());
               w.write("label", torch::zeros({2}, torch::kLong));
-            }).find("must be [clouds, points, 3]"), std::string::npos);
-  EXPECT_NE(sentence_of([&] { read_hdf5_clouds(file("cut.h5", "\x89HDF\r\n\x1a\n")); }).find("cut.h5"), std::string::npos);
+            }).find("must be [clouds, points, 3]"),
+            std::string::npos);
+  EXPECT_NE(
+      sentence_of([&] { read_hdf5_clouds(file("cut.h5", "\x89HDF\r\n\x1a\n")); }).find("cut.h5"),
+      std::string::npos);
   Hdf5Writer writer(at("far.h5"));
   writer.write("data", far);
   writer.write("label", torch::zeros({2}, torch::kLong));
   writer.finish();
-  EXPECT_TRUE(read_hdf5_clouds(at("far.h5")).points.equal(far));  // in float32 all would be one place
+  EXPECT_TRUE(
+      read_hdf5_clouds(at("far.h5")).points.equal(far));  // in float32 all would be one place
 }
 
 TEST_F(BadInput, FarCoordinatesKeepTheirDigits) {
   torch::manual_seed(2);
-  // a cloud of some metres, 10^9 away, on a grid of 2^-10, which float64 holds there and float32 not
+  // a cloud of some metres, 10^9 away, on a grid of 2^-10, which float64 holds there and float32
+  // not
   const Tensor near = (torch::rand({400, 3}, torch::kDouble) * 4096).round() / 1024;
   PointCloud cloud;
   cloud.points = near + 1e9;
@@ -203,8 +220,10 @@ TEST_F(BadInput, FarCoordinatesKeepTheirDigits) {
 
   const Tensor unit = in_unit_sphere(near);
   EXPECT_LT((in_unit_sphere(cloud.points) - unit).abs().max().item<float>(), 1e-6);
-  EXPECT_TRUE(voxel_grid(cloud.points, 0.5).count.equal(voxel_grid(near - std::get<0>(near.min(0)), 0.5).count));
-  const auto there = surface_normals(cloud.points.unsqueeze(0), 8), here = surface_normals(near.unsqueeze(0), 8);
+  EXPECT_TRUE(voxel_grid(cloud.points, 0.5)
+                  .count.equal(voxel_grid(near - std::get<0>(near.min(0)), 0.5).count));
+  const auto there = surface_normals(cloud.points.unsqueeze(0), 8),
+             here = surface_normals(near.unsqueeze(0), 8);
   EXPECT_GT((there.direction * here.direction).sum(2).abs().min().item<double>(), 1 - 1e-6);
 }
 
@@ -218,20 +237,24 @@ SourceOf clouds_under(const std::string& path, const std::string& more = "") {
   out.sentence = sentence_of([&] {
     Registry<DataSource> sources("data");
     add_point_sources(sources);
-    out.source = sources.build(Config::parse("type: clouds\npoints: 8\npath: " + path + "\n" + more));
+    out.source =
+        sources.build(Config::parse("type: clouds\npoints: 8\npath: " + path + "\n" + more));
   });
   return out;
 }
 
 TEST_F(BadInput, LabelledCloudsOfEveryShape) {
-  EXPECT_NE(clouds_under(at("nowhere")).sentence.find("nowhere: there is no such file or folder"), std::string::npos);
+  EXPECT_NE(clouds_under(at("nowhere")).sentence.find("nowhere: there is no such file or folder"),
+            std::string::npos);
   EXPECT_NE(clouds_under(at("")).sentence.find("there is no file in it"), std::string::npos);
   for (const char* category : {"a", "b"}) fs::create_directories(folder_ / "set" / category);
   const std::string set = at("set");
   file("set/a/empty.xyz", "");
-  EXPECT_EQ(clouds_under(set).sentence, set + "/a/empty.xyz: the cloud has no point with finite coordinates");
+  EXPECT_EQ(clouds_under(set).sentence,
+            set + "/a/empty.xyz: the cloud has no point with finite coordinates");
   file("set/a/empty.xyz", "nan 0 0\n");
-  EXPECT_EQ(clouds_under(set).sentence, set + "/a/empty.xyz: the cloud has no point with finite coordinates");
+  EXPECT_EQ(clouds_under(set).sentence,
+            set + "/a/empty.xyz: the cloud has no point with finite coordinates");
   fs::remove(at("set/a/empty.xyz"));
 
   // one point; equal points; a point that is none; 10^9 away; more points than are asked for
@@ -259,7 +282,9 @@ TEST_F(BadInput, LabelledCloudsOfEveryShape) {
   ASSERT_EQ(notes.size(), 2U);
   EXPECT_EQ(notes[0], "4 clouds have fewer than 8 points; theirs are repeated");
   EXPECT_EQ(notes[1], "2 points that are not finite were left out");
-  EXPECT_NE(clouds_under(set, "features: [intensity]").sentence.find("there is no field 'intensity'"), std::string::npos);
+  EXPECT_NE(
+      clouds_under(set, "features: [intensity]").sentence.find("there is no field 'intensity'"),
+      std::string::npos);
 }
 
 TEST_F(BadInput, ScenesNameWhatIsMissing) {
@@ -271,10 +296,13 @@ TEST_F(BadInput, ScenesNameWhatIsMissing) {
     });
   };
   const std::string path = file("s.csv", "x,y,z,label\n0,0,0,1\n1,1,1,2\n");
-  EXPECT_EQ(scene(path, ""), path + ": there is no field 'classification' (data.label); the file has label");
+  EXPECT_EQ(scene(path, ""),
+            path + ": there is no field 'classification' (data.label); the file has label");
   EXPECT_EQ(scene(path, "label: label"), "(no error)");
-  EXPECT_NE(scene(path, "label: label\nvalues: [1]").find("two classes at least"), std::string::npos);
-  EXPECT_NE(scene(path, "label: label\nnames: [ground]").find("a name for each of the 2 values"), std::string::npos);
+  EXPECT_NE(scene(path, "label: label\nvalues: [1]").find("two classes at least"),
+            std::string::npos);
+  EXPECT_NE(scene(path, "label: label\nnames: [ground]").find("a name for each of the 2 values"),
+            std::string::npos);
   EXPECT_NE(scene(path, "label: label\nblock: 1.0e-8").find("are too small"), std::string::npos);
   EXPECT_NE(scene(file("e.csv", ""), "").find("e.csv: there is no point"), std::string::npos);
 }
@@ -284,7 +312,9 @@ TEST_F(BadInput, ModelsTakeEqualPoints) {
   for (const char* name : {"pcm_cls", "point_mamba", "mamba3d", "pointnet2"}) {
     Registry<Model> models("model");
     add_point_models(models);
-    Config model = Config::load(std::string(SERPENTINE_SOURCE_DIR) + "/configs/test/pointcloud_" + name + ".yaml").child("model");
+    Config model = Config::load(std::string(SERPENTINE_SOURCE_DIR) + "/configs/test/pointcloud_" +
+                                name + ".yaml")
+                       .child("model");
     model.set_default("classes", 3);
     const auto built = models.build(model);
     built->eval();

@@ -76,16 +76,20 @@ TEST(SurfaceNormals, AreThoseOfTheEigenvectors) {
   for (const auto type : {torch::kFloat, torch::kDouble}) {
     const Tensor points = torch::randn({2, 500, 3}, type) * torch::tensor({3.0, 1.0, 0.2}, type);
     const int64_t k = 10;
-    const Tensor members = torch::stack(
-        {points[0].index_select(0, nearest_points(points, points, k).index[0].flatten()),
-         points[1].index_select(0, nearest_points(points, points, k).index[1].flatten())}).view({2, 500, k, 3});
+    const Tensor members =
+        torch::stack(
+            {points[0].index_select(0, nearest_points(points, points, k).index[0].flatten()),
+             points[1].index_select(0, nearest_points(points, points, k).index[1].flatten())})
+            .view({2, 500, k, 3});
     const Tensor apart = (members - members.mean(2, true)).to(torch::kDouble);
     const auto [variance, direction] = at::linalg_eigh(torch::matmul(apart.transpose(2, 3), apart));
     const SurfaceNormals found = surface_normals(points, k);
     const Tensor cosine = (direction.select(3, 0) * found.direction).sum(2).abs();
     EXPECT_GT(cosine.min().item<double>(), 1 - 1e-4);
-    EXPECT_TRUE(testing::is_close(found.curvature, (variance.select(2, 0) / variance.sum(2)).to(type), 1e-4));
-    EXPECT_TRUE(testing::is_close(found.direction.square().sum(2), torch::ones({2, 500}, type), 1e-5));
+    EXPECT_TRUE(testing::is_close(found.curvature,
+                                  (variance.select(2, 0) / variance.sum(2)).to(type), 1e-4));
+    EXPECT_TRUE(
+        testing::is_close(found.direction.square().sum(2), torch::ones({2, 500}, type), 1e-5));
   }
 }
 

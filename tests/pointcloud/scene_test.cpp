@@ -81,8 +81,10 @@ Tensor ten_by_ten() {  // 10,000 points on 100 x 100, a tenth of them high up
 
 TEST(SegmentScene, AStoppedRunGoesOnWhereItWas) {
   const Tensor points = ten_by_ten();
-  const ScenePoints scene = {points.size(0), [&](int64_t first, int64_t n) { return points.narrow(0, first, n); }};
-  const auto folder = std::filesystem::temp_directory_path() / ("serpentine_scene_" + std::to_string(getpid()));
+  const ScenePoints scene = {points.size(0),
+                             [&](int64_t first, int64_t n) { return points.narrow(0, first, n); }};
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("serpentine_scene_" + std::to_string(getpid()));
   std::filesystem::remove_all(folder);
   SegmentOptions options;
   options.block = 10;
@@ -136,7 +138,8 @@ TEST(SegmentScene, AMarginIsSeenAndNotLabelled) {
 }
 
 TEST(SegmentScene, VotesAreAveraged) {
-  struct ByTurn : Model {  // sure of class 1 as the scene lies, less sure of class 0 when it is turned
+  struct ByTurn
+      : Model {  // sure of class 1 as the scene lies, less sure of class 0 when it is turned
     int64_t calls = 0;
     Tensor forward(const Batch& batch) override {
       const float one = calls++ % 3 == 0 ? 3.0F : -1.0F;
@@ -158,11 +161,15 @@ TEST(SegmentScene, VotesAreAveraged) {
 
 TEST(SegmentScene, OnePointAndEqualPoints) {
   ByHeight model;
-  EXPECT_EQ(segment_scene(model, torch::full({1, 3}, 7.0, torch::kDouble), torch::kCPU, {}).size(0), 1);
-  EXPECT_EQ(segment_scene(model, torch::full({5000, 3}, -1e9, torch::kDouble), torch::kCPU, {}).size(0), 5000);
+  EXPECT_EQ(segment_scene(model, torch::full({1, 3}, 7.0, torch::kDouble), torch::kCPU, {}).size(0),
+            1);
+  EXPECT_EQ(
+      segment_scene(model, torch::full({5000, 3}, -1e9, torch::kDouble), torch::kCPU, {}).size(0),
+      5000);
   SegmentOptions tiny;
   tiny.block = 1e-9;
-  EXPECT_THROW(segment_scene(model, torch::rand({5, 3}, torch::kDouble), torch::kCPU, tiny), c10::Error);
+  EXPECT_THROW(segment_scene(model, torch::rand({5, 3}, torch::kDouble), torch::kCPU, tiny),
+               c10::Error);
 }
 
 CloudScene small_scene() {
@@ -204,13 +211,17 @@ TEST(CloudPage, RefusesWhatItCannotShow) {
 
 TEST(CloudPicture, ShowsTheNearerPointWhereTheViewPutsIt) {
   CloudScene scene;  // two points at the ends of the line of sight, two to the right and upwards
-  scene.points = torch::tensor(
-      {{0.0, 0.0, 1.0}, {0.0, 0.0, -1.0}, {1.0, 0.0, 0.0}, {-1.0, 0.0, 0.0}, {0.0, 1.0, 0.0}, {0.0, -1.0, 0.0}},
-      torch::kDouble);
+  scene.points = torch::tensor({{0.0, 0.0, 1.0},
+                                {0.0, 0.0, -1.0},
+                                {1.0, 0.0, 0.0},
+                                {-1.0, 0.0, 0.0},
+                                {0.0, 1.0, 0.0},
+                                {0.0, -1.0, 0.0}},
+                               torch::kDouble);
   Tensor colours = torch::zeros({6, 3}, torch::kByte);
   colours[0][0] = 200;  // red in front of green
   colours[1][1] = 200;
-  colours[2][2] = 200;  // blue to the right
+  colours[2][2] = 200;    // blue to the right
   colours[4].fill_(200);  // white above
   scene.layers = {{"", colours}};
   CloudView view;

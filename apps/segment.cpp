@@ -116,8 +116,7 @@ void add_segment_command(CLI::App& app, Action& action) {
   };
   auto* predict = command->add_subcommand("predict", "Labels for new images");
   predict
-      ->add_option("RUN", arguments->words,
-                   "Runs or cross-validations, then an image or a folder")
+      ->add_option("RUN", arguments->words, "Runs or cross-validations, then an image or a folder")
       ->required();
   predict->add_option("-o,--out", arguments->predict.out, "Folder of the labels")->required();
   add_predict_options(predict);

@@ -9,7 +9,7 @@
 
 #include <gtest/gtest.h>
 
-#define SERPENTINE_FUZZERS(each)                                                               \
+#define SERPENTINE_FUZZERS(each)                                                              \
   each(cloud_arrays) each(config) each(csv) each(las) each(off) each(packed_images) each(pcd) \
       each(pickle) each(ply) each(safetensors) each(xyz)
 

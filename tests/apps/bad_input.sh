@@ -119,7 +119,7 @@ refuse 1 'parquet.csv: this is a Parquet file, not text; convert it' "$serpentin
 
 # no permission: root is bound first, for it may write everywhere
 bound=()
-[ "$(id -u)" != 0 ] || bound=(setpriv --bounding-set=-dac_override,-dac_read_search)
+[ "$(id -u)" != 0 ] || bound=(setpriv '--bounding-set=-dac_override,-dac_read_search')
 if [ "$(id -u)" != 0 ] || "${bound[@]}" true 2>/dev/null; then
   mkdir locked && chmod 555 locked
   refuse 1 'locked/run.*Permission denied' "${bound[@]}" "$serpentine" train tiny.yaml --out locked/run

@@ -100,7 +100,7 @@ def agreement(operation, points, ours, theirs, x, y):
         return f"distances differ by {np.abs(far(ours) - far(theirs)).max():.1e}"
     if operation == "ball":
         if theirs.dtype == object:  # every point inside, in any sequence
-            same = all(set(ours[i]) == set(sorted(theirs[i])[:x]) for i in range(2000))
+            same = all(set(ours[i]) == set(sorted(theirs[i])[:x]) for i in range(min(2000, len(points))))
             return "same points" if same else "other points"
         inside = ((points[:2000, None] - points[ours[:2000]]) ** 2).sum(2).max()
         return f"all within {np.sqrt(inside):.4f}"

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "segmentation/dicom.h"
+#include "segmentation/file_error.h"
 #include "segmentation/volume.h"
 
 namespace serpentine {
@@ -19,10 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
-
-[[noreturn]] void fail(const std::string& path, const std::string& why) {
-  throw std::runtime_error(path + ": " + why);
-}
 
 std::vector<fs::path> images_in(const fs::path& folder) {
   std::vector<fs::path> found;
@@ -47,7 +44,7 @@ std::pair<std::string, int64_t> channel_of(const fs::path& file) {
 Json read_json(const fs::path& file) {
   std::ifstream stream(file);
   Json json = Json::parse(stream, nullptr, false);
-  if (!json.is_object()) fail(file.string(), "is not a JSON object");
+  if (!json.is_object()) fail_file(file.string(), "is not a JSON object");
   return json;
 }
 
@@ -60,7 +57,8 @@ bool is_number(const std::string& text) {
 void read_classes(const std::string& file, CaseList& list) {
   std::ifstream stream(file);
   const auto json = nlohmann::ordered_json::parse(stream);  // regions are written in their sequence
-  if (!json.contains("labels") || !json["labels"].is_object()) fail(file, "has no object `labels`");
+  if (!json.contains("labels") || !json["labels"].is_object())
+    fail_file(file, "has no object `labels`");
   for (const auto& [key, value] : json["labels"].items()) {
     LabelClass found;
     if (value.is_array()) {
@@ -71,7 +69,7 @@ void read_classes(const std::string& file, CaseList& list) {
     } else if (value.is_string() && is_number(key)) {
       found = {value.get<std::string>(), {std::stoll(key)}};
     } else {
-      fail(file, "label '" + key + "' is neither a name with a value nor a value with a name");
+      fail_file(file, "label '" + key + "' is neither a name with a value nor a value with a name");
     }
     if (found.name == "ignore") {
       list.ignore = found.values.at(0);
@@ -86,10 +84,11 @@ void read_classes(const std::string& file, CaseList& list) {
   }
   std::erase_if(list.classes,
                 [](const auto& one) { return one.values == std::vector<int64_t>{0}; });
-  if (!json.contains("regions_class_order")) fail(file, "has regions but no `regions_class_order`");
+  if (!json.contains("regions_class_order"))
+    fail_file(file, "has regions but no `regions_class_order`");
   list.region_order = json["regions_class_order"].get<std::vector<int64_t>>();
   if (list.region_order.size() != list.classes.size())
-    fail(file, "`regions_class_order` needs one value a region");
+    fail_file(file, "`regions_class_order` needs one value a region");
 }
 
 void read_channels_of(const Json& json, CaseList& list) {
@@ -214,9 +213,9 @@ CaseList from_folders(const fs::path& root, const CaseOptions& options) {
     if (fs::is_directory(root / folder)) found |= take(root / folder, split);
   }
   if (!found) {
-    fail(root.string(),
-         "holds neither dataset.json nor folders of images and labels (images/ and labels/, "
-         "imagesTr/ and labelsTr/, also below train/ and test/)");
+    fail_file(root.string(),
+              "holds neither dataset.json nor folders of images and labels (images/ and labels/, "
+              "imagesTr/ and labelsTr/, also below train/ and test/)");
   }
   return list;
 }
@@ -236,20 +235,21 @@ std::vector<std::string> cells_of(const std::string& line) {
 CaseList from_csv(const fs::path& file) {
   std::ifstream stream(file);
   std::string line;
-  if (!std::getline(stream, line)) fail(file.string(), "is empty");
+  if (!std::getline(stream, line)) fail_file(file.string(), "is empty");
   const auto head = cells_of(line);
   CaseList list;
   if (std::none_of(head.begin(), head.end(),
                    [](const auto& c) { return c.starts_with("image"); }) ||
       std::find(head.begin(), head.end(), "label") == head.end())
-    fail(file.string(), "needs the columns image (image1, image2, ... for channels) and label");
+    fail_file(file.string(),
+              "needs the columns image (image1, image2, ... for channels) and label");
   for (int64_t number = 2; std::getline(stream, line); ++number) {
     if (line.empty() || line == "\r") continue;
     const auto cells = cells_of(line);
     const auto place = file.string() + ":" + std::to_string(number);
     if (cells.size() != head.size())
-      fail(place, "has " + std::to_string(cells.size()) + " cells, the header has " +
-                      std::to_string(head.size()));
+      fail_file(place, "has " + std::to_string(cells.size()) + " cells, the header has " +
+                           std::to_string(head.size()));
     CaseFiles found;
     for (size_t i = 0; i < head.size(); ++i) {
       const auto absolute = (file.parent_path() / cells[i]).lexically_normal().string();
@@ -259,7 +259,7 @@ CaseList from_csv(const fs::path& file) {
       if (head[i] == "group" || head[i] == "patient") found.group = cells[i];
       if (head[i] == "split") found.split = cells[i] == "val" ? "validation" : cells[i];
     }
-    if (found.images.empty()) fail(place, "names no image");
+    if (found.images.empty()) fail_file(place, "names no image");
     if (found.name.empty()) found.name = case_name(found.images[0]);
     if (found.group.empty()) found.group = found.name;
     (found.label.empty() ? list.unlabelled : list.cases).push_back(std::move(found));
@@ -270,10 +270,10 @@ CaseList from_csv(const fs::path& file) {
 }  // namespace
 
 CaseList find_cases(const std::string& path, const CaseOptions& options) {
-  if (!fs::exists(path)) fail(path, "there is no such file or folder");
+  if (!fs::exists(path)) fail_file(path, "there is no such file or folder");
   CaseList list;
   if (fs::is_regular_file(path)) {
-    if (fs::path(path).extension() != ".csv") fail(path, "is neither a folder nor a CSV");
+    if (fs::path(path).extension() != ".csv") fail_file(path, "is neither a folder nor a CSV");
     list = from_csv(path);
   } else if (fs::exists(fs::path(path) / "dataset.json")) {
     list = from_json(path);
@@ -281,21 +281,21 @@ CaseList find_cases(const std::string& path, const CaseOptions& options) {
     list = from_folders(path, options);
   }
   list.path = path;
-  if (list.cases.empty()) fail(path, "holds no case with an image and a label");
+  if (list.cases.empty()) fail_file(path, "holds no case with an image and a label");
   std::sort(list.cases.begin(), list.cases.end(),
             [](const auto& a, const auto& b) { return a.name < b.name; });
   return list;
 }
 
 std::vector<CaseFiles> find_images(const std::string& path, int64_t channels) {
-  if (!fs::exists(path)) fail(path, "there is no such file or folder");
+  if (!fs::exists(path)) fail_file(path, "there is no such file or folder");
   if (fs::is_regular_file(path) || is_dicom_path(path)) {
     const auto name = case_name(path);
     return {{name, {path}, "", name, ""}};
   }
   std::vector<std::string> notes;
   auto found = group(images_in(path), channels, notes);
-  if (found.empty()) fail(path, "holds no images" + (notes.empty() ? "" : "; " + notes[0]));
+  if (found.empty()) fail_file(path, "holds no images" + (notes.empty() ? "" : "; " + notes[0]));
   return found;
 }
 

@@ -1,4 +1,5 @@
 #include "segmentation/dicom.h"
+#include "segmentation/file_error.h"
 
 #include <algorithm>
 #include <cmath>
@@ -16,10 +17,6 @@ using Point = std::array<double, 3>;
 
 constexpr double kSameDirection = 1e-3;  // of a direction's cosines
 constexpr double kUneven = 0.02;         // of the distance between slices; positions are rounded
-
-[[noreturn]] void dicom_fail(const std::string& path, const std::string& why) {
-  throw std::runtime_error(path + ": " + why);
-}
 
 bool has_dicom_mark(const std::filesystem::path& file) {
   std::ifstream stream(file, std::ios::binary);
@@ -66,7 +63,7 @@ std::vector<DicomSlice> slices_in(const std::filesystem::path& path) {
   for (const auto& file : files) {
     if (auto slice = read_dicom_slice(file)) slices.push_back(std::move(*slice));
   }
-  if (slices.empty()) dicom_fail(path.string(), "holds no DICOM image");
+  if (slices.empty()) fail_file(path.string(), "holds no DICOM image");
   return slices;
 }
 
@@ -83,8 +80,8 @@ void check_one_series(const std::string& path, const std::vector<DicomSlice>& sl
     list += (list.empty() ? "" : ", ") + name + " (" + what.first + ", " +
             std::to_string(what.second) + (what.second == 1 ? " image)" : " images)");
   }
-  dicom_fail(path, "holds " + std::to_string(series.size()) + " series: " + list +
-                       "; give each a folder of its own");
+  fail_file(path, "holds " + std::to_string(series.size()) + " series: " + list +
+                      "; give each a folder of its own");
 }
 
 /// Slices of one size, grey, each with its place; all in the first one's direction.
@@ -92,28 +89,28 @@ void check_alike(const std::vector<DicomSlice>& slices) {
   const auto& first = slices[0];
   for (const auto& slice : slices) {
     if (slice.frames != 1)
-      dicom_fail(slice.file, "holds " + std::to_string(slice.frames) +
-                                 " frames; one image a file is understood");
-    if (slice.samples != 1) dicom_fail(slice.file, "is in colours; a volume is grey");
+      fail_file(slice.file, "holds " + std::to_string(slice.frames) +
+                                " frames; one image a file is understood");
+    if (slice.samples != 1) fail_file(slice.file, "is in colours; a volume is grey");
     if (!slice.spacing || !((*slice.spacing)[0] > 0) || !((*slice.spacing)[1] > 0))
-      dicom_fail(slice.file, "has no PixelSpacing");
+      fail_file(slice.file, "has no PixelSpacing");
     if (!slice.position || !slice.orientation)
-      dicom_fail(slice.file,
-                 "does not say where its slice lies (ImagePositionPatient, "
-                 "ImageOrientationPatient)");
+      fail_file(slice.file,
+                "does not say where its slice lies (ImagePositionPatient, "
+                "ImageOrientationPatient)");
     if (slice.rows != first.rows || slice.columns != first.columns) {
-      dicom_fail(slice.file, "has " + std::to_string(slice.rows) + " x " +
-                                 std::to_string(slice.columns) + " pixels where " +
-                                 base_name(first) + " has " + std::to_string(first.rows) + " x " +
-                                 std::to_string(first.columns));
+      fail_file(slice.file, "has " + std::to_string(slice.rows) + " x " +
+                                std::to_string(slice.columns) + " pixels where " +
+                                base_name(first) + " has " + std::to_string(first.rows) + " x " +
+                                std::to_string(first.columns));
     }
     for (size_t i = 0; i < 6; ++i) {
       if (std::abs((*slice.orientation)[i] - (*first.orientation)[i]) > kSameDirection)
-        dicom_fail(slice.file, "lies in another direction than " + base_name(first));
+        fail_file(slice.file, "lies in another direction than " + base_name(first));
     }
     for (size_t i = 0; i < 2; ++i) {
       if (std::abs((*slice.spacing)[i] - (*first.spacing)[i]) > 1e-3 * (*first.spacing)[i])
-        dicom_fail(slice.file, "has another PixelSpacing than " + base_name(first));
+        fail_file(slice.file, "has another PixelSpacing than " + base_name(first));
     }
   }
 }
@@ -137,24 +134,24 @@ Point stack_slices(const std::string& path, std::vector<DicomSlice>& slices) {
   for (size_t i = 0; i < gaps.size(); ++i) {
     const std::string pair = base_name(slices[i]) + " and " + base_name(slices[i + 1]);
     if (gaps[i] < 0.01 * usual || usual < 1e-4)
-      dicom_fail(path, pair + " lie at one place; a series over time is not one volume");
+      fail_file(path, pair + " lie at one place; a series over time is not one volume");
     const double times = gaps[i] / usual;
     if (std::abs(times - 1) <= kUneven) continue;
     const auto missing = std::llround(times) - 1;
     if (missing >= 1 && std::abs(times - static_cast<double>(missing + 1)) < 0.1) {
-      dicom_fail(path, std::to_string(missing) + (missing == 1 ? " slice is" : " slices are") +
-                           " missing between " + pair + ", which are " + millimetres(gaps[i]) +
-                           " apart; the others " + millimetres(usual));
+      fail_file(path, std::to_string(missing) + (missing == 1 ? " slice is" : " slices are") +
+                          " missing between " + pair + ", which are " + millimetres(gaps[i]) +
+                          " apart; the others " + millimetres(usual));
     }
-    dicom_fail(path, "its slices are not evenly spaced: " + pair + " are " + millimetres(gaps[i]) +
-                         " apart, the others " + millimetres(usual));
+    fail_file(path, "its slices are not evenly spaced: " + pair + " are " + millimetres(gaps[i]) +
+                        " apart, the others " + millimetres(usual));
   }
   const auto steps = static_cast<double>(slices.size() - 1);
   Point step = minus(*slices.back().position, *slices.front().position);
   for (double& part : step) part /= steps;
   const double length = std::sqrt(dot(step, step));
   if (std::abs(dot(step, normal)) < 0.9998 * length)  // more than one degree
-    dicom_fail(path, "its slices are stacked askew (a tilted gantry); resample it first");
+    fail_file(path, "its slices are stacked askew (a tilted gantry); resample it first");
   return step;
 }
 

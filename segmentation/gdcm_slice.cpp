@@ -15,6 +15,7 @@
 #include <gdcmTrace.h>
 
 #include "segmentation/dicom.h"
+#include "segmentation/file_error.h"
 #include "segmentation/voxels.h"
 
 namespace serpentine {
@@ -28,10 +29,6 @@ void quiet_gdcm() {
     gdcm::Trace::WarningOff();
     gdcm::Trace::ErrorOff();
   });
-}
-
-[[noreturn]] void gdcm_fail(const std::string& file, const std::string& why) {
-  throw std::runtime_error(file + ": " + why);
 }
 
 /// The numbers of "0.5\0.5"; empty where one of them is none.
@@ -75,7 +72,7 @@ VoxelType gdcm_type(const std::string& file, const gdcm::PixelFormat& format) {
     case gdcm::PixelFormat::FLOAT64:
       return VoxelType::kDouble;
     default:
-      gdcm_fail(file, std::string("has pixels of the type ") + format.GetScalarTypeAsString() +
+      fail_file(file, std::string("has pixels of the type ") + format.GetScalarTypeAsString() +
                           ", which is not understood");
   }
 }
@@ -95,7 +92,7 @@ void check_first_group(const std::filesystem::path& file) {
   const bool there = stream.gcount() == 144;
   const bool counted = head.substr(132, 6) == std::string("\2\0\0\0UL", 6);
   if (!there || (counted && std::filesystem::file_size(file) < 144 + uint64_t{length} + 8))
-    gdcm_fail(file.string(), "is cut off");
+    fail_file(file.string(), "is cut off");
 }
 
 /// GDCM fills with zeros what plain pixels lack at the end.
@@ -109,7 +106,7 @@ void check_last_pixels(const std::string& file, size_t wanted) {
     const size_t at = bytes.find(begin);
     if (at == std::string::npos) continue;
     if (bytes.size() - at - begin.size() < wanted)
-      gdcm_fail(file, "is cut off: " + std::to_string(bytes.size() - at - begin.size()) + " of " +
+      fail_file(file, "is cut off: " + std::to_string(bytes.size() - at - begin.size()) + " of " +
                           std::to_string(wanted) + " bytes of pixels are there");
     return;
   }
@@ -125,7 +122,7 @@ std::optional<DicomSlice> read_dicom_slice(const std::filesystem::path& file) {
   gdcm::Reader reader;
   reader.SetFileName(file.c_str());
   if (!reader.ReadUpToTag(gdcm::Tag(0x7fe0, 0x0010)))
-    gdcm_fail(file.string(), "cannot be read as DICOM");
+    fail_file(file.string(), "cannot be read as DICOM");
   gdcm::StringFilter strings;
   strings.SetFile(reader.GetFile());
   const auto text = [&](uint16_t group, uint16_t element) {
@@ -157,19 +154,19 @@ void read_dicom_pixels(const DicomSlice& slice, float* to) {
   quiet_gdcm();
   gdcm::ImageReader reader;
   reader.SetFileName(slice.file.c_str());
-  if (!reader.Read()) gdcm_fail(slice.file, "its pixels cannot be read; is the file cut off?");
+  if (!reader.Read()) fail_file(slice.file, "its pixels cannot be read; is the file cut off?");
   const auto& image = reader.GetImage();
   const auto type = gdcm_type(slice.file, image.GetPixelFormat());
   const auto count = static_cast<size_t>(slice.rows * slice.columns);
   std::vector<char> bytes(image.GetBufferLength());
   if (bytes.size() != count * voxel_bytes(type)) {
-    gdcm_fail(slice.file, "holds " + std::to_string(bytes.size()) + " bytes of pixels where " +
+    fail_file(slice.file, "holds " + std::to_string(bytes.size()) + " bytes of pixels where " +
                               std::to_string(count * voxel_bytes(type)) + " belong");
   }
   if (!reader.GetFile().GetHeader().GetDataSetTransferSyntax().IsEncapsulated())
     check_last_pixels(slice.file, bytes.size());
   if (!image.GetBuffer(bytes.data()))
-    gdcm_fail(slice.file, "its pixels cannot be decoded; is the file cut off?");
+    fail_file(slice.file, "its pixels cannot be decoded; is the file cut off?");
   voxels_to_float(type, bytes.data(), to, count, false);
   const auto slope = static_cast<float>(image.GetSlope()),
              intercept = static_cast<float>(image.GetIntercept());

@@ -11,15 +11,12 @@
 #include <torch/torch.h>
 
 #include "core/io/atomic_file.h"
+#include "segmentation/file_error.h"
 #include "segmentation/text_header.h"
 #include "segmentation/voxels.h"
 
 namespace serpentine {
 namespace {
-
-[[noreturn]] void meta_fail(const std::filesystem::path& file, const std::string& why) {
-  throw std::runtime_error(file.string() + ": " + why);
-}
 
 struct MetaHeader {
   TextHeader text;
@@ -49,7 +46,7 @@ VoxelType meta_type(const std::filesystem::path& file, const std::string& name) 
       {"MET_FLOAT", VoxelType::kFloat},     {"MET_DOUBLE", VoxelType::kDouble}};
   const auto found = types.find(name);
   if (found == types.end())
-    meta_fail(file, "has voxels of the type '" + name + "', which is not one number");
+    fail_file(file, "has voxels of the type '" + name + "', which is not one number");
   return found->second;
 }
 
@@ -61,7 +58,7 @@ MetaHeader read_meta_header(const std::filesystem::path& file) {
       [&](const std::string& line, TextHeader& into) {
         const size_t equals = line.find('=');
         if (equals == std::string::npos) {
-          if (!trimmed(line).empty()) meta_fail(file, "is not a MetaImage file");
+          if (!trimmed(line).empty()) fail_file(file, "is not a MetaImage file");
           return;
         }
         into.fields[trimmed(line.substr(0, equals))] = trimmed(line.substr(equals + 1));
@@ -70,14 +67,14 @@ MetaHeader read_meta_header(const std::filesystem::path& file) {
       [&](const std::string&) { return whole; });
   for (const char* needed : {"DimSize", "ElementType", "ElementDataFile"})
     if (header.field({needed}).empty())
-      meta_fail(file, std::string("is not a MetaImage file: it has no ") + needed);
+      fail_file(file, std::string("is not a MetaImage file: it has no ") + needed);
   if (header.field({"HeaderSize"}, "0") != "0")
-    meta_fail(file, "has a HeaderSize, which is not understood");
+    fail_file(file, "has a HeaderSize, which is not understood");
   header.sizes = sizes_in(file, "DimSize", header.field({"DimSize"}));
   if (header.sizes.size() < 2 || header.sizes.size() > 4 ||
       header.field({"NDims"}, std::to_string(header.sizes.size())) !=
           std::to_string(header.sizes.size()))
-    meta_fail(file, "says NDims " + header.field({"NDims"}) + " and gives " +
+    fail_file(file, "says NDims " + header.field({"NDims"}) + " and gives " +
                         std::to_string(header.sizes.size()) + " sizes; two to four are understood");
   return header;
 }
@@ -93,7 +90,7 @@ NiftiHeader meta_place(const std::filesystem::path& file, const MetaHeader& head
   if (sides.size() < std::min<size_t>(axes, 3) ||
       (!matrix.empty() && matrix.size() != axes * axes) ||
       (!origin.empty() && origin.size() != axes))
-    meta_fail(file, "has ElementSpacing, TransformMatrix or Offset of another length than NDims");
+    fail_file(file, "has ElementSpacing, TransformMatrix or Offset of another length than NDims");
   std::array<int64_t, 3> size = {1, 1, 1};
   std::array<double, 3> spacing = {1, 1, 1};
   Affine affine = {};
@@ -103,7 +100,7 @@ NiftiHeader meta_place(const std::filesystem::path& file, const MetaHeader& head
       spacing[axis] = std::abs(sides[axis]);
     }
     if (!std::isfinite(spacing[axis]) || spacing[axis] <= 0)
-      meta_fail(file, "has the spacing " + std::to_string(spacing[axis]) + " along an axis");
+      fail_file(file, "has the spacing " + std::to_string(spacing[axis]) + " along an axis");
     for (size_t row = 0; row < 3; ++row) {
       const double sign = row < 2 ? -1 : 1;
       double part = row == axis ? 1 : 0;
@@ -122,12 +119,12 @@ torch::Tensor read_meta_voxels(const std::filesystem::path& file, const MetaHead
   const bool big = header.yes({"BinaryDataByteOrderMSB", "ElementByteOrderMSB"});
   const bool swapped = big != (std::endian::native == std::endian::big);
   if (lower_case(header.field({"BinaryData"}, "true")) != "true")
-    meta_fail(file, "has its voxels as text, which is not understood");
+    fail_file(file, "has its voxels as text, which is not understood");
   int64_t count = channels;
   for (const int64_t side : header.sizes) count *= side;
   const auto data = header.field({"ElementDataFile"});
   if (data == "LIST" || data.find('%') != std::string::npos)
-    meta_fail(file, "has its voxels in several files, which is not understood");
+    fail_file(file, "has its voxels in several files, which is not understood");
   const bool inside = data == "LOCAL";
   const auto where = inside ? file : file.parent_path() / data;
   PackedFile bytes(where, inside ? header.text.end : 0, header.yes({"CompressedData"}));
@@ -147,7 +144,7 @@ torch::Tensor read_meta_image(const std::filesystem::path& file, NiftiHeader* pl
   const auto there = meta_place(file, header);
   const auto channels =
       sizes_in(file, "ElementNumberOfChannels", header.field({"ElementNumberOfChannels"}, "1"));
-  if (channels.size() != 1) meta_fail(file, "has no single ElementNumberOfChannels");
+  if (channels.size() != 1) fail_file(file, "has no single ElementNumberOfChannels");
   const auto side = [&](size_t axis) {
     return axis < header.sizes.size() ? header.sizes[axis] : int64_t{1};
   };

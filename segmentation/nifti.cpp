@@ -11,6 +11,7 @@
 #include <torch/torch.h>
 #include <zlib.h>
 
+#include "segmentation/file_error.h"
 #include "segmentation/voxels.h"
 
 namespace serpentine {
@@ -19,16 +20,12 @@ namespace {
 constexpr size_t kNiftiBytes1 = 348, kBytes2 = 540;
 constexpr int64_t kMostVoxels = int64_t{1} << 34;
 
-[[noreturn]] void fail(const std::filesystem::path& file, const std::string& why) {
-  throw std::runtime_error(file.string() + ": " + why);
-}
-
 // plain files too: gzopen passes them through
 class Reader {
  public:
   explicit Reader(const std::filesystem::path& file)
       : file_(file), gz_(gzopen(file.c_str(), "rb")) {
-    if (gz_ == nullptr) fail(file, "cannot be opened");
+    if (gz_ == nullptr) fail_file(file, "cannot be opened");
     gzbuffer(gz_, 1 << 18);
   }
   ~Reader() { gzclose(gz_); }
@@ -50,7 +47,7 @@ class Reader {
     std::vector<char> sink(4096);
     while (bytes > 0) {
       const auto part = static_cast<size_t>(std::min<int64_t>(bytes, 4096));
-      if (read(sink.data(), part) != part) fail(file_, "ends before its voxels begin");
+      if (read(sink.data(), part) != part) fail_file(file_, "ends before its voxels begin");
       bytes -= static_cast<int64_t>(part);
     }
   }
@@ -168,7 +165,7 @@ NiftiHeader parse_header(const std::filesystem::path& file, Reader& reader) {
   std::string raw(kNiftiBytes1, '\0');
   const size_t got = reader.read(raw.data(), kNiftiBytes1);
   if (got < kNiftiBytes1)
-    fail(file, reader.damaged() ? "is damaged gzip" : "is too short for NIfTI");
+    fail_file(file, reader.damaged() ? "is damaged gzip" : "is too short for NIfTI");
   auto first = field<int32_t>(raw, 0);
   const auto swapped = static_cast<int32_t>(__builtin_bswap32(static_cast<uint32_t>(first)));
   header.swapped =
@@ -178,15 +175,15 @@ NiftiHeader parse_header(const std::filesystem::path& file, Reader& reader) {
     header.version = 2;
     raw.resize(kBytes2);
     if (reader.read(raw.data() + kNiftiBytes1, kBytes2 - kNiftiBytes1) < kBytes2 - kNiftiBytes1)
-      fail(file, "is too short for NIfTI-2");
+      fail_file(file, "is too short for NIfTI-2");
   } else if (first != static_cast<int32_t>(kNiftiBytes1)) {
-    fail(file, "is not a NIfTI file");
+    fail_file(file, "is not a NIfTI file");
   }
   const std::string magic = header.version == 1 ? raw.substr(344, 3) : raw.substr(4, 3);
   if (magic != (header.version == 1 ? "n+1" : "n+2")) {
-    fail(file, magic == "ni1" || magic == "ni2"
-                   ? "has its voxels in a second file (.img); convert it to .nii"
-                   : "is not a NIfTI file (an Analyze header?)");
+    fail_file(file, magic == "ni1" || magic == "ni2"
+                        ? "has its voxels in a second file (.img); convert it to .nii"
+                        : "is not a NIfTI file (an Analyze header?)");
   }
   if (header.swapped) swap_header(raw, header.version);
   header.raw = raw;
@@ -195,20 +192,20 @@ NiftiHeader parse_header(const std::filesystem::path& file, Reader& reader) {
                                : field<int64_t>(raw, 16 + 8 * i);
   };
   const int64_t axes = dim(0);
-  if (axes < 1 || axes > 7) fail(file, "says that it has " + std::to_string(axes) + " axes");
+  if (axes < 1 || axes > 7) fail_file(file, "says that it has " + std::to_string(axes) + " axes");
   int64_t total = 1;
   for (int64_t axis = 1; axis <= 7; ++axis) {
     const int64_t side = axis <= axes ? dim(static_cast<size_t>(axis)) : 1;
-    if (side < 1) fail(file, "has no voxels along axis " + std::to_string(axis));
-    if (axis > 5 && side > 1) fail(file, "has more than 4 axes");
+    if (side < 1) fail_file(file, "has no voxels along axis " + std::to_string(axis));
+    if (axis > 5 && side > 1) fail_file(file, "has more than 4 axes");
     // channels may lie along the fourth or, as vectors, along the fifth axis
     if (axis <= 3) header.size[static_cast<size_t>(axis - 1)] = side;
     if (axis == 4) header.size[3] = side;
     if (axis == 5) {
-      if (side > 1 && header.size[3] > 1) fail(file, "has more than 4 axes");
+      if (side > 1 && header.size[3] > 1) fail_file(file, "has more than 4 axes");
       header.size[3] *= side;
     }
-    if (side > kMostVoxels / total) fail(file, "says that it has more than 2^34 voxels");
+    if (side > kMostVoxels / total) fail_file(file, "says that it has more than 2^34 voxels");
     total *= side;
   }
   header.datatype = header.version == 1 ? field<int16_t>(raw, 70) : field<int16_t>(raw, 12);
@@ -250,8 +247,8 @@ VoxelType type_of(const std::filesystem::path& file, int datatype) {
     case 1280:
       return VoxelType::kUint64;
     default:
-      fail(file, "has voxels of NIfTI type " + std::to_string(datatype) +
-                     ", which is not one number (complex, RGB) or not known");
+      fail_file(file, "has voxels of NIfTI type " + std::to_string(datatype) +
+                          ", which is not one number (complex, RGB) or not known");
   }
 }
 

@@ -13,6 +13,7 @@
 #include <torch/torch.h>
 
 #include "core/io/atomic_file.h"
+#include "segmentation/file_error.h"
 #include "segmentation/text_header.h"
 #include "segmentation/voxels.h"
 
@@ -20,10 +21,6 @@ namespace serpentine {
 namespace {
 
 using Direction = std::array<double, 3>;
-
-[[noreturn]] void nrrd_fail(const std::filesystem::path& file, const std::string& why) {
-  throw std::runtime_error(file.string() + ": " + why);
-}
 
 struct NrrdHeader {
   TextHeader text;
@@ -60,7 +57,7 @@ VoxelType nrrd_type(const std::filesystem::path& file, const std::string& name) 
   for (const auto& [type, known] : names) {
     if (std::find(known.begin(), known.end(), name) != known.end()) return type;
   }
-  nrrd_fail(file, "has voxels of the type '" + name + "', which is not one number");
+  fail_file(file, "has voxels of the type '" + name + "', which is not one number");
 }
 
 /// What turns a space's axes to right, front, head; none for a space without a patient.
@@ -82,19 +79,19 @@ void read_directions(const std::filesystem::path& file, NrrdHeader& header) {
       std::getline(words, word, ')');
       const auto parts = numbers_in(file, "space directions", word);
       if (parts.empty() || parts.size() > 3)
-        nrrd_fail(file, "has directions of " + std::to_string(parts.size()) + " numbers");
+        fail_file(file, "has directions of " + std::to_string(parts.size()) + " numbers");
       Direction direction{};
       for (size_t i = 0; i < parts.size(); ++i) direction[i] = parts[i] * (signs ? (*signs)[i] : 1);
       header.directions.emplace_back(direction);
     } else {
       words >> word;
       if (lower_case(word) != "none")
-        nrrd_fail(file, "space directions is '" + text.substr(0, 80) + "'");
+        fail_file(file, "space directions is '" + text.substr(0, 80) + "'");
       header.directions.emplace_back();
     }
   }
   if (!header.directions.empty() && header.directions.size() != header.sizes.size())
-    nrrd_fail(file, "has " + std::to_string(header.directions.size()) + " directions for " +
+    fail_file(file, "has " + std::to_string(header.directions.size()) + " directions for " +
                         std::to_string(header.sizes.size()) + " axes");
   header.oriented = signs.has_value() && !header.directions.empty();
   const auto origin = numbers_in(file, "space origin", header.field("space origin"));
@@ -118,7 +115,7 @@ void find_space(const std::filesystem::path& file, NrrdHeader& header) {
     if (in_space) header.space.push_back(axis);
   }
   if (header.space.size() < 2 || header.space.size() > 3 || axes > header.space.size() + 1) {
-    nrrd_fail(file, "has " + std::to_string(axes) + " axes, " +
+    fail_file(file, "has " + std::to_string(axes) + " axes, " +
                         std::to_string(header.space.size()) +
                         " of them in space; two or three, and one of channels, are understood");
   }
@@ -130,7 +127,7 @@ NrrdHeader read_nrrd_header(const std::filesystem::path& file) {
   header.text = read_text_header(
       file,
       [&](const std::string& line, TextHeader& into) {
-        if (first && !line.starts_with("NRRD000")) nrrd_fail(file, "is not a NRRD file");
+        if (first && !line.starts_with("NRRD000")) fail_file(file, "is not a NRRD file");
         first = false;
         const size_t colon = line.find(": ");
         if (line.starts_with('#') || colon == std::string::npos) return;
@@ -139,16 +136,16 @@ NrrdHeader read_nrrd_header(const std::filesystem::path& file) {
         into.fields[name] = trimmed(line.substr(colon + 2));
       },
       [](const std::string& line) { return line.empty(); });
-  if (first) nrrd_fail(file, "is not a NRRD file");
+  if (first) fail_file(file, "is not a NRRD file");
   for (const char* needed : {"type", "dimension", "sizes", "encoding"})
-    if (header.field(needed).empty()) nrrd_fail(file, std::string("has no field `") + needed + "`");
+    if (header.field(needed).empty()) fail_file(file, std::string("has no field `") + needed + "`");
   for (const char* skip : {"byte skip", "line skip", "byteskip", "lineskip"}) {
     if (header.field(skip, "0") != "0")
-      nrrd_fail(file, std::string("has a `") + skip + "`, which is not understood");
+      fail_file(file, std::string("has a `") + skip + "`, which is not understood");
   }
   header.sizes = sizes_in(file, "sizes", header.field("sizes"));
   if (std::to_string(header.sizes.size()) != header.field("dimension"))
-    nrrd_fail(file, "says dimension " + header.field("dimension") + " and gives " +
+    fail_file(file, "says dimension " + header.field("dimension") + " and gives " +
                         std::to_string(header.sizes.size()) + " sizes");
   read_directions(file, header);
   header.spacings = numbers_in(file, "spacings", header.field("spacings"));
@@ -175,7 +172,7 @@ NiftiHeader place_of(const std::filesystem::path& file, const NrrdHeader& header
       spacing[at] = std::abs(header.spacings[axis]);
     }
     if (!std::isfinite(spacing[at]) || spacing[at] <= 0)
-      nrrd_fail(file, "has the spacing " + std::to_string(spacing[at]) + " along an axis");
+      fail_file(file, "has the spacing " + std::to_string(spacing[at]) + " along an axis");
   }
   return new_nifti_header(size, spacing,
                           header.oriented && header.space.size() == 3 ? &affine : nullptr);
@@ -186,16 +183,16 @@ torch::Tensor read_nrrd_voxels(const std::filesystem::path& file, const NrrdHead
   const auto encoding = lower_case(header.field("encoding"));
   const bool packed = encoding == "gzip" || encoding == "gz";
   if (!packed && encoding != "raw")
-    nrrd_fail(file, "is encoded as '" + encoding + "'; raw and gzip are understood");
+    fail_file(file, "is encoded as '" + encoding + "'; raw and gzip are understood");
   const auto endian = lower_case(header.field("endian", "little"));
-  if (endian != "little" && endian != "big") nrrd_fail(file, "has the endian '" + endian + "'");
+  if (endian != "little" && endian != "big") fail_file(file, "has the endian '" + endian + "'");
   const bool swapped = (endian == "big") != (std::endian::native == std::endian::big);
 
   int64_t count = 1;
   for (const int64_t size : header.sizes) count *= size;
   const auto beside = header.field("data file");
   if (beside.starts_with("LIST") || beside.find('%') != std::string::npos)
-    nrrd_fail(file, "has its voxels in several files, which is not understood");
+    fail_file(file, "has its voxels in several files, which is not understood");
   const auto where = beside.empty() ? file : file.parent_path() / beside;
   PackedFile bytes(where, beside.empty() ? header.text.end : 0, packed);
   return take_voxels(

@@ -10,14 +10,12 @@
 
 #include <torch/torch.h>
 
+#include "segmentation/file_error.h"
+
 namespace serpentine {
 namespace {
 
 constexpr size_t kMostHeaderBytes = size_t{1} << 20;
-
-[[noreturn]] void header_fail(const std::filesystem::path& file, const std::string& why) {
-  throw std::runtime_error(file.string() + ": " + why);
-}
 
 }  // namespace
 
@@ -37,7 +35,7 @@ TextHeader read_text_header(const std::filesystem::path& file,
                             const std::function<void(const std::string&, TextHeader&)>& keep,
                             const std::function<bool(const std::string&)>& last) {
   std::ifstream stream(file, std::ios::binary);
-  if (!stream) header_fail(file, "cannot be opened");
+  if (!stream) fail_file(file, "cannot be opened");
   TextHeader header;
   std::string line;
   for (char c = 0; stream.get(c);) {
@@ -45,7 +43,7 @@ TextHeader read_text_header(const std::filesystem::path& file,
     if (c != '\n') {
       line += c;
       if (line.size() > kMostHeaderBytes || c == '\0')
-        header_fail(file, "has no header of text where one should begin");
+        fail_file(file, "has no header of text where one should begin");
       continue;
     }
     if (line.ends_with('\r')) line.pop_back();
@@ -69,7 +67,7 @@ std::vector<double> numbers_in(const std::filesystem::path& file, const std::str
     char* end = nullptr;
     numbers.push_back(std::strtod(word.c_str(), &end));
     if (*end != '\0')
-      header_fail(file, field + " is '" + text.substr(0, 80) + "', which is no list of numbers");
+      fail_file(file, field + " is '" + text.substr(0, 80) + "', which is no list of numbers");
   }
   return numbers;
 }
@@ -81,8 +79,8 @@ std::vector<int64_t> sizes_in(const std::filesystem::path& file, const std::stri
   for (const double number : numbers_in(file, field, text)) {
     total *= number;
     if (!(number >= 1) || number != std::floor(number) || !(total <= 0x1p34)) {
-      header_fail(file, field + " is '" + text.substr(0, 80) +
-                            "'; sizes are whole numbers from 1, of 2^34 voxels at most");
+      fail_file(file, field + " is '" + text.substr(0, 80) +
+                          "'; sizes are whole numbers from 1, of 2^34 voxels at most");
     }
     sizes.push_back(static_cast<int64_t>(number));
   }

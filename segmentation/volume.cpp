@@ -9,16 +9,13 @@
 
 #include "core/io/image.h"
 #include "segmentation/dicom.h"
+#include "segmentation/file_error.h"
 #include "segmentation/meta_image.h"
 #include "segmentation/nrrd.h"
 #include "segmentation/text_header.h"
 
 namespace serpentine {
 namespace {
-
-[[noreturn]] void fail_volume(const std::string& file, const std::string& why) {
-  throw std::runtime_error(file + ": " + why);
-}
 
 /// Which file axis runs along each world axis, by the largest parts of the affine.
 void orient(Volume& volume, const NiftiHeader& header) {
@@ -84,20 +81,24 @@ std::string spacing_text(const std::array<double, 3>& spacing) {
 
 void check_same_place(const Volume& volume, const Volume& as) {
   if (volume.size() != as.size()) {
-    fail_volume(volume.name, "is " + size_text(volume.size()) + " (z, y, x) where " + as.name +
-                                 " is " + size_text(as.size()));
+    fail_file(volume.name, "is " + size_text(volume.size()) + " (z, y, x) where " + as.name +
+                               " is " + size_text(as.size()));
   }
   if (!same_spacing(volume.spacing, as.spacing)) {
-    fail_volume(volume.name, "has the spacing " + spacing_text(volume.spacing) +
-                                 " mm (z, y, x) where " + as.name + " has " +
-                                 spacing_text(as.spacing));
+    fail_file(volume.name, "has the spacing " + spacing_text(volume.spacing) +
+                               " mm (z, y, x) where " + as.name + " has " +
+                               spacing_text(as.spacing));
   }
   if (volume.from != as.from || volume.flipped != as.flipped)
-    fail_volume(volume.name, "is orientated otherwise than " + as.name);
+    fail_file(volume.name, "is orientated otherwise than " + as.name);
 }
 
+using ReadVoxels = torch::Tensor (*)(const std::filesystem::path&, NiftiHeader*);
+
 /// The voxels of a file with their place, brought to one orientation.
-Volume placed(const std::filesystem::path& file, torch::Tensor voxels, NiftiHeader header) {
+Volume placed(const std::filesystem::path& file, ReadVoxels read) {
+  NiftiHeader header;
+  const torch::Tensor voxels = read(file, &header);
   Volume volume;
   volume.name = file.string();
   if (header.oriented) {
@@ -165,17 +166,16 @@ std::string size_text(const std::array<int64_t, 3>& size) {
 }
 
 Volume read_volume(const std::filesystem::path& file) {
-  NiftiHeader header;
-  if (is_nifti_name(file)) return placed(file, read_nifti(file, &header), header);
-  if (is_nrrd_name(file)) return placed(file, read_nrrd(file, &header), header);
-  if (is_meta_image_name(file)) return placed(file, read_meta_image(file, &header), header);
-  if (is_dicom_path(file)) return placed(file, read_dicom(file, &header), header);
+  if (is_nifti_name(file)) return placed(file, read_nifti);
+  if (is_nrrd_name(file)) return placed(file, read_nrrd);
+  if (is_meta_image_name(file)) return placed(file, read_meta_image);
+  if (is_dicom_path(file)) return placed(file, read_dicom);
   Volume volume;
   volume.name = file.string();
   if (!is_picture_name(file)) {
-    fail_volume(volume.name,
-                "is neither a volume (.nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd), a folder of DICOM "
-                "files nor a picture (.png, .jpg, .tif, .bmp)");
+    fail_file(volume.name,
+              "is neither a volume (.nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd), a folder of DICOM "
+              "files nor a picture (.png, .jpg, .tif, .bmp)");
   }
   const auto picture = read_image(file, Pixels::kKeep);  // [H, W, C]
   volume.picture = true;
@@ -209,18 +209,18 @@ torch::Tensor read_labels(const std::filesystem::path& file, const Volume& image
   if (labels.picture && labels.data.size(0) == 3) {  // a grey picture that was saved in colour
     const auto grey = labels.data.narrow(0, 0, 1);
     if (!labels.data.equal(grey.expand_as(labels.data)))
-      fail_volume(labels.name, "is a picture in colours; a label has one value a pixel");
+      fail_file(labels.name, "is a picture in colours; a label has one value a pixel");
     labels.data = grey;
   }
   if (labels.data.size(0) != 1) {
-    fail_volume(labels.name, "has " + std::to_string(labels.data.size(0)) +
-                                 " volumes or channels; a label has one value a voxel");
+    fail_file(labels.name, "has " + std::to_string(labels.data.size(0)) +
+                               " volumes or channels; a label has one value a voxel");
   }
   check_finite(labels);
   auto values = labels.data[0];
   if (scale > 0) values = (values / scale).round();
   const auto whole = values.round();
-  if (!whole.equal(values)) fail_volume(labels.name, "holds values that are not whole numbers");
+  if (!whole.equal(values)) fail_file(labels.name, "holds values that are not whole numbers");
   return whole.to(torch::kInt);
 }
 
@@ -247,7 +247,7 @@ void check_finite(const Volume& volume) {
   for (int64_t z = 0; z < volume.data.size(1); ++z)  // by slices: the test needs a copy
     bad += (~torch::isfinite(volume.data.select(1, z))).sum().item<int64_t>();
   if (bad > 0)
-    fail_volume(volume.name, "holds " + std::to_string(bad) + " voxels that are not numbers");
+    fail_file(volume.name, "holds " + std::to_string(bad) + " voxels that are not numbers");
 }
 
 }  // namespace serpentine

@@ -11,6 +11,7 @@
 #include "apps/model_file.h"
 #include "core/check.h"
 #include "core/io/atomic_file.h"
+#include "core/io/json_file.h"
 #include "core/io/state_dict.h"
 #include "core/train/trainer.h"
 #include "pathology/bag_source.h"
@@ -20,9 +21,8 @@
 namespace serpentine {
 namespace {
 
-nlohmann::json read_json(const std::string& path) {
-  std::ifstream file(path);
-  auto json = nlohmann::json::parse(file, nullptr, false);
+nlohmann::json finished_json(const std::string& path) {
+  auto json = read_json(path);
   TORCH_CHECK(json.is_object(), path,
               ": is missing or damaged; has the cross-validation finished?");
   return json;
@@ -35,7 +35,8 @@ struct Fold {
   torch::Device device = torch::kCPU;
 
   Fold(const Packages& packages, const std::string& folder)
-      : data(read_json(folder + "/data.json")), calibration(read_json(calibration_file(folder))) {
+      : data(finished_json(folder + "/data.json")),
+        calibration(finished_json(calibration_file(folder))) {
     RunPlan plan = read_plan(packages, yaml_of(folder));
     model = packages.models.build(plan.options.model);
     const std::string weights = weights_of_run(folder);

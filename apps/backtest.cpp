@@ -10,6 +10,7 @@
 #include "apps/forecast_files.h"
 #include "apps/trained.h"
 #include "core/io/atomic_file.h"
+#include "core/io/csv.h"
 #include "timeseries/forecast.h"
 
 namespace serpentine {

@@ -9,6 +9,7 @@
 #include "apps/command.h"
 #include "apps/model_file.h"
 #include "core/check.h"
+#include "core/io/json_file.h"
 #include "core/io/state_dict.h"
 #include "core/train/trainer.h"
 
@@ -16,11 +17,6 @@ namespace serpentine {
 namespace {
 
 namespace fs = std::filesystem;
-
-nlohmann::json read_ensemble_json(const std::string& path) {
-  std::ifstream file(path);
-  return file ? nlohmann::json::parse(file, nullptr, false) : nlohmann::json();
-}
 
 /// `features` of the run's data section, from where the program stands or beside the YAML.
 std::string features_of(const std::string& folder) {
@@ -87,7 +83,7 @@ void BagEnsemble::add(const std::string& folder) {
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
   member.model->eval();
   member.model->to(device_);
-  const auto data = read_ensemble_json(folder + "/data.json");
+  const auto data = read_json(folder + "/data.json");
   TORCH_CHECK(data.is_object() && data.value("kind", "") == "bags", folder,
               "/data.json: does not describe bags");
   width_ = data.at("features");
@@ -100,7 +96,7 @@ void BagEnsemble::add(const std::string& folder) {
     member.mean = numbers("mean");
     member.scale = numbers("scale");
   }
-  const auto mark = read_ensemble_json(folder + "/calibration.json");
+  const auto mark = read_json(folder + "/calibration.json");
   if (mark.is_object()) {
     member.temperature = mark.value("temperature", 1.0);
   } else {

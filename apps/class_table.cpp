@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include "core/io/atomic_file.h"
+#include "core/io/csv.h"
 #include "core/train/class_metrics.h"
 
 namespace serpentine {
@@ -23,13 +24,6 @@ std::string share_text(double value) {
 
 }  // namespace
 
-std::string quoted_cell(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string out = "\"";
-  for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
-  return out + "\"";
-}
-
 void write_class_table(const torch::Tensor& confusion, const torch::Tensor& areas,
                        const std::vector<std::string>& classes, const std::string& things,
                        const std::string& folder) {
@@ -45,7 +39,7 @@ void write_class_table(const torch::Tensor& confusion, const torch::Tensor& area
     char line[160];
     std::snprintf(line, sizeof line, ",%.6g,%.6g,%.6g,%.6g,%.0f\n", value(report.precision),
                   value(report.recall), value(report.f1), value(areas), value(report.support));
-    csv += quoted_cell(name) + line;
+    csv += csv_cell(name) + line;
     if (k < kTableRows) {
       std::printf("%-*s %9s %9s %9s %9s %8.0f\n", static_cast<int>(width),
                   name.substr(0, 32).c_str(), share_text(value(report.precision)).c_str(),
@@ -55,9 +49,9 @@ void write_class_table(const torch::Tensor& confusion, const torch::Tensor& area
   }
   write_atomically(folder + "/report.csv", csv);
   std::string table = "true";
-  for (const auto& name : classes) table += "," + quoted_cell(name);
+  for (const auto& name : classes) table += "," + csv_cell(name);
   for (int64_t row = 0; row < confusion.size(0); ++row) {
-    table += "\n" + quoted_cell(classes[static_cast<size_t>(row)]);
+    table += "\n" + csv_cell(classes[static_cast<size_t>(row)]);
     for (int64_t column = 0; column < confusion.size(1); ++column)
       table += "," + std::to_string(confusion[row][column].item<int64_t>());
   }

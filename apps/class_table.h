@@ -15,7 +15,4 @@ void write_class_table(const torch::Tensor& confusion, const torch::Tensor& area
                        const std::vector<std::string>& classes, const std::string& things,
                        const std::string& folder);
 
-/// A cell of a CSV file, in quotes where it needs them.
-std::string quoted_cell(const std::string& text);
-
 }  // namespace serpentine

@@ -13,6 +13,7 @@
 #include "apps/image_report.h"
 #include "apps/trained.h"
 #include "core/io/atomic_file.h"
+#include "core/io/csv.h"
 #include "core/io/image.h"
 #include "core/io/progress.h"
 #include "core/train/class_metrics.h"
@@ -110,9 +111,8 @@ void write_mistakes(const CloudScores& scores, const CloudDataset& clouds,
     const int64_t row = order[i].item<int64_t>();
     char number[24];
     std::snprintf(number, sizeof number, ",%.6g\n", chance[row].item<double>());
-    csv += quoted_cell(clouds.name(row)) + "," +
-           quoted_cell(word_of(classes, scores.targets[row])) + "," +
-           quoted_cell(word_of(classes, guess[row])) + number;
+    csv += csv_cell(clouds.name(row)) + "," + csv_cell(word_of(classes, scores.targets[row])) +
+           "," + csv_cell(word_of(classes, guess[row])) + number;
   }
   write_atomically(folder + "/mistakes.csv", csv);
 }

@@ -9,12 +9,10 @@
 #include "apps/apply_folds.h"
 #include "apps/bag_results.h"
 #include "apps/command.h"
-#include "apps/model_file.h"
 #include "apps/trained.h"
 #include "apps/training.h"
 #include "core/check.h"
 #include "core/io/atomic_file.h"
-#include "core/train/checkpoint.h"
 #include "pathology/cross_validation.h"
 
 namespace serpentine {
@@ -107,15 +105,7 @@ int run_crossval(const CrossvalArguments& arguments) {
     request.overrides.push_back("data.splits.fold=" + std::to_string(fold));
     if (scheme == "kfold")
       request.overrides.push_back("data.splits.folds=" + std::to_string(folds));
-    request.out = folder;
-    request.replace = true;  // an interrupted fold without a checkpoint begins again
-    if (!list_checkpoints(folder + "/checkpoints").empty()) {
-      request.config = yaml_of(folder);
-      request.overrides.clear();
-      request.resume = true;
-      request.replace = false;
-    }
-    const TrainResult result = train_run(packages, request);
+    const TrainResult result = train_run(packages, fold_request(std::move(request), folder));
     if (result.code != 0) return result.code;
     copy_split(folder, out + "/splits", fold);
   }

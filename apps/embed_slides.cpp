@@ -11,6 +11,7 @@
 
 #include "apps/command.h"
 #include "apps/encoder.h"
+#include "apps/measure.h"
 #include "apps/slide_options.h"
 #include "core/check.h"
 #include "core/io/progress.h"
@@ -34,12 +35,6 @@ struct EmbedSlidesArguments {
   EncoderOptions encoder;
   EmbedJob job;
 };
-
-std::string gigabytes(int64_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f GB", static_cast<double>(bytes) / 1e9);
-  return text;
-}
 
 /// Coordinates of a slide, made now if they are not there. "" in `why` unless there are none.
 TileRecord tiles_of(const SlideFile& slide, const TileJob& tiling, std::string& why) {
@@ -119,8 +114,8 @@ int run_embed_slides(EmbedSlidesArguments arguments) {
       "encoder    %s, %lld features a tile\nmemory     at most %s for pictures on their way, "
       "beside the encoder; %s a 100,000 tiles of features\n",
       encoder.name.c_str(), static_cast<long long>(encoder.width),
-      gigabytes(TileStream::memory(grid, job.stream)).c_str(),
-      gigabytes(100000 * encoder.width * 8).c_str());
+      amount(static_cast<double>(TileStream::memory(grid, job.stream)), "B").c_str(),
+      amount(static_cast<double>(100000 * encoder.width * 8), "B").c_str());
   Counts counts;
   for (size_t i = 0; i < slides.size(); ++i) {
     const std::string title = "slide " + std::to_string(i + 1) + " of " +

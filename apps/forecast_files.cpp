@@ -1,4 +1,5 @@
 #include "apps/forecast_files.h"
+#include "core/io/csv.h"
 
 #include <cmath>
 #include <cstdio>
@@ -25,13 +26,6 @@ std::string level_text(double level) {
 }
 
 }  // namespace
-
-std::string csv_cell(const std::string& text) {
-  if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + "\"";
-}
 
 std::string csv_number(double value) {
   if (!std::isfinite(value)) return "";

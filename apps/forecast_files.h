@@ -15,9 +15,6 @@ std::string forecast_csv(const Forecast& forecast);
 /// The same with the history before it; missing values are null.
 nlohmann::json forecast_json(const Forecast& forecast);
 
-/// A text for a CSV cell, quoted if it must be.
-std::string csv_cell(const std::string& text);
-
 /// The shortest text that reads back as the same float; "" for NaN.
 std::string csv_number(double value);
 

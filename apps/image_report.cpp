@@ -10,6 +10,7 @@
 #include "apps/figures.h"
 #include "apps/trained.h"
 #include "core/io/atomic_file.h"
+#include "core/io/csv.h"
 #include "core/io/image.h"
 #include "core/io/plot.h"
 #include "core/train/class_metrics.h"
@@ -56,8 +57,7 @@ void show_mistakes(const ImageScores& scores, const ImageDataset& images,
     const auto& answer = classes[static_cast<size_t>(guess[at].item<int64_t>())];
     char number[24];
     std::snprintf(number, sizeof number, ",%.6g\n", chance[at].item<double>());
-    csv += quoted_cell(images.name(example)) + "," + quoted_cell(truth) + "," +
-           quoted_cell(answer) + number;
+    csv += csv_cell(images.name(example)) + "," + csv_cell(truth) + "," + csv_cell(answer) + number;
     if (i < kShown && images_available()) {
       pictures.push_back(images.picture(example));
       captions.push_back(truth.substr(0, 11) + " > " + answer.substr(0, 11));

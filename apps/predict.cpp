@@ -10,6 +10,7 @@
 #include "apps/image_run.h"
 #include "apps/trained.h"
 #include "core/io/atomic_file.h"
+#include "core/io/csv.h"
 #include "core/io/image.h"
 
 namespace serpentine {
@@ -28,14 +29,6 @@ struct PredictArguments {
   std::vector<std::string> images;
   int64_t top = 1, batch = 64, sheet = 48;
 };
-
-/// A cell of a CSV (RFC 4180).
-std::string cell(const std::string& text) {
-  if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
-  std::string out = "\"";
-  for (const char c : text) out += c == '"' ? "\"\"" : std::string(1, c);
-  return out + "\"";
-}
 
 std::string number(double value) {
   char text[32];
@@ -57,12 +50,12 @@ void write_tables(const PredictArguments& arguments, const ImageRun& run,
   for (int64_t i = 0; i < scores.index.size(0); ++i) {
     const std::string name = images.name(scores.index[i].item<int64_t>());
     nlohmann::json guesses = nlohmann::json::array();
-    csv += cell(name);
+    csv += csv_cell(name);
     for (int64_t k = 0; k < ranked.classes.size(1); ++k) {
       const auto& category =
           run.schema.classes[static_cast<size_t>(ranked.classes[i][k].item<int64_t>())];
       const double chance = ranked.chances[i][k].item<double>();
-      csv += "," + cell(category) + "," + number(chance);
+      csv += "," + csv_cell(category) + "," + number(chance);
       guesses.push_back({{"class", category}, {"probability", chance}});
     }
     csv += "\n";

@@ -8,11 +8,9 @@
 #include <torch/torch.h>
 
 #include "apps/command.h"
-#include "apps/model_file.h"
 #include "apps/trained.h"
 #include "apps/training.h"
 #include "core/io/atomic_file.h"
-#include "core/train/checkpoint.h"
 #include "segmentation/folds.h"
 #include "segmentation/patch_source.h"
 #include "segmentation/plan.h"
@@ -45,15 +43,7 @@ int train_fold(const Packages& packages, const SegmentCrossval& wanted, const st
   request.overrides = wanted.overrides;
   request.overrides.push_back("data.fold=" + std::to_string(fold));
   request.overrides.push_back("data.plan=" + plan);
-  request.out = folder;
-  request.replace = true;  // an interrupted fold without a checkpoint begins again
-  if (!list_checkpoints(folder + "/checkpoints").empty()) {
-    request.config = yaml_of(folder);
-    request.overrides.clear();
-    request.resume = true;
-    request.replace = false;
-  }
-  const auto result = train_run(packages, request);
+  const auto result = train_run(packages, fold_request(std::move(request), folder));
   if (result.code == 0) write_atomically(mark, "");
   return result.code;
 }

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "apps/command.h"
+#include "apps/measure.h"
 #include "apps/model_file.h"
 #include "apps/trained.h"
 #include "core/check.h"
@@ -21,19 +22,13 @@
 namespace serpentine {
 namespace {
 
-std::string readable_bytes(int64_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f GB", static_cast<double>(bytes) / 1e9);
-  return text;
-}
-
 void say_memory(const std::string& name, const PredictMemory& memory) {
+  const auto bytes = [](int64_t count) { return amount(static_cast<double>(count), "B"); };
   std::cout << name << ": " << memory.windows << " windows; memory beside the network "
-            << readable_bytes(memory.total()) << " (image " << readable_bytes(memory.image)
-            << ", sums " << readable_bytes(memory.sums) << ", windows "
-            << readable_bytes(memory.windows_now) << ", slab " << readable_bytes(memory.slab)
-            << ", labels " << readable_bytes(memory.labels) << "; preparing "
-            << readable_bytes(memory.preparing) << ")" << std::endl;
+            << bytes(memory.total()) << " (image " << bytes(memory.image) << ", sums "
+            << bytes(memory.sums) << ", windows " << bytes(memory.windows_now) << ", slab "
+            << bytes(memory.slab) << ", labels " << bytes(memory.labels) << "; preparing "
+            << bytes(memory.preparing) << ")" << std::endl;
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "apps/bag_results.h"
 #include "apps/command.h"
+#include "apps/model_file.h"
 #include "apps/run_record.h"
 #include "apps/trained.h"
 #include "apps/training_plots.h"
@@ -156,6 +157,17 @@ std::map<std::string, double> evaluate_model(const RunPlan& plan, std::shared_pt
   options.trainer.ema = 0;  // the weights are what they are
   Trainer trainer(options, std::move(model), std::move(task), pick_device(options.trainer.device));
   return trainer.evaluate(examples);
+}
+
+TrainRequest fold_request(TrainRequest request, const std::string& folder) {
+  request.out = folder;
+  request.replace = true;
+  if (list_checkpoints(folder + "/checkpoints").empty()) return request;
+  request.config = yaml_of(folder);
+  request.overrides.clear();
+  request.resume = true;
+  request.replace = false;
+  return request;
 }
 
 TrainResult train_run(const Packages& packages, const TrainRequest& request) {

@@ -18,6 +18,10 @@ struct TrainRequest {
   bool replace = false;  // an earlier run in `out` gives way (demo)
 };
 
+/// `request` for a fold in `folder`: anew, or, where an interrupted one left a checkpoint, from
+/// there.
+TrainRequest fold_request(TrainRequest request, const std::string& folder);
+
 struct TrainResult {
   std::string folder;
   // empty when training was interrupted or there are no test examples

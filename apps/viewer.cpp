@@ -19,6 +19,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/io/image.h"
+#include "core/io/json_file.h"
 #include "pathology/tiles.h"
 
 namespace serpentine {
@@ -34,11 +35,6 @@ constexpr size_t kOpenSlides = 8;
 
 std::atomic<bool> asked_to_end =
     false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
-
-Json read_viewer_json(const std::string& path) {
-  std::ifstream file(path);
-  return file ? Json::parse(file, nullptr, false) : Json();
-}
 
 int64_t levels_of(const Slide& slide) {  // DeepZoom counts from one pixel upwards
   return static_cast<int64_t>(
@@ -144,7 +140,7 @@ class Viewer {
         entry["error"] = error.what();
       }
       if (!one.folder.empty()) {
-        entry["prediction"] = read_viewer_json(one.folder + "/prediction.json");
+        entry["prediction"] = read_json(one.folder + "/prediction.json");
         entry["heat"] = fs::exists(one.folder + "/heat.png");
         entry["report"] = fs::exists(one.folder + "/report.html");
       }
@@ -183,8 +179,7 @@ class Viewer {
 
   void top_tile(const Request& request, Response& response) {
     const auto open = slide(request.matches[1]);
-    const Json prediction =
-        read_viewer_json(viewed(request.matches[1]).folder + "/prediction.json");
+    const Json prediction = read_json(viewed(request.matches[1]).folder + "/prediction.json");
     const Json& tile = prediction.at("top_tiles").at(std::stoul(request.matches[2]));
     const double side = prediction.at("tile_size_level0");
     picture_of(response, read_view(*open, tile.at("x"), tile.at("y"), side, side, 160, 160));

@@ -21,13 +21,6 @@ std::string exact(double value) {
   return text;
 }
 
-std::string cell(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + "\"";
-}
-
 std::vector<std::vector<double>> probabilities(const BagPredictions& all, double temperature) {
   std::vector<std::vector<double>> rows;
   for (const auto& logits : all.logits) rows.push_back(softmax_of(logits, temperature));
@@ -64,7 +57,7 @@ void write_predictions(const std::string& path, const NamedPredictions& predicti
   text += "\n";
   for (size_t i = 0; i < predictions.names.size(); ++i) {
     const auto& logits = predictions.all.logits[i];
-    text += cell(predictions.names[i]) + "," + std::to_string(predictions.all.targets[i]);
+    text += csv_cell(predictions.names[i]) + "," + std::to_string(predictions.all.targets[i]);
     if (survival)
       text += "," + exact(predictions.all.times[i]) + (predictions.all.events[i] ? ",1" : ",0");
     for (const double logit : logits) text += "," + exact(logit);

@@ -11,6 +11,7 @@
 #include "core/check.h"
 #include "core/io/atomic_file.h"
 #include "core/io/image.h"
+#include "core/io/json_file.h"
 #include "core/io/safetensors.h"
 #include "pathology/slide_lock.h"
 #include "pathology/stain.h"
@@ -80,11 +81,6 @@ void write_features(const EmbedJob& job, TileRecord record, const EmbeddedTiles&
       write_atomically(path, std::string(bytes.begin(), bytes.end()));
     }
   }
-}
-
-Json read_json(const std::string& path) {
-  std::ifstream file(path);
-  return file ? Json::parse(file, nullptr, false) : Json();
 }
 
 }  // namespace

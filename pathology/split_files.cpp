@@ -18,14 +18,6 @@ int64_t column_of(const CsvTable& table, const std::string& name) {
   return found == table.names.end() ? -1 : found - table.names.begin();
 }
 
-/// Commas and quotes inside quotes.
-std::string split_cell(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + "\"";
-}
-
 }  // namespace
 
 Split read_split(const std::string& path, const std::vector<BagInfo>& bags,
@@ -74,8 +66,8 @@ void write_split(const std::string& folder, int64_t fold, const Split& split,
   for (size_t row = 0; row < rows; ++row) {
     table += std::to_string(row);
     for (const auto* part : parts)
-      table += "," +
-               (row < part->size() ? split_cell(bags[static_cast<size_t>((*part)[row])].name) : "");
+      table +=
+          "," + (row < part->size() ? csv_cell(bags[static_cast<size_t>((*part)[row])].name) : "");
     table += "\n";
   }
   for (size_t bag = 0; bag < bags.size(); ++bag) {
@@ -86,10 +78,10 @@ void write_split(const std::string& folder, int64_t fold, const Split& split,
       line += in ? ",True" : ",False";
       any = any || in;
     }
-    if (any) marks += split_cell(bags[bag].name) + line + "\n";
+    if (any) marks += csv_cell(bags[bag].name) + line + "\n";
   }
   for (size_t c = 0; c < classes.size(); ++c) {
-    counts += split_cell(classes[c]);
+    counts += csv_cell(classes[c]);
     for (const auto* part : parts) {
       const auto count = std::count_if(part->begin(), part->end(), [&](int64_t bag) {
         return bags[static_cast<size_t>(bag)].stratum == static_cast<int64_t>(c);

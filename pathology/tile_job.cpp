@@ -9,6 +9,7 @@
 
 #include "core/io/atomic_file.h"
 #include "core/io/image.h"
+#include "core/io/json_file.h"
 #include "pathology/slide_lock.h"
 
 namespace serpentine {
@@ -18,11 +19,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 constexpr uint8_t kKept = 0, kBlurred = 1, kUnreadable = 2, kCoarser = 3;
-
-Json read_tile_json(const std::string& path) {
-  std::ifstream file(path);
-  return file ? Json::parse(file, nullptr, false) : Json();
-}
 
 std::string in_folder(const TileJob& job, const char* folder, const std::string& name,
                       const char* ending) {
@@ -226,7 +222,7 @@ SlideReport tile_slide(const SlideFile& file, const TileJob& job) {
     report.content = {{"reason", holder}};
     return report;
   }
-  const Json before = read_tile_json(path);
+  const Json before = read_json(path);
   // a slide that failed is tried again: its file may have been replaced
   if (!job.again && before.is_object() && before.value("outcome", "") != "failed") {
     report.outcome = SlideReport::Outcome::kSkipped;
@@ -267,7 +263,7 @@ void open_tile_folder(const TileJob& job) {
     }
   }
   const std::string path = job.out + "/settings.json";
-  const Json before = read_tile_json(path), now = job.settings();
+  const Json before = read_json(path), now = job.settings();
   if (before.is_object() && before != now && !job.again) {
     throw std::runtime_error(job.out + ": was made with other settings (" + path +
                              "); choose another folder, or make it again with --again");

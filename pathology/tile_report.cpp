@@ -9,6 +9,7 @@
 #include <torch/torch.h>
 
 #include "core/io/atomic_file.h"
+#include "core/io/csv.h"
 #include "core/io/image.h"
 #include "pathology/tile_job.h"
 
@@ -18,12 +19,10 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-std::string quoted(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string out = "\"";
-  for (const char c : text)
-    out += c == '"' ? std::string("\"\"") : std::string(1, c == '\n' ? ' ' : c);
-  return out + "\"";
+/// A cell on one line, so that a table can be searched by lines.
+std::string quoted(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return csv_cell(text);
 }
 
 std::string cell(const Json& report, const char* key) {

@@ -238,4 +238,14 @@ CsvTable read_csv(const std::string& path, const CsvOptions& options) {
   return parse_csv(read_text(path), path, options);
 }
 
+std::string csv_cell(std::string_view text) {
+  if (text.find_first_of(",\"\n\r") == std::string_view::npos) return std::string(text);
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"') quoted += '"';
+    quoted += c;
+  }
+  return quoted + "\"";
+}
+
 }  // namespace serpentine

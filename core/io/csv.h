@@ -50,4 +50,8 @@ class CsvTable {
 CsvTable read_csv(const std::string& path, const CsvOptions& options = {});
 CsvTable parse_csv(std::string text, const std::string& path, const CsvOptions& options = {});
 
+/// A cell as a comma-separated file holds it: in quotes where it has a comma, a quote or a line
+/// end.
+std::string csv_cell(std::string_view text);
+
 }  // namespace serpentine

@@ -24,6 +24,13 @@ inline void check_shape(const char* who, const at::Tensor& tensor, const char* n
   SERPENTINE_CHECK(same, who, name, " must be [", letters, "] = ", shape, ", got ", tensor.sizes());
 }
 
+/// An operand that is there must have this dtype.
+inline void check_dtype(const char* who, const at::Tensor& tensor, const char* name,
+                        at::ScalarType type) {
+  SERPENTINE_CHECK(!tensor.defined() || tensor.scalar_type() == type, who, name, " must be ", type,
+                   ", got ", tensor.scalar_type());
+}
+
 inline void check_same_device(const char* who, const at::Tensor& tensor, const char* name,
                               const at::Tensor& as) {
   SERPENTINE_CHECK(tensor.device() == as.device(), who, name, " must be on ", as.device(), ", got ",

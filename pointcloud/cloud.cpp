@@ -20,11 +20,6 @@ std::string ending_of(const std::string& path) {
   return ending;
 }
 
-std::string whole_file(const std::string& path) {
-  const InputFile file(path);
-  return file.read_text(file.size(), 0);
-}
-
 // a channel in 0..1: bytes and 16 bits by their range, what is a fraction as it is
 at::Tensor channel(const CloudField& field) {
   const at::Tensor values = field.values.to(at::kFloat);
@@ -59,13 +54,13 @@ void PointCloud::set(const std::string& name, const at::Tensor& values, NumberTy
 
 PointCloud read_cloud(const std::string& path) {
   const std::string ending = ending_of(path);
-  if (ending == ".ply") return parse_ply(whole_file(path), path);
-  if (ending == ".pcd") return parse_pcd(whole_file(path), path);
-  if (ending == ".off") return parse_off(whole_file(path), path);
+  if (ending == ".ply") return parse_ply(InputFile(path).read_all(), path);
+  if (ending == ".pcd") return parse_pcd(InputFile(path).read_all(), path);
+  if (ending == ".off") return parse_off(InputFile(path).read_all(), path);
   if (ending == ".xyz" || ending == ".txt" || ending == ".csv")
-    return parse_xyz(whole_file(path), path);
-  if (ending == ".bin") return parse_kitti(whole_file(path), path);
-  if (ending == ".npy") return parse_npy_cloud(whole_file(path), path);
+    return parse_xyz(InputFile(path).read_all(), path);
+  if (ending == ".bin") return parse_kitti(InputFile(path).read_all(), path);
+  if (ending == ".npy") return parse_npy_cloud(InputFile(path).read_all(), path);
   if (ending == ".npz") return read_npz_cloud(path);
   if (ending == ".las" || ending == ".laz") return read_las(path);
   SERPENTINE_CHECK(false, path,

@@ -18,13 +18,8 @@ namespace fs = std::filesystem;
 constexpr const char* kIndex = ".index.csv";
 constexpr const char* kColumns = "id,class,split,first_point,points,ox,oy,oz,scale";
 
-std::string all_of_file(const std::string& path) {
-  const InputFile file(path);
-  return file.read_text(file.size(), 0);
-}
-
 void each_packed(const std::string& path, const std::function<void(LabelledCloud)>& use) {
-  const std::string table = all_of_file(path);
+  const std::string table = InputFile(path).read_all();
   const InputFile packed(path.substr(0, path.size() - std::string(kIndex).size()) + ".i16");
   TextScanner text(table, path);
   std::string_view line;
@@ -126,7 +121,7 @@ void each_labelled_cloud(const std::string& path, int64_t surface, int64_t seed,
   } else if (path.ends_with(".h5") || path.ends_with(".hdf5")) {
     each_in_hdf5(path, use);
   } else if (path.ends_with(".txt")) {
-    const std::string list = all_of_file(path);
+    const std::string list = InputFile(path).read_all();
     TextScanner text(list, path);
     std::string_view line;
     while (text.line(line)) {

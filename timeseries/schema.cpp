@@ -8,6 +8,7 @@
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
 
+#include "timeseries/columns.h"
 #include "timeseries/series_source.h"
 
 namespace serpentine {
@@ -22,10 +23,6 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SeriesSchema, file, seq_len, pred_len, period
 namespace {
 
 constexpr int64_t kMostLevels = 64;
-
-bool among(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
 
 // every column with exactly one role; the rest are targets unless targets are named
 void set_roles(const SeriesOptions& options, const Series& series, SeriesSchema& schema) {
@@ -45,7 +42,7 @@ void set_roles(const SeriesOptions& options, const Series& series, SeriesSchema&
   }
   for (const auto& name : options.file.categorical) {
     (void)series.column(name);
-    if (taken.count(name) && !among(options.future, name)) {
+    if (taken.count(name) && !holds(options.future, name)) {
       throw std::runtime_error("data: the categorical column '" + name +
                                "' can only be a future covariate too");
     }

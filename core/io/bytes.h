@@ -33,6 +33,7 @@ class InputFile {
   /// Fills `data` from `offset`; throws when the file ends before.
   void read(void* data, size_t size, uint64_t offset) const;
   std::string read_text(size_t size, uint64_t offset) const;
+  std::string read_all() const { return read_text(size_, 0); }
   uint64_t size() const { return size_; }
   const std::string& path() const { return path_; }
 

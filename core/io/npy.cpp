@@ -151,7 +151,7 @@ void write_npy(const std::string& path, const torch::Tensor& array) {
 
 torch::Tensor read_npy(const std::string& path) {
   const InputFile file(path);
-  return parse_npy(file.read_text(file.size(), 0), path);
+  return parse_npy(file.read_all(), path);
 }
 
 StateDict read_npz(const std::string& path) {

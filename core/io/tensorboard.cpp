@@ -120,7 +120,7 @@ void truncate_events(const std::string& folder, int64_t step) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.path().filename().string().rfind(kPrefix, 0) != 0) continue;
     const InputFile file(entry.path().string());
-    const std::string bytes = file.read_text(file.size(), 0);
+    const std::string bytes = file.read_all();
     std::string kept;
     std::string_view rest = bytes;
     constexpr uint64_t kFrame = 16;  // length, its checksum, the record's checksum

@@ -139,7 +139,7 @@ TorchCheckpoint read_zip(const std::string& path, bool alone) {
 // the storages' keys, then each storage as an int64 count and its elements.
 TorchCheckpoint read_legacy(const std::string& path, bool alone) {
   const InputFile file(path);
-  const std::string bytes = file.read_text(file.size(), 0);
+  const std::string bytes = file.read_all();
   std::string_view rest = bytes;
   const auto next = [&] {
     Pickle pickle = parse_pickle(rest, path);

@@ -13,11 +13,6 @@ bool is_scan_type(at::ScalarType type) {
   return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
 }
 
-void check_type(const at::Tensor& tensor, const char* name, at::ScalarType type) {
-  SERPENTINE_CHECK(!tensor.defined() || tensor.scalar_type() == type, kScanCheckWho, name,
-                   " must be ", type, ", got ", tensor.scalar_type());
-}
-
 void check_rows(const SelectiveScanArgs& args, const ScanOrder& order, Rows rows, int64_t states) {
   const int64_t batch = args.u.size(0), channels = args.u.size(2);
   if (rows == Rows::kToken) {
@@ -65,13 +60,13 @@ void check_selective_scan(const SelectiveScanArgs& args, const ScanOrder& order,
   SERPENTINE_CHECK(is_scan_type(type), kScanCheckWho,
                    "u must be float32, float64, bfloat16 or float16, got ", type);
   const at::ScalarType wide = type == at::kDouble ? at::kDouble : at::kFloat;
-  check_type(args.delta, "delta", type);
-  check_type(args.B, "B", type);
-  check_type(args.C, "C", type);
-  check_type(args.A, "A", wide);
-  check_type(args.D, "D", wide);
-  check_type(args.delta_bias, "delta_bias", wide);
-  check_type(args.initial_state, "initial_state", wide);
+  check_dtype(kScanCheckWho, args.delta, "delta", type);
+  check_dtype(kScanCheckWho, args.B, "B", type);
+  check_dtype(kScanCheckWho, args.C, "C", type);
+  check_dtype(kScanCheckWho, args.A, "A", wide);
+  check_dtype(kScanCheckWho, args.D, "D", wide);
+  check_dtype(kScanCheckWho, args.delta_bias, "delta_bias", wide);
+  check_dtype(kScanCheckWho, args.initial_state, "initial_state", wide);
   check_same_device(kScanCheckWho, order.tokens, "the order", args.u);
   for (const at::Tensor& tensor :
        {args.delta, args.A, args.B, args.C, args.D, args.delta_bias, args.initial_state}) {

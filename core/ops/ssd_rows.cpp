@@ -10,25 +10,20 @@ namespace {
 
 constexpr const char* kSsdRowsWho = "ssd";
 
-void check_row_type(const at::Tensor& tensor, const char* name, at::ScalarType type) {
-  SERPENTINE_CHECK(!tensor.defined() || tensor.scalar_type() == type, kSsdRowsWho, name,
-                   " must be ", type, ", got ", tensor.scalar_type());
-}
-
 void check_types(const SsdArgs& args) {
   const at::ScalarType type = args.x.scalar_type();
   SERPENTINE_CHECK(
       type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16,
       kSsdRowsWho, "x must be float32, float64, bfloat16 or float16, got ", type);
   const at::ScalarType wide = ssd_wide(args);
-  check_row_type(args.dt, "dt", args.dt.scalar_type() == wide ? wide : type);
-  check_row_type(args.B, "B", type);
-  check_row_type(args.C, "C", type);
-  check_row_type(args.A, "A", wide);
-  check_row_type(args.log_decay, "log_decay", wide);
-  check_row_type(args.D, "D", wide);
-  check_row_type(args.dt_bias, "dt_bias", wide);
-  check_row_type(args.initial_state, "initial_state", wide);
+  check_dtype(kSsdRowsWho, args.dt, "dt", args.dt.scalar_type() == wide ? wide : type);
+  check_dtype(kSsdRowsWho, args.B, "B", type);
+  check_dtype(kSsdRowsWho, args.C, "C", type);
+  check_dtype(kSsdRowsWho, args.A, "A", wide);
+  check_dtype(kSsdRowsWho, args.log_decay, "log_decay", wide);
+  check_dtype(kSsdRowsWho, args.D, "D", wide);
+  check_dtype(kSsdRowsWho, args.dt_bias, "dt_bias", wide);
+  check_dtype(kSsdRowsWho, args.initial_state, "initial_state", wide);
 }
 
 /// Rows of [B, T, K, ...] in scan order, each from the branch of its position: [B, P, X].

@@ -130,7 +130,7 @@ TEST_F(BadInput, EveryFormatCutAnywhereIsRefusedOrShorter) {
     }
     const std::string whole = [&] {
       const InputFile in(at(name));
-      return in.read_text(in.size(), 0);
+      return in.read_all();
     }();
     const bool text = std::string("off xyz csv bin").find(ending) != std::string::npos;
     for (size_t size = 0; size < whole.size(); ++size) {

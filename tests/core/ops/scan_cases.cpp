@@ -1,5 +1,9 @@
 #include "core/ops/scan_cases.h"
 
+#include <gtest/gtest.h>
+
+#include "support/close.h"
+
 namespace serpentine::testing {
 namespace {
 
@@ -200,6 +204,13 @@ ScanRun run_scan(ScanFunction function, const SelectiveScanArgs& args, const Sca
     ++next;
   }
   return run;
+}
+
+void expect_same(const ScanRun& actual, const ScanRun& expected) {
+  ASSERT_EQ(actual.names, expected.names);
+  for (size_t i = 0; i < actual.values.size(); ++i) {
+    expect_equal(actual.values[i], expected.values[i], actual.names[i]);
+  }
 }
 
 }  // namespace serpentine::testing

@@ -46,6 +46,8 @@ struct ScanRun {
   std::vector<std::string> names;
   std::vector<torch::Tensor> values;
 };
+/// The same tensors of the same names, bit for bit.
+void expect_same(const ScanRun& actual, const ScanRun& expected);
 using ScanFunction = SelectiveScanResult (*)(const SelectiveScanArgs&, const ScanOrder&, Rows,
                                              Merge, bool);
 ScanRun run_scan(ScanFunction function, const SelectiveScanArgs& args, const ScanOrder& order,

@@ -13,13 +13,6 @@
 namespace serpentine::testing {
 namespace {
 
-void expect_same(const ScanRun& actual, const ScanRun& expected) {
-  ASSERT_EQ(actual.names, expected.names);
-  for (size_t i = 0; i < actual.values.size(); ++i) {
-    expect_equal(actual.values[i], expected.values[i], actual.names[i]);
-  }
-}
-
 class SelectiveScanGradient : public ::testing::TestWithParam<ScanCase> {};
 
 TEST_P(SelectiveScanGradient, EqualsFiniteDifferences) {

@@ -110,4 +110,48 @@ grep -Eq 'step_[0-9]+.safetensors.*(large|space)' full.txt || fail "a full disk 
 [ "$before" = "$(cat full/checkpoints/step_* | cksum)" ] || fail "a full disk must not cost the old checkpoints"
 grep -Eq 'frame #|terminate' full.txt && fail "a full disk must give no stack trace"
 expect 0 'test +[a-z]' "$serpentine" train --resume full trainer.epochs=3
+
+# a Parquet file under another name: what to do, or its rows
+cp "$tree/tests/timeseries/data/zone.parquet" parquet.csv
+refuse 1 'parquet.csv.*(Parquet|rows)' try parquet.csv
+refuse 1 'parquet.csv: this is a Parquet file, not text; convert it' "$serpentine" train tiny.yaml \
+  data.path=parquet.csv data.format=csv --dry-run
+
+# no permission: root is bound first, for it may write everywhere
+bound=()
+[ "$(id -u)" != 0 ] || bound=(setpriv --bounding-set=-dac_override,-dac_read_search)
+if [ "$(id -u)" != 0 ] || "${bound[@]}" true 2>/dev/null; then
+  mkdir locked && chmod 555 locked
+  refuse 1 'locked/run.*Permission denied' "${bound[@]}" "$serpentine" train tiny.yaml --out locked/run
+  refuse 1 'locked/future.*Permission denied' "${bound[@]}" "$serpentine" forecast run good.csv --out locked/future
+  cp good.csv secret.csv && chmod 000 secret.csv
+  refuse 1 'secret.csv.*Permission denied' "${bound[@]}" "$serpentine" train tiny.yaml data.path=secret.csv --dry-run
+  cp -r run sealed && chmod 555 sealed/checkpoints
+  before=$(cat sealed/checkpoints/* | cksum)
+  expect 1 'sealed/checkpoints/step_.*Permission denied' "${bound[@]}" "$serpentine" train --resume sealed trainer.epochs=3
+  [ "$before" = "$(cat sealed/checkpoints/* | cksum)" ] || fail "a locked folder must not cost the old checkpoints"
+fi
+
+# a disk of one megabyte that is full for real, and has room again later (needs root)
+cat >disk.sh <<'SH'
+set -e
+mkdir disk && mount -t tmpfs -o size=1m none disk && cp -r run disk/run
+before=$(cat disk/run/checkpoints/* | cksum)
+head -c 2M /dev/zero >disk/filler 2>/dev/null || true
+set +e
+"$1" train --resume disk/run trainer.epochs=3 >disk.txt 2>&1
+echo "code $?"
+[ "$before" = "$(cat disk/run/checkpoints/* | cksum)" ] && echo "kept"
+rm disk/filler
+"$1" train --resume disk/run trainer.epochs=3 >again.txt 2>&1
+echo "again $?"
+SH
+if unshare -m mount -t tmpfs none /mnt 2>/dev/null; then
+  unshare -m bash disk.sh "$serpentine" >disk_said.txt 2>&1
+  for line in 'code 1' kept 'again 0'; do
+    grep -q "^$line\$" disk_said.txt || fail "a full disk: no '$line': $(cat disk_said.txt; tail -n 5 disk.txt again.txt)"
+  done
+  grep -q 'No space left on device' disk.txt || fail "a full disk must be named: $(cat disk.txt)"
+  grep -Eq 'frame #|terminate' disk.txt && fail "a full disk must give no stack trace"
+fi
 finish

@@ -1,4 +1,5 @@
 // Any bytes: a LAS file that can be read and written with new classes, or one error.
+#include <cstdio>
 #include <exception>
 
 #include <ATen/ATen.h>
@@ -17,6 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     file.write_classes(out, zeros);
     file.write_new_field(out, "label", zeros);
     serpentine::read_las(out);
+    std::remove(out.c_str());
   } catch (const std::exception&) {
   }
   return 0;

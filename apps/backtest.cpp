@@ -18,8 +18,8 @@ namespace {
 
 constexpr const char* kBacktestFooter =
     R"(Forecasts from many rows of FILE as if what came later were unknown, and compares. Prints the metrics
-(of scaled values, as in training) and each series' errors in its own units; writes backtest.json,
-origins.csv and pictures of the error by step and of the latest window. Rows that the model was trained
+(of scaled values, as in training) and each series' errors in its own units; writes backtest.json
+(also the error of every step), origins.csv and pictures of the error by step and of the latest window. Rows that the model was trained
 on flatter it: give a file of later data, or --windows for the latest ones.
 Examples:
   serpentine backtest runs/mine my.csv
@@ -50,6 +50,14 @@ std::string origins_csv(const Backtest& result) {
   return text;
 }
 
+// one number a step; NaN, where nothing was observed, becomes null
+nlohmann::json steps_of(const torch::Tensor& errors, int64_t channel) {
+  nlohmann::json all = nlohmann::json::array();
+  for (int64_t step = 0; step < errors.size(0); ++step)
+    all.push_back(errors[step][channel].item<double>());
+  return all;
+}
+
 nlohmann::json summary(const Backtest& result) {
   nlohmann::json json = {{"origins", result.origins.size()}, {"metrics", result.metrics}};
   for (size_t c = 0; c < result.names.size(); ++c) {
@@ -57,7 +65,9 @@ nlohmann::json summary(const Backtest& result) {
     json["series"].push_back(
         {{"name", result.names[c]},
          {"mae", mean_of(result.step_mae.select(1, channel))},
-         {"rmse", std::sqrt(mean_of(result.step_rmse.select(1, channel).square()))}});
+         {"rmse", std::sqrt(mean_of(result.step_rmse.select(1, channel).square()))},
+         {"step_mae", steps_of(result.step_mae, channel)},
+         {"step_rmse", steps_of(result.step_rmse, channel)}});
   }
   return json;
 }

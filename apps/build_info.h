@@ -10,7 +10,8 @@ struct BuildInfo {
   const char* sanitize;    // sanitizers, or ""
   const char* torch_root;  // the LibTorch that was linked
   const char* source;      // the source tree of a build that was not installed
-  bool cuda, opencv, openslide, tiff, hdf5, http, gdcm;
+  const char* toolkit;     // version and folder of the CUDA toolkit, or ""
+  bool cuda, nccl, opencv, openslide, tiff, hdf5, http, gdcm, parquet;
 };
 
 const BuildInfo& build_info();

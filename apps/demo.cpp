@@ -38,6 +38,13 @@ struct DemoArguments {
   std::vector<std::string> overrides;
 };
 
+/// As CLI11 asks it: "" for KEY=VALUE, else what is wrong.
+std::string override_error(const std::string& word) {
+  return word.find('=') == std::string::npos
+             ? "'" + word + "' is neither an application nor KEY=VALUE"
+             : "";
+}
+
 /// A file of the source tree, or of an installation beside the program.
 std::string bundled(const std::string& file) {
   const std::filesystem::path program =
@@ -142,8 +149,10 @@ void add_demo_command(CLI::App& app, Action& action) {
       app.add_subcommand("demo", "Train on bundled data and compare with baselines, 5 minutes");
   command->footer(kDemoFooter);
   auto arguments = std::make_shared<DemoArguments>();
+  const std::vector<std::string> apps = {"timeseries", "vision", "pathology", "pointcloud",
+                                         "segmentation"};
   command->add_option("APP", arguments->app, "Application")
-      ->check(CLI::IsMember({"timeseries", "vision", "pathology", "pointcloud", "segmentation"}))
+      ->check(CLI::IsMember(apps) | CLI::Validator(override_error, "KEY=VALUE", "override"))
       ->capture_default_str();
   command
       ->add_option("OVERRIDES", arguments->overrides,
@@ -153,8 +162,14 @@ void add_demo_command(CLI::App& app, Action& action) {
       ->add_option("--out", arguments->out,
                    "Folder of the runs; those of the application are replaced")
       ->capture_default_str();
-  command->callback(
-      [&action, arguments] { action = [arguments] { return run_demo(*arguments); }; });
+  command->callback([&action, arguments] {
+    if (override_error(arguments->app)
+            .empty()) {  // `demo trainer.max_steps=20` means the first app
+      arguments->overrides.insert(arguments->overrides.begin(), arguments->app);
+      arguments->app = DemoArguments().app;
+    }
+    action = [arguments] { return run_demo(*arguments); };
+  });
 }
 
 }  // namespace serpentine

@@ -47,6 +47,7 @@ void print_build() {
   line("compiler", std::string(info.compiler) + ", C++ ABI " +
                        (_GLIBCXX_USE_CXX11_ABI ? "cxx11" : "pre-cxx11") + ", " + build);
   line("LibTorch", std::string(TORCH_VERSION) + " in " + info.torch_root);
+  if (info.cuda) line("CUDA toolkit", info.toolkit);
   const Packages packages = all_packages();
   line("models", join(packages.models.names()));
   line("data", join(packages.sources.names()));
@@ -63,12 +64,18 @@ void print_machine() {
   const auto found = gpus();
   for (const auto& gpu : found) line("GPU", gpu);
   if (found.empty()) line("GPU", "none that a driver knows");
+  const std::string toolkit = cuda_toolkit();
+  line("CUDA toolkit", toolkit.empty() ? "none" : toolkit);
 }
 
 void print_features() {
   const BuildInfo& info = build_info();
   std::printf("Built in (+) and missing (-)\n");
   feature("processes", true, "several over Gloo: --nproc N, torchrun, Slurm", "");
+  if (info.cuda) {
+    feature("NCCL", info.nccl, "several GPUs may share a training",
+            "pip install nvidia-nccl-cu13, then SERPENTINE_CUDA=ON ./serpent build");
+  }
   feature("CUDA kernels", info.cuda, "yes",
           gpus().empty() ? "no GPU here; SERPENTINE_CUDA=ON ./serpent build on a machine with one"
                          : "SERPENTINE_CUDA=ON ./serpent build");
@@ -76,11 +83,14 @@ void print_features() {
   feature("pictures", info.opencv, "OpenCV",
           "apt-get install libopencv-imgcodecs-dev" + rebuild + "OPENCV=ON");
   feature("DICOM", info.gdcm, "GDCM", "apt-get install libgdcm-dev" + rebuild + "GDCM=ON");
+  feature("slides", info.openslide, "OpenSlide",
+          "apt-get install libopenslide-dev" + rebuild + "OPENSLIDE=ON");
   feature("tiled TIFF", info.tiff, "libtiff",
           "apt-get install libtiff-dev" + rebuild + "LIBTIFF=ON");
   feature("HDF5", info.hdf5, "yes", "apt-get install libhdf5-dev" + rebuild + "HDF5=ON");
   feature("viewer", info.http, "cpp-httplib",
           "apt-get install libcpp-httplib-dev" + rebuild + "VIEWER=ON");
+  feature("Parquet", info.parquet, "Arrow", "SERPENTINE_PARQUET=ON ./serpent build");
   const std::string gnuplot = find_program("gnuplot");
   feature("plots", !gnuplot.empty(), gnuplot.empty() ? "" : version_of(gnuplot) + " in " + gnuplot,
           "apt-get install gnuplot-nox");

@@ -13,6 +13,19 @@
 #include <hwy/targets.h>
 
 namespace serpentine {
+namespace {
+
+// what a command writes on stdout, at most some kilobytes
+std::string printed_by(const std::string& command) {
+  FILE* pipe = popen((command + " 2>/dev/null").c_str(), "r");
+  if (!pipe) return "";
+  std::array<char, 4096> text{};
+  const size_t size = std::fread(text.data(), 1, text.size(), pipe);
+  pclose(pipe);
+  return {text.data(), size};
+}
+
+}  // namespace
 
 std::vector<std::string> gpus() {
   // asked of the driver itself, so that a program without CUDA still sees the GPU
@@ -68,15 +81,30 @@ std::string find_program(const std::string& name) {
 }
 
 std::string version_of(const std::string& program, const std::string& option) {
-  const std::string command = program + " " + option + " 2>/dev/null";
-  FILE* pipe = popen(command.c_str(), "r");
-  if (!pipe) return "";
-  std::array<char, 256> line{};
-  const bool read = std::fgets(line.data(), static_cast<int>(line.size()), pipe) != nullptr;
-  pclose(pipe);
-  std::string text = read ? line.data() : "";
-  while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
+  std::string text = printed_by(program + " " + option);
+  text = text.substr(0, text.find('\n'));
+  while (!text.empty() && text.back() == '\r') text.pop_back();
   return text;
+}
+
+std::string cuda_toolkit() {
+  std::string compiler = find_program("nvcc");
+  const char* home = std::getenv("CUDA_HOME");
+  for (const std::string& folder :
+       {std::string(home ? home : ""), std::string("/usr/local/cuda")}) {
+    const std::string candidate = folder + "/bin/nvcc";
+    if (compiler.empty() && !folder.empty() && access(candidate.c_str(), X_OK) == 0)
+      compiler = candidate;
+  }
+  if (compiler.empty()) return "";
+
+  // "Cuda compilation tools, release 13.0, V13.0.88"
+  const std::string text = printed_by(compiler + " --version");
+  const size_t at = text.find(", V");
+  const std::string version = at == std::string::npos
+                                  ? "of unknown version"
+                                  : text.substr(at + 3, text.find('\n', at) - at - 3);
+  return version + " in " + compiler.substr(0, compiler.rfind('/'));
 }
 
 }  // namespace serpentine

@@ -19,6 +19,10 @@ std::string simd_name();
 /// The full path of a program on PATH, or "".
 std::string find_program(const std::string& name);
 
+/// "13.0.88 in /usr/local/cuda/bin": the CUDA compiler on PATH, under CUDA_HOME or at its usual
+/// place; "" without one.
+std::string cuda_toolkit();
+
 /// The first line that `program --version` prints, or "".
 std::string version_of(const std::string& program, const std::string& option = "--version");
 

@@ -71,13 +71,14 @@ int run_parity(const ParityArguments& arguments) {
   const ParityModel model(packages, arguments.model, arguments.weights, arguments.overrides);
   if (!model.report.empty()) std::cout << model.report;
   SafeTensors recorded;
-  if (arguments.record && !std::filesystem::exists(arguments.io)) {
+  const bool fresh = arguments.record && !std::filesystem::exists(arguments.io);
+  if (fresh) {
     recorded.tensors = model.example_inputs();
   } else {
     recorded = read_safetensors(arguments.io);
   }
   if (arguments.record) {
-    const StateDict tensors = record_parity(model, recorded.tensors, arguments.io);
+    const StateDict tensors = record_parity(model, recorded.tensors, arguments.io, fresh);
     write_safetensors(arguments.io, tensors, recorded.metadata);
     std::cout << arguments.io << ": " << tensors.size() << " tensors recorded\n";
     return 0;

@@ -49,8 +49,9 @@ struct ParityRow {
 std::vector<ParityRow> compare_parity(const ParityModel& model, const StateDict& recorded,
                                       double tolerance, const std::string& file);
 
-/// The inputs (and cotangent) of `recorded` with our output, trace and gradients.
+/// The inputs (and cotangent) of `recorded` with our output, trace and, for a cotangent, gradients.
+/// `with_gradients` makes a cotangent where there is none.
 StateDict record_parity(const ParityModel& model, const StateDict& recorded,
-                        const std::string& file);
+                        const std::string& file, bool with_gradients);
 
 }  // namespace serpentine

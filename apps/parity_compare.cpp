@@ -1,5 +1,6 @@
 #include <set>
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <torch/torch.h>
 
 #include "apps/parity.h"
@@ -71,6 +72,7 @@ Outcome pass(const ParityModel& parity, const Tensors& recorded, const Variant& 
   outcome.output = model->forward(batch);
   model->trace = nullptr;
   if (!gradients) return outcome;
+  if (!outcome.output.requires_grad()) return outcome;  // a model without anything to learn
   (outcome.output * recorded.at("cotangent")).sum().backward();
   for (const auto& parameter : model->named_parameters()) {
     if (parameter.value().grad().defined())
@@ -167,9 +169,14 @@ std::vector<ParityRow> compare_parity(const ParityModel& model, const StateDict&
 }
 
 StateDict record_parity(const ParityModel& model, const StateDict& recorded,
-                        const std::string& file) {
+                        const std::string& file, bool with_gradients) {
   Tensors all = checked(recorded, file);
   StateDict out;
+  if (with_gradients && !all.count("cotangent")) {
+    const torch::Tensor output = pass(model, all, {}, false).output;
+    all["cotangent"] = torch::randn(output.sizes(), at::detail::createCPUGenerator(1));
+    out.emplace_back("cotangent", all["cotangent"]);
+  }
   for (const auto& [name, tensor] : recorded) {
     if (is_input(name)) out.emplace_back(name, tensor);
   }

@@ -8,11 +8,16 @@ for command in train evaluate crossval forecast backtest parity weights schema d
   expect 0 'Example' "$serpentine" $command --help
 done
 expect 0 'LibTorch' "$serpentine" doctor
+for line in 'C[+][+] ABI' plots slides Parquet 'CUDA toolkit' TensorBoard; do
+  grep -Eq "$line" out.txt || fail "doctor says nothing of $line"
+done
 expect 0 's_mamba' "$serpentine" schema
 expect 0 'All checks passed' "$serpentine" selftest --device cpu --no-speed
 
 expect 0 'test +[a-z]' "$serpentine" train tiny.yaml --out run
 expect_file run/config.yaml run/data.json run/metrics.csv run/metrics.jsonl run/checkpoints/best.safetensors
+expect_file run/environment.json run/test.json run/events.out.tfevents.*
+grep -q '"tiny.yaml"' run/environment.json || fail "environment.json must hold the command"
 if command -v gnuplot >/dev/null; then
   expect_file run/plots/loss.png run/plots/loss.svg run/plots/forecast.png run/plots/forecast.svg
 fi
@@ -25,6 +30,7 @@ expect 0 'validation' "$serpentine" evaluate run --split validation
 
 expect 0 '12 steps of 2 series' "$serpentine" forecast run good.csv --out future
 expect_file future/forecast.csv future/forecast.json
+if command -v gnuplot >/dev/null; then expect_file future/forecast.png future/forecast.svg; fi
 [ "$(wc -l <future/forecast.csv)" = 13 ] || fail "forecast.csv must have a header and 12 rows"
 head -n 1 future/forecast.csv | grep -q '^date,load,load q0.1,load q0.5,load q0.9,heat' || fail "forecast.csv: header"
 sed -n 2p future/forecast.csv | grep -q '^2024-01-26 00:00:00,' || fail "forecast.csv must go on after the data"
@@ -33,11 +39,15 @@ expect 0 'feeding its own forecasts back' "$serpentine" forecast run good.csv --
 
 expect 0 'origins from' "$serpentine" backtest run good.csv --stride 12 --windows 5 --out back
 expect_file back/backtest.json back/origins.csv
+grep -q '"step_mae"' back/backtest.json && grep -q '"step_rmse"' back/backtest.json ||
+  fail "backtest.json must hold the error of every step"
+if command -v gnuplot >/dev/null; then expect_file back/error_by_step.png back/latest_window.svg; fi
 [ "$(wc -l <back/origins.csv)" = 6 ] || fail "origins.csv must have a header and 5 rows"
 
 # parity: with ourselves, with the reference's recordings, and a model that is not the same
 expect 0 'recorded' "$serpentine" parity run --io own.safetensors --record
 expect 0 ' 0 beyond' "$serpentine" parity run --io own.safetensors
+grep -q '^grad\..*ok' out.txt || fail "a recording of a run must hold gradients"
 for model in s_mamba itransformer; do
   golden=$tree/tests/golden/apps/$model
   expect 0 ' 0 beyond' "$serpentine" parity "$golden/config.json" --weights "$golden/weights.safetensors" \
@@ -72,7 +82,7 @@ cmp -s whole/checkpoints/best.safetensors stopped/checkpoints/best.safetensors |
   fail "a resumed run must end with the same weights"
 
 # averaged weights and half precision: the test line is that of the file which training leaves
-for options in trainer.ema=0.9 trainer.precision=bf16; do
+for options in trainer.ema=0.9 trainer.precision=bf16 trainer.precision=fp16; do
   expect 0 'test +[a-z]' "$serpentine" train tiny.yaml $options trainer.epochs=3 --out "own-$options"
   trained=$(sed -n 's/.*"mse": \([0-9.]*\).*/\1/p' "own-$options/test.json" | cut -c1-9)
   expect 0 "\"mse\": $trained" "$serpentine" evaluate "own-$options" --json
@@ -91,6 +101,10 @@ for config in custom_s_mamba custom_dlinear; do
   expect 0 'training,' "$serpentine" train "$tree/configs/timeseries/$config.yaml" data.path=good.csv \
     data.seq_len=24 data.pred_len=12 --dry-run
 done
+
+# the demo, cut short
+expect 0 'seasonal naive +[0-9]' "$serpentine" demo trainer.max_steps=5
+expect_file runs/demo/s_mamba/test.json
 
 expect 0 'training,' "$serpentine" train tiny.yaml --dry-run
 expect 0 'test +[a-z]' "$serpentine" train tiny.yaml --nproc 2 trainer.max_steps=4 --out two

@@ -5,7 +5,7 @@
 // Keys: those of Mamba, and conv1d_b, x_proj_b, dt_proj_b, A_b_log, D_b.
 #pragma once
 
-#include "core/nn/mamba.h"
+#include "core/nn/mamba_branch.h"
 
 namespace serpentine {
 
@@ -37,15 +37,9 @@ class TwoWayMambaImpl : public Mixer {
   torch::nn::Linear in_proj{nullptr}, out_proj{nullptr};
 
  private:
-  struct Set {  // one way's parameters
-    torch::nn::Conv1d conv{nullptr};
-    torch::nn::Linear x_proj{nullptr}, dt_proj{nullptr};
-    torch::Tensor a_log, D;
-  };
-  Set make_set(const std::string& suffix, const std::string& a_name);
   torch::Tensor scan(const torch::Tensor& x, const ScanOrder& order,
-                     at::ArrayRef<const Set*> sets) const;
-  Set ahead_, other_;
+                     at::ArrayRef<const MambaBranch*> branches) const;
+  MambaBranch ahead_, other_;
 };
 TORCH_MODULE(TwoWayMamba);
 

@@ -5,7 +5,9 @@
 // adds conv1d_b, x_proj_b, dt_proj_b, A_b_log and D_b, the third _s, further ones _3, _4, ...
 #pragma once
 
-#include "core/nn/mamba.h"
+#include <vector>
+
+#include "core/nn/mamba_branch.h"
 
 namespace serpentine {
 
@@ -21,13 +23,7 @@ class BranchMambaImpl : public torch::nn::Module {
   torch::nn::Linear in_proj{nullptr}, out_proj{nullptr};
 
  private:
-  struct Set {  // one branch's parameters
-    torch::nn::Conv1d conv{nullptr};
-    torch::nn::Linear x_proj{nullptr}, dt_proj{nullptr};
-    torch::Tensor a_log, D;
-  };
-  torch::Tensor scan(const torch::Tensor& x, const ScanOrder& order) const;
-  std::vector<Set> sets_;
+  std::vector<MambaBranch> branches_;
 };
 TORCH_MODULE(BranchMamba);
 

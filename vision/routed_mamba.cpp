@@ -1,28 +1,14 @@
 #include "vision/routed_mamba.h"
 
-#include <cmath>
-
 #include <torch/torch.h>
 
 #include "core/check.h"
-#include "core/ops/causal_conv1d.h"
-#include "core/ops/selective_scan.h"
 #include "vision/image_scan.h"
 
 namespace serpentine {
 namespace {
 
 constexpr const char* kRoutedMambaWho = "RoutedMamba";
-
-torch::Tensor joined(const std::vector<torch::Tensor>& parts) {
-  return parts.size() == 1 ? parts[0] : torch::cat(parts, 1);
-}
-
-void set_log_states(torch::Tensor& A_log) {
-  A_log.copy_(torch::arange(1, A_log.size(1) + 1, A_log.options().requires_grad(false))
-                  .log()
-                  .expand_as(A_log));
-}
 
 }  // namespace
 
@@ -54,107 +40,40 @@ RoutedMambaImpl::RoutedMambaImpl(const RoutedMambaOptions& chosen, int64_t branc
   reset();
 }
 
-RoutedMambaImpl::Branch RoutedMambaImpl::add_branch(int64_t number) {
-  using torch::nn::LinearOptions;
-  const MambaOptions& mamba = options.mamba;
-  const int64_t inner = mamba.inner(), rank = mamba.rank(), states = mamba.d_state;
-  std::string suffix, A_name = "A_log";
-  if (options.naming == BranchNames::kNumbered) {
-    suffix = "_" + std::to_string(number);
-    A_name = "A_log" + suffix;
-  } else if (number > 0) {
-    suffix = number == 1 ? "_b" : "_" + std::to_string(number);
-    A_name = "A" + suffix + "_log";
-  }
-  Branch branch;
-  branch.conv = register_module(
-      "conv1d" + suffix, torch::nn::Conv1d(torch::nn::Conv1dOptions(inner, inner, mamba.d_conv)
-                                               .groups(inner)
-                                               .padding(mamba.d_conv - 1)
-                                               .bias(mamba.conv_bias)));
-  branch.x_proj = register_module(
-      "x_proj" + suffix, torch::nn::Linear(LinearOptions(inner, rank + 2 * states).bias(false)));
-  branch.dt_proj =
-      register_module("dt_proj" + suffix, torch::nn::Linear(LinearOptions(rank, inner).bias(true)));
-  branch.A_log = register_parameter(A_name, torch::empty({inner, states}));
-  branch.D = register_parameter("D" + suffix, torch::empty({inner}));
-  return branch;
+MambaBranch RoutedMambaImpl::add_branch(int64_t number) {
+  const std::string digits = "_" + std::to_string(number);
+  if (options.naming == BranchNames::kNumbered)
+    return add_mamba_branch(*this, options.mamba, digits, "A_log" + digits);
+  const std::string suffix = number == 0 ? "" : number == 1 ? "_b" : digits;
+  return add_mamba_branch(*this, options.mamba, suffix, "A" + suffix + "_log");
 }
 
 void RoutedMambaImpl::reset() {
   const torch::NoGradGuard no_grad;
-  const MambaOptions& mamba = options.mamba;
   for (auto* linear : {&in_proj, &out_proj}) (*linear)->reset_parameters();
-  for (Branch& branch : branches_) {
-    branch.conv->reset_parameters();
-    branch.x_proj->reset_parameters();
-    branch.dt_proj->reset_parameters();
+  for (MambaBranch& branch : branches_) {
+    branch.reset();
     branch.dt_proj->bias.zero_();
-    set_log_states(branch.A_log);
-    branch.D.fill_(1);
   }
-  if (A_b_log_.defined()) set_log_states(A_b_log_);
-
-  // softplus(bias) is the initial step size, log-uniform between its bounds
-  const double bound = mamba.dt_scale / std::sqrt(static_cast<double>(mamba.rank()));
+  if (A_b_log_.defined()) A_b_log_.copy_(branches_[0].A_log);
   const size_t count = options.naming == BranchNames::kVim ? 1 : branches_.size();
-  for (size_t k = 0; k < count; ++k) {
-    branches_[k].dt_proj->weight.uniform_(-bound, bound);
-    const auto dt = torch::empty({mamba.inner()})
-                        .uniform_(std::log(mamba.dt_min), std::log(mamba.dt_max))
-                        .exp()
-                        .clamp_min(mamba.dt_init_floor);
-    branches_[k].dt_proj->bias.copy_(dt + torch::log(-torch::expm1(-dt)));
-  }
+  for (size_t k = 0; k < count; ++k) branches_[k].reset_steps(options.mamba);
 }
 
 // x: [B, T, D] -> [B, T, D] ([B, T, K D] if concatenated), before the gate
 torch::Tensor RoutedMambaImpl::scan(const torch::Tensor& x, const ScanOrder& order,
                                     Merge merge) const {
-  const MambaOptions& mamba = options.mamba;
-  const auto wide = x.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-  std::vector<torch::Tensor> weight, bias, A, D, delta_bias;
-  for (const Branch& branch : branches_) {
-    weight.push_back(branch.conv->weight.squeeze(1));
-    if (branch.conv->bias.defined()) bias.push_back(branch.conv->bias);
-    A.push_back(-branch.A_log.to(wide).exp());
-    D.push_back(branch.D.to(wide));
-    delta_bias.push_back(branch.dt_proj->bias.to(wide));
-  }
-  CausalConv1dArgs conv;
-  conv.x = x;
-  conv.weight = torch::stack(weight);
-  if (!bias.empty()) conv.bias = torch::stack(bias);
-  conv.silu = true;
-  const auto u = causal_conv1d(conv, order).y;  // [B, P, D], branch after branch
-
-  std::vector<torch::Tensor> delta, B, C;
-  const auto runs = u.split_with_sizes(branch_sizes(order), 1);
-  for (size_t k = 0; k < branches_.size(); ++k) {
-    const auto parts = torch::linear(runs[k], branches_[k].x_proj->weight)
-                           .split_with_sizes({mamba.rank(), mamba.d_state, mamba.d_state}, -1);
-    delta.push_back(torch::linear(parts[0], branches_[k].dt_proj->weight).to(u.scalar_type()));
-    B.push_back(parts[1].to(u.scalar_type()));
-    C.push_back(parts[2].to(u.scalar_type()));
-  }
-  SelectiveScanArgs args;
-  args.u = u;
-  args.delta = joined(delta);
-  args.B = joined(B);
-  args.C = joined(C);
-  if (!A_b_log_.defined()) {
-    args.A = torch::stack(A);
-    args.D = torch::stack(D);
-    args.delta_bias = torch::stack(delta_bias);
-    return selective_scan(args, order, Rows::kPosition, merge).y;
-  }
+  std::vector<const MambaBranch*> branches;
+  for (const MambaBranch& branch : branches_) branches.push_back(&branch);
+  auto args = branch_scan_args(branches, options.mamba, x, order, branch_sizes(order));
+  if (!A_b_log_.defined()) return selective_scan(args, order, Rows::kPosition, merge).y;
 
   // as published, the way back reads what the way there made of the convolution
   const auto twice = [](torch::Tensor& rows) { rows = torch::cat({rows, rows.flip(1)}, 1); };
   for (auto* rows : {&args.u, &args.delta, &args.B, &args.C}) twice(*rows);
-  args.A = torch::stack({A[0], -A_b_log_.to(wide).exp()});
-  args.D = torch::stack({D[0], D[0]});
-  args.delta_bias = torch::stack({delta_bias[0], delta_bias[0]});
+  args.A = torch::cat({args.A, -A_b_log_.to(args.A.scalar_type()).exp().unsqueeze(0)});
+  args.D = torch::cat({args.D, args.D});
+  args.delta_bias = torch::cat({args.delta_bias, args.delta_bias});
   const auto both = stack({order, reversed(order)}, 2 * order.num_visits());
   return selective_scan(args, both, Rows::kPosition, Merge::kSum).y;
 }

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "core/nn/mamba.h"
+#include "core/nn/mamba_branch.h"
 #include "vision/channel_gate.h"
 
 namespace serpentine {
@@ -55,16 +55,11 @@ class RoutedMambaImpl : public Mixer {
   torch::nn::Linear in_proj{nullptr}, out_proj{nullptr};
 
  private:
-  struct Branch {
-    torch::nn::Conv1d conv{nullptr};
-    torch::nn::Linear x_proj{nullptr}, dt_proj{nullptr};
-    torch::Tensor A_log, D;  // [D, N], [D]
-  };
-  Branch add_branch(int64_t number);
+  MambaBranch add_branch(int64_t number);
   torch::Tensor scan(const torch::Tensor& x, const ScanOrder& order, Merge merge) const;
   torch::Tensor gated_sum(const torch::Tensor& y, const torch::Tensor& gate);
 
-  std::vector<Branch> branches_;
+  std::vector<MambaBranch> branches_;
   torch::Tensor A_b_log_, gamma_;
   ChannelGate attn_{nullptr};
 };

@@ -106,7 +106,7 @@ class BackwardUnit {
     if (call_.steps == nullptr) return first_;
     const int64_t whole = std::min(last_, call_.channels / kBlock);
     const bool one = call_.states == 1;
-    each_width<T>(first_, whole, [&](auto vectors, int64_t channel) {
+    each_width<2, T>(first_, whole, [&](auto vectors, int64_t channel) {
       constexpr int kVectors = decltype(vectors)::value;
       const int64_t place = few_place(channel, call_.states);
       const int64_t unit = place - first_ * block_size(), local = channel - first_ * kBlock;

@@ -15,16 +15,22 @@
 HWY_BEFORE_NAMESPACE();
 namespace serpentine::cpu::HWY_NAMESPACE {
 
-/// Calls run(vectors, channel) over the channels of whole blocks [first, last), two vectors at once
-/// where they fit.
-template <class T, class Run>
+/// Calls run(vectors, channel) over the channels of whole blocks [first, last), at most `kMost`
+/// vectors at once where they fit.
+template <int kMost, class T, class Run>
 HWY_INLINE void each_width(int64_t first, int64_t last, Run run) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(Lanes<T>()));
   int64_t channel = first * kBlock;
-  for (; channel + 2 * lanes <= last * kBlock; channel += 2 * lanes) {
+  const int64_t end = last * kBlock;
+  if constexpr (kMost >= 4) {
+    for (; channel + 4 * lanes <= end; channel += 4 * lanes) {
+      run(std::integral_constant<int, 4>(), channel);
+    }
+  }
+  for (; channel + 2 * lanes <= end; channel += 2 * lanes) {
     run(std::integral_constant<int, 2>(), channel);
   }
-  if (channel < last * kBlock) run(std::integral_constant<int, 1>(), channel);
+  if (channel < end) run(std::integral_constant<int, 1>(), channel);
 }
 
 /// Where vector v of the channels from a multiple of the width lies in blocks [N, 16].
@@ -108,7 +114,7 @@ HWY_NOINLINE void few_forward(const ScanCall& call, const Tile<T>& tile, int64_t
   using V = hn::Vec<D>;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d)), width = kVectors * lanes;
   V state[kVectors][kStates], rate[kVectors][kStates], skip[kVectors], bias[kVectors];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
     const int64_t at = few_place(channel + v * lanes, kStates) - few_place(channel, kStates);
     skip[v] = few_row(d, call.D, branch * call.channels + channel + v * lanes);
@@ -132,28 +138,32 @@ HWY_NOINLINE void few_forward(const ScanCall& call, const Tile<T>& tile, int64_t
     y.prefetch(p, width, width);
     if (steps != nullptr && !stream_steps)
       prefetch_steps<T>(steps + p * call.channels + width, width);
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      const V x = u.load(d, p, v * lanes);
-      V step = hn::Add(delta.load(d, p, v * lanes), bias[v]);
-      if (call.softplus) step = softplus(d, step);
-      if (stream_steps) {
-        hn::Stream(step, d, steps + p * call.channels + v * lanes);
-      } else if (steps != nullptr) {
-        hn::StoreU(step, d, steps + p * call.channels + v * lanes);
-      }
-      const V input = hn::Mul(step, x);
-      V sum = hn::Mul(skip[v], x);
-#pragma GCC unroll 2
-      for (int n = 0; n < kStates; ++n) {
-        const V kept = decay(d, hn::Mul(step, rate[v][n]));
-        state[v][n] = hn::MulAdd(kept, state[v][n], hn::Mul(input, hn::Set(d, B[n])));
-        sum = hn::MulAdd(hn::Set(d, C[n]), state[v][n], sum);
-      }
-      y.store(d, sum, p, v * lanes);
+    V x[kVectors], step[kVectors], sum[kVectors], kept[kVectors];
+    each_vector<kVectors>([&](int v) { step[v] = delta.load(d, p, v * lanes); });
+    each_vector<kVectors>([&](int v) { step[v] = hn::Add(step[v], bias[v]); });
+    if (call.softplus) softplus(d, step);
+    if (stream_steps) {
+      each_vector<kVectors>(
+          [&](int v) { hn::Stream(step[v], d, steps + p * call.channels + v * lanes); });
+    } else if (steps != nullptr) {
+      each_vector<kVectors>(
+          [&](int v) { hn::StoreU(step[v], d, steps + p * call.channels + v * lanes); });
     }
-  }
+    each_vector<kVectors>([&](int v) { x[v] = u.load(d, p, v * lanes); });
+    each_vector<kVectors>([&](int v) { sum[v] = hn::Mul(skip[v], x[v]); });
+    each_vector<kVectors>([&](int v) { x[v] = hn::Mul(step[v], x[v]); });
 #pragma GCC unroll 2
+    for (int n = 0; n < kStates; ++n) {
+      const V b = hn::Set(d, B[n]), c = hn::Set(d, C[n]);
+      each_vector<kVectors>([&](int v) { kept[v] = hn::Mul(step[v], rate[v][n]); });
+      decay(d, kept);
+      each_vector<kVectors>(
+          [&](int v) { state[v][n] = hn::MulAdd(kept[v], state[v][n], hn::Mul(x[v], b)); });
+      each_vector<kVectors>([&](int v) { sum[v] = hn::MulAdd(c, state[v][n], sum[v]); });
+    }
+    each_vector<kVectors>([&](int v) { y.store(d, sum[v], p, v * lanes); });
+  }
+#pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) {
     const int64_t at = few_place(channel + v * lanes, kStates) - few_place(channel, kStates);
 #pragma GCC unroll 2
@@ -208,9 +218,6 @@ HWY_NOINLINE void few_replay(const ScanCall& call, const Tile<T>& tile, int64_t 
   const auto lanes = static_cast<int64_t>(hn::Lanes(d)), width = kVectors * lanes;
   const FewRows<D> u(call.u, tile.rows(kTileU), channel);
   const FewRows<D> dy(call.dy, tile.rows(kTileY), channel);
-  const FewRows<D> du(call.du, tile.rows(kTileDu), channel, few_streams<T>(call, call.du));
-  const FewRows<D> ddelta(call.ddelta, tile.rows(kTileDdelta), channel,
-                          few_streams<T>(call, call.ddelta));
   const T* step_row = tile.steps(channel);
   V rate[kVectors][kStates], state[kVectors][kStates];
 #pragma GCC unroll 2
@@ -225,8 +232,6 @@ HWY_NOINLINE void few_replay(const ScanCall& call, const Tile<T>& tile, int64_t 
   const T* B = tile.B.get();
   for (int64_t p = 0; p < tile.count; ++p, B += kStates, step_row += call.channels) {
     dy.prefetch(p, 0, width);
-    du.prefetch(p, 0, width);
-    ddelta.prefetch(p, 0, width);
     u.prefetch(p, width, width);
     prefetch_steps<T>(step_row + width, width);
 #pragma GCC unroll 2
@@ -285,7 +290,12 @@ HWY_NOINLINE void few_retreat(const ScanCall& call, const Tile<T>& tile, int64_t
     }
   }
   const V ln2 = hn::Set(d, static_cast<T>(1 / (sizeof(T) == 8 ? kDoubleScale : kFloatScale)));
+  constexpr int64_t kAhead = 6;  // positions: later than that, and the first cache has lost them
   for (int64_t p = tile.count; p-- > 0;) {
+    if (p >= kAhead) {
+      du.prefetch(p - kAhead, 0, kVectors * lanes);
+      ddelta.prefetch(p - kAhead, 0, kVectors * lanes);
+    }
     const T* B = tile.B.get() + p * kStates;
     const T* C = tile.C.get() + p * kStates;
     T* dB_row = dB + p * kStates * kBlock;

@@ -119,7 +119,7 @@ class ForwardUnit {
     if (call_.states > kStatesWithSteps) return first_;
     const int64_t whole = std::min(last_, call_.channels / kBlock);
     const bool one = call_.states == 1;
-    each_width<T>(first_, whole, [&](auto vectors, int64_t channel) {
+    each_width<kTogether, T>(first_, whole, [&](auto vectors, int64_t channel) {
       constexpr int kVectors = decltype(vectors)::value;
       const T* A = static_cast<const T*>(call_.A) + branch_ * call_.num_blocks() * block_size() +
                    few_place(channel, call_.states);

@@ -20,97 +20,145 @@ namespace hn = hwy::HWY_NAMESPACE;
 template <class T>
 using Lanes = hn::CappedTag<T, kBlock>;
 
+/// Vectors whose steps are worth interleaving; 32 registers hold four with what they need.
+inline constexpr int kTogether = HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3 ? 2 : 4;
+
+/// The same steps for K vectors, one step of all before the next: each step waits for the one
+/// before it, and a core looks too few instructions ahead to find the next vector's by itself.
+template <int K, class Step>
+HWY_INLINE void each_vector(Step step) {
+#pragma GCC unroll 4
+  for (int k = 0; k < K; ++k) step(k);
+}
+
 /// 2^f for |f| <= 1/2: a minimax fit of degree 5, exact at 0.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V power_of_fraction(D d, V f) {
-  V p = hn::MulAdd(hn::Set(d, 0.0013264727f), f, hn::Set(d, 0.009671513f));
-  p = hn::MulAdd(p, f, hn::Set(d, 0.055507336f));
-  p = hn::MulAdd(p, f, hn::Set(d, 0.24022242f));
-  p = hn::MulAdd(p, f, hn::Set(d, 0.693147f));
-  return hn::MulAdd(p, f, hn::Set(d, 1.0f));
+template <class D, class V = hn::Vec<D>, int K>
+HWY_INLINE void power_of_fraction(D d, V (&f)[K]) {
+  V p[K];
+  each_vector<K>(
+      [&](int k) { p[k] = hn::MulAdd(hn::Set(d, 0.0013264727f), f[k], hn::Set(d, 0.009671513f)); });
+  for (const float next : {0.055507336f, 0.24022242f, 0.693147f, 1.0f}) {
+    const V constant = hn::Set(d, next);
+    each_vector<K>([&](int k) { p[k] = hn::MulAdd(p[k], f[k], constant); });
+  }
+  each_vector<K>([&](int k) { f[k] = p[k]; });
 }
 
 /// 2^x, worst relative error 2e-7; exactly 1 at 0, 0 or the least normal number below -126.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V decay(D d, V x) {
+template <class D, class V = hn::Vec<D>, int K>
+HWY_INLINE void decay(D d, V (&x)[K]) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
-    return hn::Exp(d, x);
+    each_vector<K>([&](int k) { x[k] = hn::Exp(d, x[k]); });
   } else {
+    V f[K];
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
     // what is left of the nearest whole number and scaling by a power of two are one instruction
     // each; the nearest, not the one below, keeps the digits of slow decays (x a little below 0)
     if constexpr (sizeof(V) == 64) {
-      const V f{_mm512_reduce_ps(x.raw, 0x08)};
-      return V{_mm512_scalef_ps(power_of_fraction(d, f).raw, hn::Sub(x, f).raw)};
+      each_vector<K>([&](int k) { f[k] = V{_mm512_reduce_ps(x[k].raw, 0x08)}; });
+      each_vector<K>([&](int k) { x[k] = hn::Sub(x[k], f[k]); });
+      power_of_fraction(d, f);
+      each_vector<K>([&](int k) { x[k] = V{_mm512_scalef_ps(f[k].raw, x[k].raw)}; });
+      return;
     }
 #endif
-    // x86 returns the second operand of a comparison with NaN, so NaN stays NaN
-    x = hn::Min(hn::Set(d, 128.0f), hn::Max(hn::Set(d, -126.0f), x));
     const V magic = hn::Set(d, 0x1.8p23f);  // pushes the fraction out of the significand
-    const V shifted = hn::Add(x, magic);
-    const V f = hn::Sub(x, hn::Sub(shifted, magic));
-    const V p = power_of_fraction(d, f);
+    V shifted[K];
+    each_vector<K>([&](int k) {
+      // x86 returns the second operand of a comparison with NaN, so NaN stays NaN
+      x[k] = hn::Min(hn::Set(d, 128.0f), hn::Max(hn::Set(d, -126.0f), x[k]));
+      shifted[k] = hn::Add(x[k], magic);
+      f[k] = hn::Sub(x[k], hn::Sub(shifted[k], magic));
+    });
+    power_of_fraction(d, f);
     const hn::RebindToSigned<D> di;
-    return hn::BitCast(d, hn::Add(hn::BitCast(di, p), hn::ShiftLeft<23>(hn::BitCast(di, shifted))));
+    each_vector<K>([&](int k) {
+      const auto power = hn::ShiftLeft<23>(hn::BitCast(di, shifted[k]));
+      x[k] = hn::BitCast(d, hn::Add(hn::BitCast(di, f[k]), power));
+    });
   }
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V decay(D d, V x) {
+  V one[1] = {x};
+  decay(d, one);
+  return one[0];
 }
 
 /// e^x for x <= 0; the error grows with x: |x| 6e-8 of the value, where what rounding loses of the
 /// product with log2(e) tells.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V exp_negative(D d, V x) {
+template <class D, class V = hn::Vec<D>, int K>
+HWY_INLINE void exp_negative(D d, V (&x)[K]) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
-    return hn::Exp(d, x);
+    each_vector<K>([&](int k) { x[k] = hn::Exp(d, x[k]); });
   } else {
-    return decay(d, hn::Mul(x, hn::Set(d, 1.44269504f)));
+    each_vector<K>([&](int k) { x[k] = hn::Mul(x[k], hn::Set(d, 1.44269504f)); });
+    decay(d, x);
   }
 }
 
-/// a / b for a finite, not tiny b, to 1.2e-7. The long division instruction takes as long as all of
-/// softplus.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V divide(D d, V a, V b) {
+/// a / b for a finite, not tiny b, to 1.2e-7, in b. The long division instruction takes as long as
+/// all of softplus.
+template <class D, class V = hn::Vec<D>, int K>
+HWY_INLINE void divide(D d, const V (&a)[K], V (&b)[K]) {
   if constexpr (sizeof(hn::TFromD<D>) == 4 && HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86) {
-    const V r = hn::ApproximateReciprocal(b);  // 14 bits
-    return hn::Mul(a, hn::MulAdd(r, hn::NegMulAdd(b, r, hn::Set(d, 1.0f)), r));
+    V r[K];
+    each_vector<K>([&](int k) { r[k] = hn::ApproximateReciprocal(b[k]); });  // 14 bits
+    each_vector<K>([&](int k) { b[k] = hn::NegMulAdd(b[k], r[k], hn::Set(d, 1.0f)); });
+    each_vector<K>([&](int k) { b[k] = hn::MulAdd(r[k], b[k], r[k]); });
+    each_vector<K>([&](int k) { b[k] = hn::Mul(a[k], b[k]); });
   } else {
-    return hn::Div(a, b);
+    each_vector<K>([&](int k) { b[k] = hn::Div(a[k], b[k]); });
   }
 }
 
 /// log(1 + e) for e in [0, 1], relative error 2e-7: 2 atanh(e / (2 + e)) as a polynomial.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V log1p_unit(D d, V e) {
+template <class D, class V = hn::Vec<D>, int K>
+HWY_INLINE void log1p_unit(D d, V (&e)[K]) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
-    return hn::Log1p(d, e);
+    each_vector<K>([&](int k) { e[k] = hn::Log1p(d, e[k]); });
   } else {
-    const V s = divide(d, e, hn::Add(e, hn::Set(d, 2.0f)));
-    const V s2 = hn::Mul(s, s);
-    V p = hn::MulAdd(hn::Set(d, 0.28178334f), s2, hn::Set(d, 0.279606f));
-    p = hn::MulAdd(p, s2, hn::Set(d, 0.4002491f));
-    p = hn::MulAdd(p, s2, hn::Set(d, 0.66666317f));
-    p = hn::MulAdd(p, s2, hn::Set(d, 2.0f));
-    return hn::Mul(p, s);
+    V s[K], s2[K];
+    each_vector<K>([&](int k) { s[k] = hn::Add(e[k], hn::Set(d, 2.0f)); });
+    divide(d, e, s);
+    each_vector<K>([&](int k) { s2[k] = hn::Mul(s[k], s[k]); });
+    each_vector<K>(
+        [&](int k) { e[k] = hn::MulAdd(hn::Set(d, 0.28178334f), s2[k], hn::Set(d, 0.279606f)); });
+    for (const float next : {0.4002491f, 0.66666317f, 2.0f}) {
+      const V constant = hn::Set(d, next);
+      each_vector<K>([&](int k) { e[k] = hn::MulAdd(e[k], s2[k], constant); });
+    }
+    each_vector<K>([&](int k) { e[k] = hn::Mul(e[k], s[k]); });
   }
 }
 
 /// softplus, the identity above 20 as published; `slope` receives its derivative.
+template <class D, class V = hn::Vec<D>, int K>
+HWY_INLINE void softplus(D d, V (&x)[K], V* slope = nullptr) {
+  using T = hn::TFromD<D>;
+  const V zero = hn::Zero(d), one = hn::Set(d, T{1}), top = hn::Set(d, T{20});
+  V e[K];
+  each_vector<K>([&](int k) { e[k] = hn::Neg(hn::Abs(x[k])); });
+  exp_negative(d, e);
+  if (slope != nullptr) {
+    V rise[K], all[K];
+    each_vector<K>([&](int k) { rise[k] = hn::IfThenElse(hn::Lt(x[k], zero), e[k], one); });
+    each_vector<K>([&](int k) { all[k] = hn::Add(one, e[k]); });
+    divide(d, rise, all);
+    each_vector<K>([&](int k) { slope[k] = hn::IfThenElse(hn::Gt(x[k], top), one, all[k]); });
+  }
+  log1p_unit(d, e);
+  each_vector<K>([&](int k) {
+    const V curved = hn::Add(hn::Max(zero, x[k]), e[k]);
+    // in single precision the curve rounds to the identity above 20 by itself
+    x[k] = sizeof(T) == 4 ? curved : hn::IfThenElse(hn::Gt(x[k], top), x[k], curved);
+  });
+}
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V softplus(D d, V x, V* slope = nullptr) {
-  using T = hn::TFromD<D>;
-  const V zero = hn::Zero(d), one = hn::Set(d, T{1});
-  const V e = exp_negative(d, hn::Neg(hn::Abs(x)));
-  const V curved = hn::Add(hn::Max(zero, x), log1p_unit(d, e));
-  const auto linear = hn::Gt(x, hn::Set(d, T{20}));
-  if (slope != nullptr) {
-    const V top = hn::IfThenElse(hn::Lt(x, zero), e, one);
-    *slope = hn::IfThenElse(linear, one, divide(d, top, hn::Add(one, e)));
-  }
-  if constexpr (sizeof(T) == 4) {
-    return curved;  // above 20 the curve rounds to the identity by itself
-  } else {
-    return hn::IfThenElse(linear, x, curved);
-  }
+  V one[1] = {x};
+  softplus(d, one, slope);
+  return one[0];
 }
 
 /// Elements [index, index + lanes) as T.

@@ -79,6 +79,8 @@ Series read_parquet_series(const std::string& path, const FileOptions& options) 
   series.path = path;
   const auto columns = read_parquet(path, {{}, options.categorical});
   const int64_t date = date_column_of(columns, options, path);
+  std::vector<Time> times;  // before the numbers: a date column misnamed leaves the true one there
+  if (date >= 0) times = parsed_times(path, columns[static_cast<size_t>(date)], options);
   std::vector<torch::Tensor> values;
   for (size_t i = 0; i < columns.size(); ++i) {
     const ParquetColumn& column = columns[i];
@@ -97,7 +99,7 @@ Series read_parquet_series(const std::string& path, const FileOptions& options) 
   if (series.rows() == 0) throw std::runtime_error(path + ": the file has no rows");
   if (date < 0) return series;
   const auto& dated = columns[static_cast<size_t>(date)];
-  for (const Time time : parsed_times(path, dated, options)) {
+  for (const Time time : times) {
     const std::string wrong =
         order_error(series.times, time, serpentine::quoted(format_time(time)), options.duplicates);
     if (!wrong.empty()) fail_at(path, dated, static_cast<int64_t>(series.times.size()), wrong);

@@ -62,7 +62,8 @@ std::vector<int64_t> values_of(const std::string& run) {
   std::ifstream file(run + "/data.json");
   const auto data = nlohmann::json::parse(file, nullptr, false);
   if (!data.is_object() || data.value("kind", "") != "scenes") return {};
-  return data["values"].get<std::vector<int64_t>>();
+  TORCH_CHECK(data.contains("values"), run, "/data.json: says nothing of the classes' values");
+  return data.at("values").get<std::vector<int64_t>>();
 }
 
 int run_segment(CloudArguments arguments) {

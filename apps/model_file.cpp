@@ -47,6 +47,7 @@ std::string yaml_of(const std::string& run_or_yaml) {
 
 std::string weights_of_run(const std::string& run_or_yaml) {
   if (!std::filesystem::is_directory(run_or_yaml)) return "";
+  yaml_of(run_or_yaml);  // a folder without it is no run
   const std::string best = run_or_yaml + "/checkpoints/best.safetensors";
   TORCH_CHECK(std::filesystem::exists(best), run_or_yaml,
               ": has no weights yet (checkpoints/best.safetensors); finish its training first");

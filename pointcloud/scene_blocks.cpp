@@ -35,15 +35,15 @@ void each_piece(const ScenePoints& scene, const Use& use) {
 }  // namespace
 
 MappedFile::MappedFile(const std::string& path, uint64_t bytes)
-    : bytes_(std::max<uint64_t>(bytes, 1)) {
+    : path_(path), bytes_(std::max<uint64_t>(bytes, 1)) {
   int file = -1;
   if (!path.empty()) {
     file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     TORCH_CHECK(file >= 0, path, ": cannot be opened: ", std::strerror(errno));
     struct stat now{};
-    const bool old = ::fstat(file, &now) == 0 && static_cast<uint64_t>(now.st_size) == bytes_;
+    old_ = ::fstat(file, &now) == 0 && static_cast<uint64_t>(now.st_size) == bytes_;
     // room is taken at once: a full disk must not be met in the middle of a write to memory
-    const int code = old ? 0
+    const int code = old_ ? 0
                      : ::ftruncate(file, 0) != 0
                          ? errno
                          : ::posix_fallocate(file, 0, static_cast<off_t>(bytes_));
@@ -59,6 +59,11 @@ MappedFile::MappedFile(const std::string& path, uint64_t bytes)
   TORCH_CHECK(at != MAP_FAILED, path.empty() ? "memory" : path,
               ": cannot be mapped: ", std::strerror(error));
   data_ = static_cast<char*>(at);
+}
+
+void MappedFile::sync() const {
+  TORCH_CHECK(path_.empty() || ::msync(data_, bytes_, MS_SYNC) == 0, path_,
+              ": cannot be written: ", std::strerror(errno));
 }
 
 MappedFile::~MappedFile() { ::munmap(data_, bytes_); }
@@ -101,7 +106,7 @@ SceneBlocks::SceneBlocks(const ScenePoints& scene, double side, const std::strin
   }
   points_ = std::make_unique<MappedFile>(folder.empty() ? "" : folder + "/points",
                                          static_cast<uint64_t>(scene.size) * sizeof(BlockPoint));
-  if (sorted) return;
+  if (sorted && points_->old()) return;
   auto* to = reinterpret_cast<BlockPoint*>(points_->data());
   std::map<Cell, int64_t> next;
   for (const auto& [cell, range] : ranges_) next[cell] = range.first;
@@ -111,6 +116,7 @@ SceneBlocks::SceneBlocks(const ScenePoints& scene, double side, const std::strin
       to[next[cell_of(p[0], p[1])]++] = {{p[0], p[1], p[2]}, first + i};
     }
   });
+  points_->sync();
 }
 
 SceneBlocks::Seen SceneBlocks::around(const Cell& cell, double margin) const {

@@ -20,10 +20,16 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
   char* data() const { return data_; }
+  /// Whether a file of that size was there.
+  bool old() const { return old_; }
+  /// Waits until what was written is in the file, also if the power goes.
+  void sync() const;
 
  private:
+  std::string path_;
   char* data_ = nullptr;
   uint64_t bytes_ = 0;
+  bool old_ = false;
 };
 
 struct BlockPoint {
@@ -37,6 +43,7 @@ class SceneBlocks {
 
   /// Reads the scene three times: its bounds, the points of each block, their sorting. folder "":
   /// in memory. sorted: the files in the folder are whole, only the numbers of points are counted.
+  /// If they are not whole after all, they are made again.
   SceneBlocks(const ScenePoints& scene, double side, const std::string& folder, bool sorted);
 
   const std::vector<Cell>& cells() const { return cells_; }  // with points, ascending

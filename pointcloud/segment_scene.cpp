@@ -98,13 +98,14 @@ class Work : public SceneClasses {
     return std::clamp<int64_t>(number, 0, static_cast<int64_t>(blocks->cells().size()));
   }
   /// The classes of a block's rows, then that it is done: in this order, so that a process that
-  /// dies in between has lost nothing but this block.
+  /// dies in between has lost nothing but this block, and a machine at most some blocks.
   void finish(int64_t number, const std::vector<int64_t>& rows, const torch::Tensor& classes) {
     const auto whole = classes.to(torch::kShort).contiguous();
     const auto* label = whole.const_data_ptr<int16_t>();
     for (size_t i = 0; i < rows.size(); ++i) {
       std::memcpy(at(rows[i]), &label[i], sizeof(int16_t));
     }
+    labels_->sync();
     const int64_t next = number + 1;
     std::memcpy(labels_->data(), &next, sizeof next);
   }

@@ -120,8 +120,13 @@ torch::Tensor read_meta_voxels(const std::filesystem::path& file, const MetaHead
   const bool swapped = big != (std::endian::native == std::endian::big);
   if (lower_case(header.field({"BinaryData"}, "true")) != "true")
     fail_file(file, "has its voxels as text, which is not understood");
+  constexpr int64_t kMostVoxels = int64_t{1} << 34;
   int64_t count = channels;
-  for (const int64_t side : header.sizes) count *= side;
+  for (const int64_t side : header.sizes) {
+    if (side > 0 && count > kMostVoxels / side)
+      fail_file(file, "says that it holds more than 2^34 numbers");
+    count *= side;
+  }
   const auto data = header.field({"ElementDataFile"});
   if (data == "LIST" || data.find('%') != std::string::npos)
     fail_file(file, "has its voxels in several files, which is not understood");

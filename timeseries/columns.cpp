@@ -30,6 +30,16 @@ int64_t named_date_column(const std::vector<std::string>& names, const FileOptio
   return -1;
 }
 
+void check_used_columns(const std::vector<std::string>& names, const FileOptions& options,
+                        const std::string& place) {
+  for (const auto& name : options.only) {
+    if (holds(names, name)) continue;
+    const std::string near = nearest(name, names);
+    throw std::runtime_error(place + ": there is no column '" + name + "'" +
+                             (near.empty() ? "" : "; did you mean '" + near + "'?"));
+  }
+}
+
 bool is_read(const std::string& name, const FileOptions& options) {
   return !holds(options.ignore, name) && (options.only.empty() || holds(options.only, name));
 }

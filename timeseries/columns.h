@@ -13,6 +13,11 @@ namespace serpentine {
 int64_t named_date_column(const std::vector<std::string>& names, const FileOptions& options,
                           const std::string& place);
 
+/// Throws "place: there is no column 'x'" with the nearest of `names`, unless all that roles use
+/// are there.
+void check_used_columns(const std::vector<std::string>& names, const FileOptions& options,
+                        const std::string& place);
+
 /// Whether a column is read: not ignored, and used by some role.
 bool is_read(const std::string& name, const FileOptions& options);
 

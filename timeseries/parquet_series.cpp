@@ -81,6 +81,9 @@ Series read_parquet_series(const std::string& path, const FileOptions& options) 
   const int64_t date = date_column_of(columns, options, path);
   std::vector<Time> times;  // before the numbers: a date column misnamed leaves the true one there
   if (date >= 0) times = parsed_times(path, columns[static_cast<size_t>(date)], options);
+  std::vector<std::string> names;
+  for (const auto& column : columns) names.push_back(column.name);
+  check_used_columns(names, options, path);
   std::vector<torch::Tensor> values;
   for (size_t i = 0; i < columns.size(); ++i) {
     const ParquetColumn& column = columns[i];

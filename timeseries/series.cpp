@@ -47,6 +47,7 @@ std::vector<Time> read_times(const CsvTable& table, int64_t column, const FileOp
 }
 
 void read_columns(const CsvTable& table, int64_t date, const FileOptions& options, Series& series) {
+  check_used_columns(table.names, options, table.path());
   std::vector<int64_t> used;
   for (int64_t c = 0; c < table.columns(); ++c) {
     const std::string& name = table.names[c];

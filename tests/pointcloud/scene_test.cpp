@@ -112,6 +112,13 @@ TEST(SegmentScene, AStoppedRunGoesOnWhereItWas) {
   EXPECT_EQ(done.front(), 37);
   EXPECT_EQ(done.back(), 100);
 
+  // points that went missing are sorted again before the rest is read from them
+  std::filesystem::remove(folder / "points");
+  std::filesystem::remove(folder / "classes");
+  Recorder again;
+  EXPECT_TRUE(segment_scene(again, scene, torch::kCPU, options)->classes(0, 10000).equal(expected));
+  EXPECT_EQ(again.sizes.size(), 100U);
+
   // other options, or another model, begin anew; a finished one has nothing left to do
   Recorder none, other;
   segment_scene(none, scene, torch::kCPU, options);

@@ -210,6 +210,8 @@ TEST_F(VolumeFormats, MetaImageThatIsWrong) {
   says("", "is not a MetaImage file");
   says("hello\n", "is not a MetaImage file");
   says(mha(type, raw.substr(0, 5)), "2 of 6 voxels could be read");
+  says(mha(type + "ElementNumberOfChannels = 2147483648\n", raw, "4294967296 1"),
+       "more than 2^34 numbers");
   says(mha(type + "CompressedData = True\n", raw), "0 of 6 voxels could be read");
   says(mha(type + "CompressedData = True\n", packed_bytes(raw, Packing::kZlib).substr(0, 9)),
        "of 6 voxels could be read");

@@ -88,6 +88,8 @@ TEST_F(SeriesFile, NamesThePlaceOfBadDates) {
             "%d/%m/%Y %H:%M");
   EXPECT_EQ(error_of("date,a\n2020-01-01,1\n", {.date = "dat"}),
             ":1:1: there is no date column 'dat'; did you mean 'date'?");
+  EXPECT_EQ(error_of("date,load\n2020-01-01,1\n", {.only = {"laod"}}),
+            ": there is no column 'laod'; did you mean 'load'?");
 }
 
 TEST_F(SeriesFile, FillsGaps) {

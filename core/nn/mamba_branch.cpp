@@ -20,8 +20,8 @@ MambaBranch add_mamba_branch(torch::nn::Module& owner, const MambaOptions& optio
                                                .bias(options.conv_bias)));
   branch.x_proj = owner.register_module(
       "x_proj" + suffix, torch::nn::Linear(LinearOptions(inner, rank + 2 * states).bias(false)));
-  branch.dt_proj = owner.register_module(
-      "dt_proj" + suffix, torch::nn::Linear(LinearOptions(rank, inner).bias(true)));
+  branch.dt_proj = owner.register_module("dt_proj" + suffix,
+                                         torch::nn::Linear(LinearOptions(rank, inner).bias(true)));
   branch.A_log = owner.register_parameter(a_name, torch::empty({inner, states}));
   branch.D = owner.register_parameter("D" + suffix, torch::empty({inner}));
   return branch;

@@ -1,6 +1,5 @@
 // serpentine cloud: labels for the points of a file, and pictures of clouds.
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <memory>
 
@@ -13,6 +12,7 @@
 #include "core/check.h"
 #include "core/io/atomic_file.h"
 #include "core/io/image.h"
+#include "core/io/json_file.h"
 #include "core/io/progress.h"
 #include "core/io/state_dict.h"
 #include "core/train/trainer.h"
@@ -59,8 +59,7 @@ std::string state_of(const std::string& path) {
 
 /// The values that a run's classes had in its files; empty: their numbers.
 std::vector<int64_t> values_of(const std::string& run) {
-  std::ifstream file(run + "/data.json");
-  const auto data = nlohmann::json::parse(file, nullptr, false);
+  const auto data = read_json(run + "/data.json");
   if (!data.is_object() || data.value("kind", "") != "scenes") return {};
   TORCH_CHECK(data.contains("values"), run, "/data.json: says nothing of the classes' values");
   return data.at("values").get<std::vector<int64_t>>();

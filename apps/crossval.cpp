@@ -1,6 +1,5 @@
 // serpentine crossval: every fold of a run over bags, one after another, and their table.
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 
 #include <CLI/CLI.hpp>
@@ -13,6 +12,7 @@
 #include "apps/training.h"
 #include "core/check.h"
 #include "core/io/atomic_file.h"
+#include "core/io/json_file.h"
 #include "pathology/cross_validation.h"
 
 namespace serpentine {
@@ -47,8 +47,7 @@ void copy_split(const std::string& from, const std::string& to, int64_t fold) {
 
 FoldResult read_fold(const std::string& out, int64_t fold, bool& survival) {
   const std::string folder = fold_folder(out, fold);
-  std::ifstream file(calibration_file(folder));
-  const auto mark = nlohmann::json::parse(file, nullptr, false);
+  const auto mark = read_json(calibration_file(folder));
   TORCH_CHECK(mark.is_object() && mark.contains("temperature"), calibration_file(folder),
               ": is damaged; remove it to repeat the end of this fold");
   survival = mark.at("survival").get<bool>();

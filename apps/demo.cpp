@@ -163,8 +163,8 @@ void add_demo_command(CLI::App& app, Action& action) {
                    "Folder of the runs; those of the application are replaced")
       ->capture_default_str();
   command->callback([&action, arguments] {
-    if (override_error(arguments->app)
-            .empty()) {  // `demo trainer.max_steps=20` means the first app
+    // `demo trainer.max_steps=20` means the first application
+    if (override_error(arguments->app).empty()) {
       arguments->overrides.insert(arguments->overrides.begin(), arguments->app);
       arguments->app = DemoArguments().app;
     }

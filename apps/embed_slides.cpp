@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <thread>
 
@@ -14,6 +13,7 @@
 #include "apps/measure.h"
 #include "apps/slide_options.h"
 #include "core/check.h"
+#include "core/io/json_file.h"
 #include "core/io/progress.h"
 
 namespace serpentine {
@@ -90,8 +90,7 @@ int run_embed_slides(EmbedSlidesArguments arguments) {
   TileJob tiling = arguments.options.finished();
   tiling.out = arguments.tiles.empty() ? arguments.job.out + "/tiles" : arguments.tiles;
   if (!arguments.tiles.empty()) {  // made by `serpentine tile`: its options hold
-    std::ifstream file(tiling.out + "/settings.json");
-    const auto before = nlohmann::json::parse(file, nullptr, false);
+    const auto before = read_json(tiling.out + "/settings.json");
     if (before.is_object()) tiling.use(before);
   }
   const auto all = find_slides(arguments.slides);

@@ -1,7 +1,6 @@
 #include "apps/encoder.h"
 
 #include <filesystem>
-#include <fstream>
 #include <map>
 
 #include <torch/script.h>
@@ -12,6 +11,7 @@
 #include "apps/model_file.h"
 #include "core/check.h"
 #include "core/dist/process_group.h"
+#include "core/io/json_file.h"
 #include "core/io/state_dict.h"
 #include "core/train/precision.h"
 #include "core/train/trainer.h"
@@ -38,8 +38,7 @@ std::shared_ptr<Model> loaded(std::shared_ptr<Model> model, const StateDict& wei
 }
 
 Scaling scaling_of_run(const std::string& run) {
-  std::ifstream file(run + "/data.json");
-  const auto json = nlohmann::json::parse(file, nullptr, false);
+  const auto json = read_json(run + "/data.json");
   Scaling scaling;
   if (!json.is_object()) return scaling;
   if (json.contains("mean") && json["mean"].size() == 3) json["mean"].get_to(scaling.mean);

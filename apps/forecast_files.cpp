@@ -1,10 +1,11 @@
 #include "apps/forecast_files.h"
-#include "core/io/csv.h"
 
 #include <cmath>
 #include <cstdio>
 
 #include <torch/torch.h>
+
+#include "core/io/csv.h"
 
 namespace serpentine {
 namespace {

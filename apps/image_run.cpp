@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
@@ -12,6 +11,7 @@
 #include "apps/run.h"
 #include "core/check.h"
 #include "core/data/loader.h"
+#include "core/io/json_file.h"
 #include "core/io/progress.h"
 #include "core/io/state_dict.h"
 #include "core/train/trainer.h"
@@ -29,9 +29,9 @@ ImageRun open_image_run(const Packages& packages, const std::string& folder,
   const Config config = Config::load(yaml_of(folder)).child("model");
   run.model_type = config.type();
   const std::string path = folder + "/data.json";
-  std::ifstream file(path);
-  TORCH_CHECK(file.good(), path, ": cannot be read; it says what the run's pictures looked like");
-  const auto json = nlohmann::json::parse(file, nullptr, false);
+  const auto json = read_json(path);
+  TORCH_CHECK(!json.is_null(), path,
+              ": cannot be read; it says what the run's pictures looked like");
   TORCH_CHECK(json.is_object(), path, ": is damaged");
   run.schema = ImageSchema::from_json(json);
   run.model = packages.models.build(config);

@@ -1,13 +1,13 @@
 #include "apps/model_file.h"
 
 #include <filesystem>
-#include <fstream>
 #include <sstream>
 
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "core/io/json_file.h"
 
 namespace serpentine {
 namespace {
@@ -16,9 +16,8 @@ namespace {
 /// their names.
 Config config_of_reference(const Packages& packages, const std::string& path,
                            const std::vector<std::string>& overrides) {
-  std::ifstream file(path);
-  TORCH_CHECK(file.good(), path, ": cannot be read");
-  const auto reference = nlohmann::json::parse(file, nullptr, false);
+  const auto reference = read_json(path);
+  TORCH_CHECK(!reference.is_null(), path, ": cannot be read");
   TORCH_CHECK(reference.is_object() && reference.contains("model"), path,
               ": is not a JSON object with a key 'model'");
   std::string type;

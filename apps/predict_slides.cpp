@@ -4,13 +4,13 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 
 #include <torch/torch.h>
 
 #include "apps/bag_ensemble.h"
 #include "apps/command.h"
+#include "core/io/json_file.h"
 #include "core/io/progress.h"
 
 namespace serpentine {
@@ -20,8 +20,7 @@ namespace fs = std::filesystem;
 
 /// What the features that the model learnt from went through: encoder, stain, tiles.
 void use_settings(PredictRequest& request, TileJob& tiling, const std::string& folder) {
-  std::ifstream file(folder + "/settings.json");
-  const auto settings = nlohmann::json::parse(file, nullptr, false);
+  const auto settings = read_json(folder + "/settings.json");
   if (!settings.is_object()) {
     if (request.encoder.source.empty()) {
       throw UsageError("wsi predict: which encoder? " +

@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 
 #include <torch/torch.h>
@@ -14,6 +13,7 @@
 #include "apps/model_file.h"
 #include "apps/trained.h"
 #include "core/check.h"
+#include "core/io/json_file.h"
 #include "core/io/progress.h"
 #include "core/io/state_dict.h"
 #include "core/train/precision.h"
@@ -46,9 +46,8 @@ SegmentRun open_segment_run(const Packages& packages, const std::string& folder)
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
   run.model->eval();
   const std::string path = folder + "/data.json";
-  std::ifstream file(path);
-  TORCH_CHECK(file.good(), path, ": cannot be read; it holds the plan of the run");
-  const auto json = nlohmann::json::parse(file, nullptr, false);
+  const auto json = read_json(path);
+  TORCH_CHECK(!json.is_null(), path, ": cannot be read; it holds the plan of the run");
   TORCH_CHECK(json.is_object() && json.value("kind", "") == "segmentation", path,
               ": is not of a segmentation run");
   run.plan = Config::parse(json.at("plan").get<std::string>(), path).read<SegmentationPlan>();

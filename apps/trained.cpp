@@ -1,7 +1,6 @@
 #include "apps/trained.h"
 
 #include <filesystem>
-#include <fstream>
 
 #include <torch/torch.h>
 
@@ -9,6 +8,7 @@
 #include "apps/model_file.h"
 #include "core/check.h"
 #include "core/io/atomic_file.h"
+#include "core/io/json_file.h"
 #include "core/io/state_dict.h"
 
 namespace serpentine {
@@ -29,9 +29,8 @@ TrainedRun open_run(const Packages& packages, const std::string& folder) {
   run.model->eval();
 
   const std::string path = folder + "/data.json";
-  std::ifstream file(path);
-  TORCH_CHECK(file.good(), path, ": cannot be read; it says how the run's data were scaled");
-  const auto json = nlohmann::json::parse(file, nullptr, false);
+  const auto json = read_json(path);
+  TORCH_CHECK(!json.is_null(), path, ": cannot be read; it says how the run's data were scaled");
   TORCH_CHECK(!json.is_discarded(), path, ": is not JSON");
   run.schema = SeriesSchema::from_json(json);
   return run;

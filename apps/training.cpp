@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 
 #include <torch/torch.h>
@@ -17,6 +16,7 @@
 #include "core/check.h"
 #include "core/dist/process_group.h"
 #include "core/io/atomic_file.h"
+#include "core/io/json_file.h"
 #include "core/io/run_folder.h"
 #include "core/io/state_dict.h"
 #include "core/train/checkpoint.h"
@@ -80,8 +80,7 @@ void write_description(const std::string& folder, const RunPlan& plan, const Run
 void check_same_data(const std::string& folder, const RunParts& parts) {
   const std::string path = folder + "/data.json";
   if (!std::filesystem::exists(path)) return;
-  std::ifstream file(path);
-  const auto before = nlohmann::json::parse(file, nullptr, false);
+  const auto before = read_json(path);
   TORCH_CHECK(before.is_object(), path, ": is damaged; the run cannot go on");
   const nlohmann::json now = nlohmann::json::parse(parts.source->description().dump());
   for (const auto& [key, value] : now.items()) {

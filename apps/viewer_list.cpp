@@ -1,13 +1,13 @@
 // What a folder offers to the viewer.
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <set>
 #include <stdexcept>
 
 #include <nlohmann/json.hpp>
 
 #include "apps/viewer.h"
+#include "core/io/json_file.h"
 
 namespace serpentine {
 
@@ -18,8 +18,7 @@ std::vector<ViewedSlide> find_viewed(const std::string& folder) {
   std::vector<ViewedSlide> all;
   std::set<std::string> seen;
   const auto add = [&](const fs::path& path) {
-    std::ifstream file(path);
-    const auto json = nlohmann::json::parse(file, nullptr, false);
+    const auto json = read_json(path.string());
     if (!json.is_object() || !json.contains("slide_path")) return;
     const std::string slide = json["slide_path"];
     if (!fs::exists(slide)) return;

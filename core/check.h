@@ -24,6 +24,14 @@ inline void check_shape(const char* who, const at::Tensor& tensor, const char* n
   SERPENTINE_CHECK(same, who, name, " must be [", letters, "] = ", shape, ", got ", tensor.sizes());
 }
 
+/// The dtypes of a scan's rows: float32, float64, bfloat16, float16.
+inline void check_float(const char* who, const at::Tensor& tensor, const char* name) {
+  const at::ScalarType type = tensor.scalar_type();
+  SERPENTINE_CHECK(
+      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16, who,
+      name, " must be float32, float64, bfloat16 or float16, got ", type);
+}
+
 /// An operand that is there must have this dtype.
 inline void check_dtype(const char* who, const at::Tensor& tensor, const char* name,
                         at::ScalarType type) {

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <sstream>
 
@@ -11,6 +10,7 @@
 #include "core/io/atomic_file.h"
 #include "core/io/csv.h"
 #include "core/io/image.h"
+#include "core/io/json_file.h"
 #include "pathology/tile_job.h"
 
 namespace serpentine {
@@ -91,8 +91,7 @@ int64_t summarise_tiles(const std::string& folder) {
   std::map<std::string, Json> reports;
   for (const auto& entry : fs::directory_iterator(folder + "/reports")) {
     if (entry.path().extension() != ".json") continue;
-    std::ifstream file(entry.path());
-    const Json report = Json::parse(file, nullptr, false);
+    const Json report = read_json(entry.path().string());
     if (report.is_object()) reports[report.value("name", "")] = report;
   }
   static constexpr const char* kColumns[] = {

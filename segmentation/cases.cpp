@@ -44,7 +44,7 @@ std::pair<std::string, int64_t> channel_of(const fs::path& file) {
 Json read_json(const fs::path& file) {
   std::ifstream stream(file);
   Json json = Json::parse(stream, nullptr, false);
-  if (!json.is_object()) fail_file(file.string(), "is not a JSON object");
+  if (!json.is_object()) fail_file(file, "is not a JSON object");
   return json;
 }
 
@@ -213,7 +213,7 @@ CaseList from_folders(const fs::path& root, const CaseOptions& options) {
     if (fs::is_directory(root / folder)) found |= take(root / folder, split);
   }
   if (!found) {
-    fail_file(root.string(),
+    fail_file(root,
               "holds neither dataset.json nor folders of images and labels (images/ and labels/, "
               "imagesTr/ and labelsTr/, also below train/ and test/)");
   }
@@ -235,14 +235,13 @@ std::vector<std::string> cells_of(const std::string& line) {
 CaseList from_csv(const fs::path& file) {
   std::ifstream stream(file);
   std::string line;
-  if (!std::getline(stream, line)) fail_file(file.string(), "is empty");
+  if (!std::getline(stream, line)) fail_file(file, "is empty");
   const auto head = cells_of(line);
   CaseList list;
   if (std::none_of(head.begin(), head.end(),
                    [](const auto& c) { return c.starts_with("image"); }) ||
       std::find(head.begin(), head.end(), "label") == head.end())
-    fail_file(file.string(),
-              "needs the columns image (image1, image2, ... for channels) and label");
+    fail_file(file, "needs the columns image (image1, image2, ... for channels) and label");
   for (int64_t number = 2; std::getline(stream, line); ++number) {
     if (line.empty() || line == "\r") continue;
     const auto cells = cells_of(line);

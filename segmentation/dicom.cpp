@@ -1,5 +1,4 @@
 #include "segmentation/dicom.h"
-#include "segmentation/file_error.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +8,8 @@
 #include <stdexcept>
 
 #include <torch/torch.h>
+
+#include "segmentation/file_error.h"
 
 namespace serpentine {
 namespace {
@@ -63,7 +64,7 @@ std::vector<DicomSlice> slices_in(const std::filesystem::path& path) {
   for (const auto& file : files) {
     if (auto slice = read_dicom_slice(file)) slices.push_back(std::move(*slice));
   }
-  if (slices.empty()) fail_file(path.string(), "holds no DICOM image");
+  if (slices.empty()) fail_file(path, "holds no DICOM image");
   return slices;
 }
 

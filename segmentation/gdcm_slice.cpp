@@ -92,7 +92,7 @@ void check_first_group(const std::filesystem::path& file) {
   const bool there = stream.gcount() == 144;
   const bool counted = head.substr(132, 6) == std::string("\2\0\0\0UL", 6);
   if (!there || (counted && std::filesystem::file_size(file) < 144 + uint64_t{length} + 8))
-    fail_file(file.string(), "is cut off");
+    fail_file(file, "is cut off");
 }
 
 /// GDCM fills with zeros what plain pixels lack at the end.
@@ -121,8 +121,7 @@ std::optional<DicomSlice> read_dicom_slice(const std::filesystem::path& file) {
   check_first_group(file);
   gdcm::Reader reader;
   reader.SetFileName(file.c_str());
-  if (!reader.ReadUpToTag(gdcm::Tag(0x7fe0, 0x0010)))
-    fail_file(file.string(), "cannot be read as DICOM");
+  if (!reader.ReadUpToTag(gdcm::Tag(0x7fe0, 0x0010))) fail_file(file, "cannot be read as DICOM");
   gdcm::StringFilter strings;
   strings.SetFile(reader.GetFile());
   const auto text = [&](uint16_t group, uint16_t element) {

@@ -4,13 +4,13 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <stdexcept>
 
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
 
 #include "core/io/atomic_file.h"
+#include "core/io/json_file.h"
 #include "core/io/progress.h"
 #include "segmentation/distance.h"
 #include "segmentation/prepare.h"
@@ -173,8 +173,7 @@ PartRules read_rules(const std::string& folder) {
   const std::string path = rules_file(folder);
   PartRules rules;
   if (!std::filesystem::exists(path)) return rules;
-  std::ifstream file(path);
-  const auto json = nlohmann::json::parse(file, nullptr, false);
+  const auto json = read_json(path);
   try {
     rules.foreground = json.at("foreground").get<bool>();
     rules.largest = json.at("largest").get<std::vector<int64_t>>();

@@ -10,15 +10,20 @@ bool holds(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+void no_column(const std::vector<std::string>& names, const std::string& name,
+               const std::string& place, const std::string& what) {
+  const std::string near = nearest(name, names);
+  throw std::runtime_error(place + ": there is no " + what + " '" + name + "'" +
+                           (near.empty() ? "" : "; did you mean '" + near + "'?"));
+}
+
 int64_t named_date_column(const std::vector<std::string>& names, const FileOptions& options,
                           const std::string& place) {
   if (options.date == "none") return -1;
   if (options.date != "auto") {
     const auto found = std::find(names.begin(), names.end(), options.date);
     if (found != names.end()) return found - names.begin();
-    const std::string near = nearest(options.date, names);
-    throw std::runtime_error(place + ": there is no date column '" + options.date + "'" +
-                             (near.empty() ? "" : "; did you mean '" + near + "'?"));
+    no_column(names, options.date, place, "date column");
   }
   const std::vector<std::string> usual = {"date",     "time",      "timestamp",
                                           "datetime", "date_time", "ds"};
@@ -33,10 +38,7 @@ int64_t named_date_column(const std::vector<std::string>& names, const FileOptio
 void check_used_columns(const std::vector<std::string>& names, const FileOptions& options,
                         const std::string& place) {
   for (const auto& name : options.only) {
-    if (holds(names, name)) continue;
-    const std::string near = nearest(name, names);
-    throw std::runtime_error(place + ": there is no column '" + name + "'" +
-                             (near.empty() ? "" : "; did you mean '" + near + "'?"));
+    if (!holds(names, name)) no_column(names, name, place);
   }
 }
 

@@ -13,8 +13,11 @@ namespace serpentine {
 int64_t named_date_column(const std::vector<std::string>& names, const FileOptions& options,
                           const std::string& place);
 
-/// Throws "place: there is no column 'x'" with the nearest of `names`, unless all that roles use
-/// are there.
+/// Throws "place: there is no column 'x'", with the nearest of `names`.
+[[noreturn]] void no_column(const std::vector<std::string>& names, const std::string& name,
+                            const std::string& place, const std::string& what = "column");
+
+/// Throws by no_column() unless all columns that roles use are there.
 void check_used_columns(const std::vector<std::string>& names, const FileOptions& options,
                         const std::string& place);
 

@@ -185,9 +185,7 @@ void FileOptions::fields(Fields& f) {
 int64_t Series::column(const std::string& name) const {
   const auto found = std::find(columns.begin(), columns.end(), name);
   if (found != columns.end()) return found - columns.begin();
-  const std::string near = nearest(name, columns);
-  throw std::runtime_error(path + ": there is no column '" + name + "'" +
-                           (near.empty() ? "" : "; did you mean '" + near + "'?"));
+  no_column(columns, name, path);
 }
 
 std::string Series::label(int64_t row) const {

@@ -4,13 +4,13 @@
 // its weights towards those of the teacher that have the same name and shape, then it learns the
 // outputs; small models that share the teacher's layout gain from it.
 #include <filesystem>
-#include <fstream>
 #include <utility>
 
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "core/io/json_file.h"
 #include "core/io/state_dict.h"
 #include "core/train/classification.h"
 #include "vision/vision.h"
@@ -128,8 +128,7 @@ void add_distillation(Registry<Task>& all) {
 void check_teacher(const Config& task, const nlohmann::json& description) {
   if (task.type() != "distillation") return;
   const auto options = task.read_typed<DistillationOptions>(DistillationOptions{});
-  std::ifstream file(options.teacher + "/data.json");
-  const auto taught = nlohmann::json::parse(file, nullptr, false);
+  const auto taught = read_json(options.teacher + "/data.json");
   if (!taught.is_object()) return;  // the task itself says what is missing
   for (const char* key : {"kind", "classes", "image_size", "channels", "mean", "std"}) {
     SERPENTINE_CHECK(taught.contains(key) && taught[key] == description.at(key), kDistillationWho,

@@ -9,10 +9,6 @@ namespace {
 
 constexpr const char* kScanCheckWho = "selective_scan";
 
-bool is_scan_type(at::ScalarType type) {
-  return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
-}
-
 void check_rows(const SelectiveScanArgs& args, const ScanOrder& order, Rows rows, int64_t states) {
   const int64_t batch = args.u.size(0), channels = args.u.size(2);
   if (rows == Rows::kToken) {
@@ -57,8 +53,7 @@ void check_selective_scan(const SelectiveScanArgs& args, const ScanOrder& order,
                    order.tokens.size(0));
 
   const at::ScalarType type = args.u.scalar_type();
-  SERPENTINE_CHECK(is_scan_type(type), kScanCheckWho,
-                   "u must be float32, float64, bfloat16 or float16, got ", type);
+  check_float(kScanCheckWho, args.u, "u");
   const at::ScalarType wide = type == at::kDouble ? at::kDouble : at::kFloat;
   check_dtype(kScanCheckWho, args.delta, "delta", type);
   check_dtype(kScanCheckWho, args.B, "B", type);

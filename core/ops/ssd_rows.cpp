@@ -12,9 +12,7 @@ constexpr const char* kSsdRowsWho = "ssd";
 
 void check_types(const SsdArgs& args) {
   const at::ScalarType type = args.x.scalar_type();
-  SERPENTINE_CHECK(
-      type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16,
-      kSsdRowsWho, "x must be float32, float64, bfloat16 or float16, got ", type);
+  check_float(kSsdRowsWho, args.x, "x");
   const at::ScalarType wide = ssd_wide(args);
   check_dtype(kSsdRowsWho, args.dt, "dt", args.dt.scalar_type() == wide ? wide : type);
   check_dtype(kSsdRowsWho, args.B, "B", type);

@@ -91,6 +91,8 @@ best_size=$(stat -c %s $best)
 { head -c $((best_size - 50)) $best; printf '\x7f'; tail -c 49 $best; } >bit/checkpoints/best.safetensors
 refuse 1 'best.safetensors is damaged' "$serpentine" forecast bit good.csv
 refuse 1 'best.safetensors is damaged' "$serpentine" evaluate bit
+mkdir nothing
+refuse 1 'nothing: is not a run folder' "$serpentine" evaluate nothing
 printf '\x80\x02cos\nsystem\nq\x00X\x0e\x00\x00\x00touch pwned.txtq\x01\x85q\x02Rq\x03.' >malicious.pth
 refuse 1 'malicious.pth' "$serpentine" weights malicious.pth
 [ ! -e pwned.txt ] || fail "a malicious pickle was executed"

@@ -3,7 +3,7 @@
 
 Usage: bag_tables.py --serpentine build/release/apps/serpentine --out runs/bags
                      [--lung DIR/hipt_tcga_lung.index.csv] [--mil DIR] [--only lung_ab_mil ...]
-                     [--grid] [--pick 3] [--minutes 600]
+                     [--grid] [--pick 3] [--minutes 600] [--jobs 1] [--device cpu]
 
 With --grid the candidates of a small grid are trained on the first PICK folds; the one with the
 highest mean AUC over these folds' validation bags goes on to all folds. Test bags choose nothing.
@@ -11,6 +11,7 @@ Without, the configuration is trained as it is. MIL holds musk1.csv.gz and the l
 in good time, and a row whose folds are not all there says how many it has.
 """
 import argparse
+import concurrent.futures
 import csv
 import json
 import os
@@ -62,9 +63,9 @@ def finished(out):
     return count
 
 
-def cross(args, config, overrides, folds, out):
-    """Runs folds until they are there or the time is over; returns how many are there."""
-    left = args.end - time.time()
+def cross(args, config, overrides, folds, out, more=0):
+    """Runs folds until they are there or the time is over (and `more` seconds); returns how many are there."""
+    left = args.end + more - time.time()
     if finished(out) >= folds and (out / "summary.csv").exists() and json.loads(
             (out / "folds.json").read_text()) == folds:
         return folds
@@ -72,7 +73,7 @@ def cross(args, config, overrides, folds, out):
         return finished(out)
     out.mkdir(parents=True, exist_ok=True)
     command = [args.serpentine, "--threads", "1", "crossval", str(ROOT / f"configs/pathology/{config}.yaml"),
-               *overrides, "--folds", str(folds), "--out", str(out)]
+               f"trainer.device={args.device}", *overrides, "--folds", str(folds), "--out", str(out)]
     with open(out / "log.txt", "a") as log:
         try:
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=max(left, 60)).returncode
@@ -110,9 +111,7 @@ def measured(args, row):
     if done == 0:
         return None
     if done < 10:  # a table of what is there
-        args.end += 60
-        cross(args, config, data + candidate, done, out)
-        args.end -= 60
+        cross(args, config, data + candidate, done, out, more=60)
     with open(out / "summary.csv", newline="") as file:
         table = {line["fold"]: line for line in csv.DictReader(file)}
     size = re.search(r"([\d,.]+[kM]?) parameters", (out / "log.txt").read_text())
@@ -122,6 +121,19 @@ def measured(args, row):
 def number(table, line, column, digits=3):
     text = table[line].get(column) or ""
     return f"{float(text):.{digits}f}" if text else "-"
+
+
+def table_line(args, row):
+    result = measured(args, row) if time.time() < args.end else None
+    if result is None:
+        return ""
+    chosen, value, tried, done, table, size = result
+    pair = [f"{number(table, 'mean', c)} ({number(table, 'sd', c)})" for c in ("auc", "accuracy", "balanced_accuracy")]
+    pooled = f"{number(table, 'pooled', 'auc')} ({number(table, 'pooled', 'auc_low')} to {number(table, 'pooled', 'auc_high')})"
+    line = f"| {row[0]} | {' '.join(chosen) or 'as configured'} | {tried} | {value:.3f} | {done} | {size} | " \
+           f"{pair[0]} | {pair[1]} | {pair[2]} | {pooled} |\n"
+    (pathlib.Path(args.out) / row[0] / "line.md").write_text(line)
+    return line
 
 
 def main():
@@ -134,26 +146,16 @@ def main():
     parser.add_argument("--grid", action="store_true", help="choose by validation bags")
     parser.add_argument("--pick", type=int, default=3, help="folds whose validation bags choose")
     parser.add_argument("--minutes", type=float, default=1e6)
+    parser.add_argument("--jobs", type=int, default=1, help="rows at a time, one thread each")
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     args.end = time.time() + 60 * args.minutes
     os.makedirs(args.out, exist_ok=True)
-    text = ("| row | setting | chosen among | validation AUC | folds | parameters | AUC, mean (deviation) | accuracy | "
-            "balanced accuracy | all folds together: AUC (95 % interval) |\n|---|---|---|---|---|---|---|---|---|---|\n")
-    for row in rows(args):
-        result = measured(args, row)
-        if result is None:
-            continue
-        chosen, value, tried, done, table, size = result
-        pair = [f"{number(table, 'mean', c)} ({number(table, 'sd', c)})"
-                for c in ("auc", "accuracy", "balanced_accuracy")]
-        pooled = f"{number(table, 'pooled', 'auc')} ({number(table, 'pooled', 'auc_low')} to " \
-                 f"{number(table, 'pooled', 'auc_high')})"
-        text += f"| {row[0]} | {' '.join(chosen) or 'as configured'} | {tried} | {value:.3f} | {done} | {size} | " \
-                f"{pair[0]} | {pair[1]} | {pair[2]} | {pooled} |\n"
-        (pathlib.Path(args.out) / "tables.md").write_text(text)
-        if time.time() > args.end:
-            break
-    print(text)
+    print("| row | setting | chosen among | validation AUC | folds | parameters | AUC, mean (deviation) | accuracy | "
+          "balanced accuracy | all folds together: AUC (95 % interval) |\n|---|---|---|---|---|---|---|---|---|---|")
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        for line in pool.map(lambda row: table_line(args, row), rows(args)):
+            print(line, end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,11 @@ std::string double_name(const std::string& tensor) {
   return tensor.rfind("grad.", 0) == 0 ? "grad64" + tensor.substr(4) : tensor + "64";
 }
 
+torch::Device chosen_device() {
+  const char* chosen = std::getenv("SERPENTINE_GOLDEN_DEVICE");
+  return {chosen != nullptr && *chosen != '\0' ? chosen : "cpu"};
+}
+
 }  // namespace
 
 double Fixture::tolerance_of(const std::string& tensor) const {
@@ -36,7 +41,8 @@ double Fixture::tolerance_of(const std::string& tensor) const {
 }
 
 Fixture::Fixture(const std::filesystem::path& folder)
-    : name(folder.parent_path().filename().string() + "_" + folder.filename().string()) {
+    : device(chosen_device()),
+      name(folder.parent_path().filename().string() + "_" + folder.filename().string()) {
   std::ifstream file(folder / "config.json");
   config = nlohmann::json::parse(file);
   if (std::filesystem::exists(folder / "weights.safetensors")) {
@@ -56,7 +62,8 @@ torch::Tensor Fixture::input(const std::string& tensor) {
   const auto found = io_.find(tensor);
   if (found == io_.end()) throw std::runtime_error(name + ": io.safetensors has no " + tensor);
   seen_.insert(tensor);
-  return found->second.clone();
+  return found->second.to(device, found->second.scalar_type(), /*non_blocking=*/false,
+                          /*copy=*/true);
 }
 
 torch::Tensor Fixture::input_or_undefined(const std::string& tensor) {
@@ -85,7 +92,7 @@ bool Fixture::check(const std::string& tensor, const torch::Tensor& actual, doub
 
 void Fixture::check_equal(const std::string& tensor, const torch::Tensor& actual) {
   const auto expected = input(tensor);
-  EXPECT_TRUE(torch::equal(actual, expected))
+  EXPECT_TRUE(torch::equal(actual.to(device), expected))
       << name << ": " << tensor << " is not equal bit for bit";
 }
 

@@ -29,14 +29,19 @@ class Fixture {
  public:
   explicit Fixture(const std::filesystem::path& folder);
 
+  /// Where inputs and models are put: what SERPENTINE_GOLDEN_DEVICE names ("cuda"), else the CPU.
+  torch::Device device;
   nlohmann::json config;
-  StateDict weights;  // empty for pure operations
+  StateDict weights;  // empty for pure operations; on the CPU
   std::string name;   // as in "core_add_norm"
+
+  /// For cases of what only ever runs on a CPU: files, splits, statistics.
+  void stay_on_cpu() { device = torch::kCPU; }
 
   bool has(const std::string& tensor) const { return io_.count(tensor) > 0; }
   std::vector<std::string> names() const;
 
-  /// An input (or a cotangent): marks it as read.
+  /// An input (or a cotangent), on the device: marks it as read.
   torch::Tensor input(const std::string& tensor);
   torch::Tensor input_or_undefined(const std::string& tensor);
 

@@ -40,7 +40,7 @@ void check_block(Fixture& fixture, const HydraOptions& options) {
     Hydra block(options);
     const auto report = load_state_dict(*block, fixture.weights);
     EXPECT_TRUE(report.ok()) << fixture.name << ": " << report.text();
-    block->to(type);
+    block->to(fixture.device, type);
     Trace trace;
     block->trace = &trace;
     auto input = fixture.input("input").to(type).requires_grad_(true);

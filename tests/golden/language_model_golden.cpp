@@ -49,6 +49,7 @@ LanguageModel load_language_model(const Fixture& fixture) {
   LanguageModel model(language_options(fixture.config.at("arguments")));
   const auto report = load_state_dict(*model, fixture.weights);
   EXPECT_TRUE(report.ok()) << fixture.name << ": " << report.text();
+  model->to(fixture.device);
   return model;
 }
 

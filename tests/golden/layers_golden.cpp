@@ -33,15 +33,15 @@ void check_plain(Fixture& fixture) {
 
   const int64_t height = fixture.config.at("hw_shape")[0], width = fixture.config["hw_shape"][1];
   const ImageScan scan(Config::parse("{type: continuous}"), "");
-  const ScanOrder order = scan.order(height, width, 0, at::kCPU, {}).order;
+  const ScanOrder order = scan.order(height, width, 0, fixture.device, {}).order;
   const auto flat = [&](const char* name) {
     std::vector<int64_t> all;
     for (const auto& route : fixture.config.at(name))
       for (const auto& step : route) all.push_back(step.get<int64_t>());
     return torch::tensor(all, torch::kLong);
   };
-  EXPECT_TRUE(order.tokens.to(torch::kLong).equal(flat("orders")));
-  EXPECT_TRUE(moves_of(order, width).equal(flat("directions")));
+  EXPECT_TRUE(order.tokens.to(torch::kCPU, torch::kLong).equal(flat("orders")));
+  EXPECT_TRUE(moves_of(order, width).cpu().equal(flat("directions")));
 
   const Tensor input = fixture.input("input").requires_grad_();
   Trace trace;
@@ -79,7 +79,8 @@ void check_local(Fixture& fixture) {
   }
   const ScanOrder order =
       in_sequence(scan.order(height, width, classes.number(), at::kCPU, {}).order,
-                  classes.places(height * width));
+                  classes.places(height * width))
+          .to(fixture.device);
   const Tensor input = fixture.input("input").requires_grad_();
   const Tensor output = mixer->forward(input, order);
   fixture.check("output", output);

@@ -16,6 +16,7 @@ Block load(const Fixture& fixture, const Options& options) {
   Block block(options);
   const auto report = load_state_dict(*block, fixture.weights);
   EXPECT_TRUE(report.ok()) << fixture.name << ": " << report.text();
+  block->to(fixture.device);
   return block;
 }
 
@@ -52,7 +53,7 @@ ScanOrder packed_order(Fixture& fixture) {
     if (ids[0][t].item<int64_t>() != ids[0][t - 1].item<int64_t>()) starts.push_back(t);
   }
   starts.push_back(ids.size(1));
-  return ragged_order(torch::tensor(starts, torch::kInt));
+  return ragged_order(torch::tensor(starts, torch::kInt)).to(fixture.device);
 }
 
 struct SsdSteps {
@@ -102,8 +103,8 @@ void check_block(Fixture& fixture, const Mamba2Options& options, bool simple) {
   fixture.forward_tolerance = 1e-6;
   fixture.gradient_tolerance = 5e-6;
   const bool packed = fixture.has("seq_idx");
-  const auto order =
-      packed ? packed_order(fixture) : identity_order(fixture.input("input").size(1));
+  const auto order = packed ? packed_order(fixture)
+                            : identity_order(fixture.input("input").size(1), fixture.device);
   for (const auto type : {torch::kFloat, torch::kDouble}) {
     auto block = load<Mamba2>(fixture, options);
     Trace trace;
@@ -151,7 +152,7 @@ void check_mamba3(Fixture& fixture) {
   options.is_outproj_norm = arguments.value("is_outproj_norm", options.is_outproj_norm);
   options.A_floor = arguments.value("A_floor", options.A_floor);
   options.chunk_size = arguments.value("chunk_size", options.chunk_size);
-  const auto order = identity_order(fixture.input("input").size(1));
+  const auto order = identity_order(fixture.input("input").size(1), fixture.device);
   for (const auto type : {torch::kFloat, torch::kDouble}) {
     auto block = load<Mamba3>(fixture, options);
     Trace trace;

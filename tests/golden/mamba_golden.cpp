@@ -28,6 +28,7 @@ Mamba load(const Fixture& fixture) {
   Mamba mamba(options_of(fixture.config.at("arguments")));
   const auto report = load_state_dict(*mamba, fixture.weights);
   EXPECT_TRUE(report.ok()) << fixture.name << ": " << report.text();
+  mamba->to(fixture.device);
   return mamba;
 }
 

@@ -54,7 +54,7 @@ void check_cross(Fixture& fixture) {
   for (const auto& entry : args.at("scans").items()) {
     const auto mode = entry.value().get<std::string>();
     const auto cross = strategy("{type: cross, routes: " + mode + "}");
-    const auto order = cross->order(image(height, width), {});
+    const auto order = cross->order(image(height, width), {}).to(fixture.device);
     fixture.check_equal(mode + ".order", order.tokens.view({4, -1}).to(torch::kLong));
 
     const auto input = x.clone().requires_grad_(), outputs = ys.clone().requires_grad_();
@@ -69,7 +69,8 @@ void check_cross(Fixture& fixture) {
     fixture.check(mode + ".grad.ys", outputs.grad());
 
     const auto own = strategy("{type: one_by_one, inner: {type: cross, routes: " + mode + "}}")
-                         ->order(image(height, width, 4), {});
+                         ->order(image(height, width, 4), {})
+                         .to(fixture.device);
     const auto maps = fixture.input("x_one_by_one");
     fixture.check_equal(mode + ".scan_one_by_one",
                         routes(gather_rows(rows_of_maps(maps, in_first), own), 4, out_first));
@@ -85,7 +86,7 @@ void check_efficient(Fixture& fixture) {
   for (int64_t index = 0; fixture.has("case" + std::to_string(index) + ".x"); ++index) {
     const auto name = "case" + std::to_string(index) + ".";
     const auto x = fixture.input(name + "x"), ys = fixture.input(name + "ys");
-    const auto order = atrous->order(image(x.size(2), x.size(3)), {});
+    const auto order = atrous->order(image(x.size(2), x.size(3)), {}).to(fixture.device);
     const auto input = x.clone().requires_grad_(), outputs = ys.clone().requires_grad_();
     const auto scan = routes(gather_rows(rows_of_image(input, true), order), step * step, true);
     fixture.check_equal(name + "scan", scan.detach());
@@ -108,7 +109,7 @@ void check_local_order(Fixture& fixture) {
         strategy("{type: window, size: " + std::to_string(args.at("w").get<int64_t>()) +
                  ", columns: " + (name.starts_with("column") ? "true" : "false") +
                  ", flip: " + (name.ends_with("flip") ? "true" : "false") + "}");
-    const auto order = window->order(layout, {});
+    const auto order = window->order(layout, {}).to(fixture.device);
     const auto scan = gather_rows(x, order);
     fixture.check_equal(name + ".scan", scan.transpose(1, 2));
     fixture.check_equal(name + ".reverse_of_scan",
@@ -123,7 +124,8 @@ void check_reorder(Fixture& fixture) {
     TokenLayout layout;
     layout.num_tokens = length;
     const auto order = strategy("{type: reorder, plain: false, rate: " + std::to_string(rate) + "}")
-                           ->order(layout, {});
+                           ->order(layout, {})
+                           .to(fixture.device);
     fixture.check_equal(name + "perm", order.tokens.to(torch::kLong));
     const auto input = fixture.input(name + "input").transpose(1, 2);
     fixture.check_equal(name + "reordered", gather_rows(input, order).transpose(1, 2));
@@ -156,7 +158,7 @@ PointOrder point_order(const std::string& name, const Cells& cells, SnakeRule ru
 void check_point_order(Fixture& fixture, const std::string& recorded, const std::string& suffix,
                        const PointOrder& made, const TokenLayout& layout, double side,
                        int64_t moved) {
-  const auto batch = torch::arange(made.key.size(0), torch::kLong).unsqueeze(1);
+  const auto batch = torch::arange(made.key.size(0), made.key.options()).unsqueeze(1);
   const auto code = (made.key + batch * made.next_batch).flatten();
   fixture.check_equal(recorded + ".code" + suffix, code);
   auto walk = torch::argsort(code, /*stable=*/true, 0, false);

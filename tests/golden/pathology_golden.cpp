@@ -39,6 +39,7 @@ std::shared_ptr<BagModel> build(const Fixture& fixture, const Json& options) {
   auto model = models.build(Config::parse(options.dump()));
   const LoadReport report = load_state_dict(*model, fixture.weights);
   EXPECT_TRUE(report.ok()) << report.text();
+  model->to(fixture.device);
   model->eval();
   return std::dynamic_pointer_cast<BagModel>(model);
 }
@@ -48,7 +49,8 @@ std::shared_ptr<BagModel> build(const Fixture& fixture, const Json& options) {
 BagOutput check_bags(Fixture& fixture, BagModel& model, bool with_loss = false) {
   Batch batch;
   batch.input = fixture.input("input").requires_grad_();
-  if (with_loss) batch.target = torch::tensor({fixture.config.at("_label").get<int64_t>()});
+  if (with_loss)
+    batch.target = torch::tensor({fixture.config.at("_label").get<int64_t>()}).to(fixture.device);
   std::map<std::string, Tensor> trace;
   model.trace = &trace;
   const BagOutput out = model.read(batch, with_loss);
@@ -174,6 +176,7 @@ void check_time_bins(Fixture& fixture) {
 }
 
 void check_survival(Fixture& fixture) {
+  fixture.stay_on_cpu();
   const Tensor logits = fixture.input("logits"), bin = fixture.input("Y"),
                event = 1 - fixture.input("c");
   fixture.check("hazards", hazards(logits));

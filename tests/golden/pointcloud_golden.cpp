@@ -33,6 +33,7 @@ std::shared_ptr<Model> build_cloud_model(const Fixture& fixture, const Json& opt
   for (const auto& [name, tensor] : fixture.weights) {
     EXPECT_TRUE(saved.count(name) && saved[name].equal(tensor)) << name;
   }
+  model->to(fixture.device);
   model->eval();
   return model;
 }

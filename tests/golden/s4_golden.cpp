@@ -16,6 +16,7 @@ using torch::Tensor;
 void load(const Fixture& fixture, torch::nn::Module& module) {
   const auto report = load_state_dict(module, fixture.weights);
   EXPECT_TRUE(report.ok()) << fixture.name << ": " << report.text();
+  module.to(fixture.device);
 }
 
 /// Output, intermediate tensors and gradients of one run in float32 or float64.
@@ -227,6 +228,7 @@ void check_s4(Fixture& fixture) {
 
 /// Phases are LAPACK's: only what does not depend on them is compared.
 void check_hippo(Fixture& fixture) {
+  fixture.stay_on_cpu();
   const auto complex = [](const Tensor& x) { return torch::view_as_complex(x.contiguous()); };
   const auto pairs = [](const Tensor& x) {
     return torch::view_as_real(x.resolve_conj().contiguous());

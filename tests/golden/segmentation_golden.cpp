@@ -26,6 +26,7 @@ std::shared_ptr<Model> build_segmenter(const Fixture& fixture, const Json& optio
   for (const auto& [name, tensor] : fixture.weights) {
     EXPECT_TRUE(saved.count(name) && saved[name].equal(tensor)) << name;
   }
+  model->to(fixture.device);
   model->eval();
   return model;
 }

@@ -15,9 +15,10 @@ using torch::Tensor;
 /// Vim's mixer on the fixture's weights: both directions are branches of the order it is given.
 class BothWays : public Mixer {
  public:
-  explicit BothWays(const StateDict& weights) {
-    for (const auto& [key, value] : weights) {
-      if (key.rfind("mixer.", 0) == 0) weight_[key.substr(6)] = value.clone().requires_grad_();
+  explicit BothWays(const Fixture& fixture) {
+    for (const auto& [key, value] : fixture.weights) {
+      if (key.rfind("mixer.", 0) == 0)
+        weight_[key.substr(6)] = value.clone().to(fixture.device).requires_grad_();
     }
   }
 
@@ -77,12 +78,12 @@ void check_shuffle(Fixture& fixture) {
   options.residual_in_fp32 = args.value("residual_in_fp32", true);
 
   const auto permutation = fixture.input("permutation");
-  const auto forward = identity_order(permutation.size(0));
+  const auto forward = identity_order(permutation.size(0), fixture.device);
   const auto plain = stack({forward, reversed(forward)});
   const auto shuffled = relabeled(plain, permutation);
   for (const bool with : {true, false}) {
     const std::string name = with ? "with_residual" : "without_residual";
-    const auto mixer = std::make_shared<BothWays>(fixture.weights);
+    const auto mixer = std::make_shared<BothWays>(fixture);
     Block block(options, mixer);
     StateDict norm;
     for (const auto& item : fixture.weights) {
@@ -90,6 +91,7 @@ void check_shuffle(Fixture& fixture) {
     }
     const auto report = load_state_dict(*block, norm);
     EXPECT_TRUE(report.ok()) << fixture.name << ": " << report.text();
+    block->to(fixture.device);
     const auto input = fixture.input("input").requires_grad_();
     const auto residual = fixture.input("residual").requires_grad_();
     const Streams streams{input, with ? residual : Tensor()};

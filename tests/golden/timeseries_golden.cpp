@@ -33,6 +33,7 @@ std::shared_ptr<Model> build(const Fixture& fixture, const std::string& type, bo
   auto built = models.build(Config::parse(model.dump()));
   const LoadReport report = load_state_dict(*built, fixture.weights);
   EXPECT_TRUE(report.ok() && report.tolerated.empty()) << report.text();
+  built->to(fixture.device);
   built->eval();
   return built;
 }
@@ -43,7 +44,7 @@ void check_round_trip(const Fixture& fixture, const Model& model) {
   for (const auto& [name, tensor] : state_dict(model)) saved[name] = tensor;
   EXPECT_EQ(saved.size(), fixture.weights.size());
   for (const auto& [name, tensor] : fixture.weights) {
-    EXPECT_TRUE(saved.count(name) && saved[name].equal(tensor)) << name;
+    EXPECT_TRUE(saved.count(name) && saved[name].cpu().equal(tensor)) << name;
   }
 }
 
@@ -171,6 +172,7 @@ std::string granularity(std::string frequency) {
 }
 
 void check_dataset(Fixture& fixture) {
+  fixture.stay_on_cpu();
   const torch::Tensor dates = fixture.input("time_features.date_parts");
   std::vector<Time> times;
   for (int64_t i = 0; i < dates.size(0); ++i) {

@@ -25,6 +25,7 @@ void load_exactly(Fixture& fixture, torch::nn::Module& module) {
   for (const auto& [name, tensor] : fixture.weights) {
     EXPECT_TRUE(saved.count(name) && saved[name].equal(tensor)) << name;
   }
+  module.to(fixture.device);
   module.eval();
 }
 

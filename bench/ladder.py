@@ -271,6 +271,41 @@ def cross(ladder, peers):
                 ladder.measure(case, name, "vmamba", whole, [x, delta, A, *few, D, bias], bounds)
 
 
+def atrous(ladder, peers):
+    """EfficientVMamba's skip scan, step 2: four routes of a quarter of the tokens, each with its own parameters."""
+    for batch, channels, side, states in [(64, 96, 56, 16), (64, 192, 28, 16)]:
+        length, quarter = side * side, side * side // 4
+        case = f"atrous {batch}x{channels}x{side}x{side} N{states}"
+        if not ladder.wants(case):
+            continue
+        for name in ladder.options.types:
+            scan = Scan(batch, channels, length, states, 1, TYPES[name], "own rows")
+            scan.A, scan.bias, scan.D = parameters(4, channels, states)
+            cells = torch.arange(length, dtype=torch.int32, device="cuda").view(side, side)
+            walks = [cells[::2, ::2], cells.t()[::2, 1::2], cells[::2, 1::2], cells.t()[1::2, 1::2]]
+            scan.through(torch.cat([walk.reshape(-1) for walk in walks]), torch.arange(5) * quarter, torch.arange(4),
+                         length, "position")
+            bounds = scan_bounds(batch, channels, length, states, 1, scan.u.element_size())
+            ladder.measure(case, name, "ours", scan.ours, scan.leaves(), bounds)
+            if "mamba" in peers:
+                x, delta = draw(batch, channels, side, side, dtype=TYPES[name]), draw(batch, 4 * channels, quarter, dtype=TYPES[name], scale=0.5)
+                few = [draw(batch, 4, states, quarter, dtype=TYPES[name]) for _ in range(2)]
+                A, bias, D = [p.detach().reshape(4 * channels, *p.shape[2:]).requires_grad_() for p in parameters(4, channels, states)]
+
+                def whole():
+                    turned = x.transpose(2, 3)
+                    parts = [x[:, :, ::2, ::2], turned[:, :, ::2, 1::2], x[:, :, ::2, 1::2], turned[:, :, 1::2, 1::2]]
+                    rows = torch.stack([part.flatten(2) for part in parts], 1).view(batch, -1, quarter)
+                    ys = peers["mamba"](rows, delta, A, few[0], few[1], D, None, bias, True)
+                    ys = ys.view(batch, 4, channels, side // 2, side // 2)
+                    y = torch.empty_like(x)
+                    y[:, :, ::2, ::2], y[:, :, ::2, 1::2] = ys[:, 0], ys[:, 2]
+                    y[:, :, 1::2, ::2], y[:, :, 1::2, 1::2] = ys[:, 1].transpose(2, 3), ys[:, 3].transpose(2, 3)
+                    return y
+
+                ladder.measure(case, name, "gather, mamba, place", whole, [x, delta, A, *few, D, bias], bounds)
+
+
 def two_directions(ladder, peers):
     for batch, channels, length in [(64, 384, 196), (16, 768, 3136), (1, 1024, 100000), (32, 512, 21), (32, 512, 321)]:
         case = f"two {batch}x{channels}x{length} N16"
@@ -377,7 +412,7 @@ def main():
     global BANDWIDTH
     BANDWIDTH = copy_bandwidth(ladder.timer)
     print(torch.cuda.get_device_name(), torch.__version__, f"copy {BANDWIDTH * 1e-12:.2f} TB/s")
-    for group in (one_direction, four_branches, cross, two_directions, random_order, convolution,
+    for group in (one_direction, four_branches, cross, atrous, two_directions, random_order, convolution,
                   lambda *both: ladder_ssd.duality(*both, BANDWIDTH)):
         torch.manual_seed(0)
         group(ladder, peers)

@@ -5,6 +5,7 @@
 #include "core/check.h"
 #include "core/nn/recompute.h"
 #include "core/ops/causal_conv1d.h"
+#include "core/ops/gate.h"
 #include "core/ops/selective_scan.h"
 
 namespace serpentine {
@@ -71,7 +72,7 @@ struct Traversal {
     args.D = weight[kD].to(wide);
     args.delta_bias = weight[kDtBias].to(wide);
     const auto y = selective_scan(args, order, Rows::kPosition).y;
-    return torch::linear(y * torch::silu(torch::linear(x, weight[kInZ])), weight[kOut]);
+    return torch::linear(silu_gate(y, torch::linear(x, weight[kInZ])), weight[kOut]);
   }
 };
 

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/ops/gate.h"
 
 namespace serpentine {
 namespace {
@@ -56,13 +57,13 @@ torch::Tensor TwoWayMambaImpl::forward(const torch::Tensor& x, const ScanOrder& 
   torch::Tensor gated;
   if (way == SecondWay::kTokens) {
     const ScanOrder both = stack({order, reversed(order)}, 2 * order.num_visits());
-    gated = scan(halves[0], both, {&ahead_, &other_}) * torch::silu(halves[1]);
+    gated = silu_gate(scan(halves[0], both, {&ahead_, &other_}), halves[1]);
   } else {
-    gated = scan(halves[0], order, {&ahead_}) * torch::silu(halves[1]);
+    gated = silu_gate(scan(halves[0], order, {&ahead_}), halves[1]);
   }
   if (way == SecondWay::kChannels) {
     const auto turned = scan(halves[1].flip(-1), order, {&other_});
-    gated = gated + turned.flip(-1) * torch::silu(halves[0]);
+    gated = gated + silu_gate(turned.flip(-1), halves[0]);
   }
   return out_proj(gated);
 }

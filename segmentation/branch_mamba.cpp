@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/ops/gate.h"
 
 namespace serpentine {
 namespace {
@@ -56,7 +57,7 @@ torch::Tensor BranchMambaImpl::forward(const torch::Tensor& x, const ScanOrder& 
   // the sum over the order's branches, before the gate
   const auto args = branch_scan_args(branches, options, halves[0], order);
   const auto sum = selective_scan(args, order, Rows::kPosition).y;
-  return out_proj(sum * torch::silu(halves[1]));
+  return out_proj(silu_gate(sum, halves[1]));
 }
 
 }  // namespace serpentine

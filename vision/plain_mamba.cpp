@@ -7,6 +7,7 @@
 
 #include "core/check.h"
 #include "core/nn/drop_path.h"
+#include "core/ops/gate.h"
 #include "core/ops/merge.h"
 #include "core/ops/selective_scan.h"
 #include "vision/image_model.h"
@@ -101,7 +102,7 @@ torch::Tensor SnakeMixerImpl::forward(const torch::Tensor& x, const ScanOrder& o
   args.D = D_.to(wide).unsqueeze(0);
   args.delta_bias = dt_proj_->bias.to(wide).unsqueeze(0);
   const auto y = selective_scan(args, order, Rows::kPosition, Merge::kSum).y;
-  return out_proj_(y.view(map.sizes()) * torch::silu(halves[1]));
+  return out_proj_(silu_gate(y.view(map.sizes()), halves[1]));
 }
 
 PlainMambaLayerImpl::PlainMambaLayerImpl(const PlainMambaOptions& options) : options_(options) {

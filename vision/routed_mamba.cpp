@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/ops/gate.h"
 #include "vision/image_scan.h"
 
 namespace serpentine {
@@ -85,12 +86,11 @@ torch::Tensor RoutedMambaImpl::forward(const torch::Tensor& x, const ScanOrder& 
                    "the order must have ", branches_.size(), " branches, got ", order.num_branches);
   if (trace != nullptr) (*trace)["mixer_in"] = x;
   const auto halves = in_proj(x).chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
-  const auto gate = torch::silu(halves[1]);
   torch::Tensor mixed;
   if (attn_) {
-    mixed = gated_sum(scan(halves[0], order, Merge::kConcat), gate);
+    mixed = gated_sum(scan(halves[0], order, Merge::kConcat), torch::silu(halves[1]));
   } else {
-    mixed = scan(halves[0], order, options.mean ? Merge::kMean : Merge::kSum) * gate;
+    mixed = silu_gate(scan(halves[0], order, options.mean ? Merge::kMean : Merge::kSum), halves[1]);
   }
   const auto y = out_proj(mixed);
   return gamma_.defined() ? y * gamma_ : y;

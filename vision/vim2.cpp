@@ -14,6 +14,7 @@
 
 #include "core/check.h"
 #include "core/nn/drop_path.h"
+#include "core/ops/gate.h"
 #include "vision/image_model.h"
 #include "vision/recompute_block.h"
 #include "vision/routed_mamba.h"
@@ -76,7 +77,7 @@ class ChannelMixerImpl : public torch::nn::Module {
     const auto steps = map.reshape({-1, map.size(3) / step_, step_});
     const auto order = both_ways(steps.size(1), map.device());
     const auto scanned = scan_->forward(steps, order).reshape(map.sizes());
-    return out_(scanned * torch::silu(gate_(map)));
+    return out_(silu_gate(scanned, gate_(map)));
   }
 
  private:

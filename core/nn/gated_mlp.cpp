@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include "core/ops/gate.h"
+
 namespace serpentine {
 
 GatedMlpImpl::GatedMlpImpl(int64_t d_model, int64_t hidden) {
@@ -14,7 +16,7 @@ GatedMlpImpl::GatedMlpImpl(int64_t d_model, int64_t hidden) {
 
 torch::Tensor GatedMlpImpl::forward(const torch::Tensor& x) {
   const auto halves = fc1(x).chunk(2, -1);
-  return fc2(halves[0] * torch::silu(halves[1]));
+  return fc2(silu_gate(halves[0], halves[1]));
 }
 
 }  // namespace serpentine

@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/nn/short_conv.h"
 #include "core/ops/causal_conv1d.h"
+#include "core/ops/gate.h"
 #include "core/ops/selective_scan.h"
 
 namespace serpentine {
@@ -97,7 +98,7 @@ torch::Tensor MambaImpl::mix(const torch::Tensor& x, const ScanOrder& order, Mix
   const auto scanned = selective_scan(scan, order, Rows::kPosition, Merge::kSum, state != nullptr);
   if (state != nullptr) state->ssm = scanned.final_state.squeeze(1);
 
-  const auto gated = scanned.y * torch::silu(halves[1]);
+  const auto gated = silu_gate(scanned.y, halves[1]);
   if (trace != nullptr) {
     (*trace)["after_in_proj"] = xz.transpose(1, 2);
     (*trace)["after_conv"] = u.transpose(1, 2);

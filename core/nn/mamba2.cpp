@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/nn/short_conv.h"
 #include "core/ops/causal_conv1d.h"
+#include "core/ops/gate.h"
 #include "core/ops/merge.h"
 #include "core/ops/ssd.h"
 
@@ -147,10 +148,10 @@ torch::Tensor Mamba2Impl::mix(const torch::Tensor& x, const ScanOrder& order, Mi
   if (state != nullptr) state->ssm = scanned_rows.final_state.squeeze(1);
 
   auto y = scanned_rows.y.flatten(2);  // [B, T, d_ssm]
-  if (norm.is_empty()) y = y * torch::silu(parts[2]);
+  if (norm.is_empty()) y = silu_gate(y, parts[2]);
   const auto before_norm = y;
   if (!norm.is_empty()) y = norm(y, parts[2]);
-  if (gated > 0) y = torch::cat({torch::silu(parts[0]) * parts[1], y}, -1);
+  if (gated > 0) y = torch::cat({silu_gate(parts[1], parts[0]), y}, -1);
   if (trace != nullptr) {
     (*trace)["zxbcdt"] = projected;
     (*trace)["after_conv"] = conv.transpose(1, 2);

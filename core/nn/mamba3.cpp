@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/ops/gate.h"
 #include "core/ops/merge.h"
 #include "core/ops/ssd.h"
 
@@ -176,7 +177,7 @@ torch::Tensor Mamba3Impl::mix(const torch::Tensor& x, const ScanOrder& order, Mi
                              1);
   }
   const auto y = merge_rows(y_rows.flatten(2), order, Merge::kSum);  // [B, T, inner]
-  const auto mixed = norm.is_empty() ? y * torch::silu(z) : y;
+  const auto mixed = norm.is_empty() ? silu_gate(y, z) : y;
   if (trace != nullptr) {
     (*trace)["ADT"] = log_decay.transpose(1, 2);
     (*trace)["DT"] = dt.transpose(1, 2);

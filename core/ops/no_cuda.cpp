@@ -2,6 +2,7 @@
 #include "core/check.h"
 #include "core/ops/causal_conv1d_device.h"
 #include "core/ops/exp_rate.h"
+#include "core/ops/fused_device.h"
 #include "core/ops/scan_device.h"
 
 namespace serpentine::cuda {
@@ -24,6 +25,26 @@ CausalConv1dResult conv_forward_pass(const CausalConv1dArgs&, const ScanOrder&, 
 ConvGradients conv_backward_pass(const CausalConv1dArgs&, const ScanOrder&, const at::Tensor&,
                                  const at::Tensor&, bool) {
   SERPENTINE_CHECK(false, "causal_conv1d", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+bool takes(const AddNormArgs&) { return false; }
+bool takes_gate(const at::Tensor&, const at::Tensor&) { return false; }
+
+NormForward norm_forward_pass(const AddNormArgs&, at::ScalarType) {
+  SERPENTINE_CHECK(false, "add_norm", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+NormGradients norm_backward_pass(const AddNormArgs&, const NormForward&, const at::Tensor&,
+                                 const at::Tensor&) {
+  SERPENTINE_CHECK(false, "add_norm", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+at::Tensor gate_forward_pass(const at::Tensor&, const at::Tensor&) {
+  SERPENTINE_CHECK(false, "silu_gate", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+GateGradients gate_backward_pass(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  SERPENTINE_CHECK(false, "silu_gate", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
 }
 
 double exp_rate(c10::Device) {

@@ -3,6 +3,8 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/ops/fused_device.h"
+#include "core/ops/traced_scan.h"
 
 namespace serpentine {
 namespace {
@@ -31,6 +33,52 @@ at::Tensor normalise(const at::Tensor& sum, const AddNormArgs& args) {
   return bias.defined() ? y + bias : y;
 }
 
+/// The passes of a GPU. The sum is not kept for the backward pass: it is the operands' again.
+struct FusedNorm : torch::autograd::Function<FusedNorm> {
+  using Optional = std::optional<at::Tensor>;
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context,
+                                                const at::Tensor& x, const Optional& residual,
+                                                const at::Tensor& weight, const Optional& bias,
+                                                bool layer, double eps, at::ScalarType kept) {
+    const AddNormArgs args = arguments(x, residual.value_or(at::Tensor()), weight,
+                                       bias.value_or(at::Tensor()), layer, eps);
+    const cuda::NormForward made = cuda::norm_forward_pass(args, kept);
+    context->set_materialize_grads(false);
+    context->save_for_backward({x, args.residual, weight, args.bias, made.mean, made.scale});
+    context->saved_data["layer"] = layer;
+    context->saved_data["eps"] = eps;
+    return {made.y, made.sum};
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const AddNormArgs args =
+        arguments(saved[0], saved[1], saved[2], saved[3], context->saved_data["layer"].toBool(),
+                  context->saved_data["eps"].toDouble());
+    cuda::NormForward made;
+    made.mean = saved[4];
+    made.scale = saved[5];
+    const at::Tensor dy = grads[0].defined() ? grads[0] : at::zeros_like(args.x);
+    const cuda::NormGradients found = cuda::norm_backward_pass(args, made, dy, grads[1]);
+    return {found.x, found.residual, found.weight, found.bias, {}, {}, {}};
+  }
+  static AddNormArgs arguments(const at::Tensor& x, const at::Tensor& residual,
+                               const at::Tensor& weight, const at::Tensor& bias, bool layer,
+                               double eps) {
+    return {x, residual, weight, bias, layer ? NormKind::kLayer : NormKind::kRms, eps, false};
+  }
+};
+
+AddNormResult fused_norm(const AddNormArgs& args, at::ScalarType kept) {
+  const auto optional = [](const at::Tensor& tensor) {
+    return tensor.defined() ? std::make_optional(tensor) : std::nullopt;
+  };
+  const auto made =
+      FusedNorm::apply(args.x, optional(args.residual), args.weight, optional(args.bias),
+                       args.kind == NormKind::kLayer, args.eps, kept);
+  return {made[0], made[1]};
+}
+
 }  // namespace
 
 AddNormResult add_norm(const AddNormArgs& args) {
@@ -39,10 +87,11 @@ AddNormResult add_norm(const AddNormArgs& args) {
   const auto wide = is_double(args.x) || is_double(args.residual) || is_double(args.weight)
                         ? at::kDouble
                         : at::kFloat;
-  at::Tensor sum = args.x.to(wide);
-  if (args.residual.defined()) sum = sum + args.residual.to(wide);
   const auto first = args.residual_in_fp32 ? wide : narrow;
   const auto kept = args.residual.defined() ? args.residual.scalar_type() : first;
+  if (!is_traced() && cuda::takes(args)) return fused_norm(args, kept);
+  at::Tensor sum = args.x.to(wide);
+  if (args.residual.defined()) sum = sum + args.residual.to(wide);
   return {normalise(sum, args).to(narrow), sum.to(kept)};
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "core/ops/gate.h"
 #include "support/gradcheck.h"
 
 namespace serpentine::testing {
@@ -73,6 +74,12 @@ TEST(AddNorm, GradientsMatchDifferences) {
         },
         {random({2, 6}), random({2, 6}), random({6}), random({6})});
   }
+}
+
+TEST(SiluGate, IsTheProductWithSilu) {
+  const Tensor y = torch::randn({2, 3, 5}, torch::kDouble),
+               z = torch::randn({3, 5}, torch::kDouble);
+  EXPECT_TRUE(silu_gate(y, z).allclose(y * z * torch::sigmoid(z)));
 }
 
 }  // namespace

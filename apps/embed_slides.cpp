@@ -155,8 +155,8 @@ void add_embed_slides_command(CLI::App& app, Action& action) {
   command->add_option("--readers", arguments->options.job.threads, "Threads that read tiles")
       ->check(CLI::Range(1, 256));
   command->add_option("--device", arguments->encoder.device, "auto, cpu or cuda");
-  command->add_option("--precision", arguments->encoder.precision, "fp32, bf16 or fp16")
-      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+  command->add_option("--precision", arguments->encoder.precision, "fp32, tf32, bf16 or fp16")
+      ->check(CLI::IsMember({"fp32", "tf32", "bf16", "fp16"}));
   command->add_option("--input-size", arguments->encoder.input_size,
                       "Resize tiles for the encoder");
   command->add_flag("--half", arguments->job.half, "Store float16");

@@ -113,7 +113,7 @@ TileEncoder encoder_of(Network network, const Scaling& scaling, torch::Device de
     return torch::tensor(values).view({1, 3, 1, 1}).to(device);
   };
   const auto mean = plane(scaling.mean), deviation = plane(scaling.deviation);
-  const auto type = autocast_type(options.precision);
+  const auto type = apply_precision(options.precision);
   const int64_t side = options.input_size;
   return [=](const torch::Tensor& pictures) {
     const torch::NoGradGuard no_grad;

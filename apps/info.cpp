@@ -61,7 +61,7 @@ int run_info(const InfoArguments& arguments) {
     Batch images;
     images.input = torch::zeros({batch, view.channels, height, width}, run.device);
     return [&run, images, &arguments] {
-      const Autocast autocast(run.device.type(), autocast_type(arguments.precision));
+      const Autocast autocast(run.device.type(), apply_precision(arguments.precision));
       run.model->forward(images);
       if (run.device.is_cuda()) torch::cuda::synchronize();
     };
@@ -151,8 +151,8 @@ void add_info_command(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--seconds", arguments->seconds, "Seconds for them, at most")
       ->capture_default_str();
-  command->add_option("--precision", arguments->precision, "fp32, bf16 or fp16")
-      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}))
+  command->add_option("--precision", arguments->precision, "fp32, tf32, bf16 or fp16")
+      ->check(CLI::IsMember({"fp32", "tf32", "bf16", "fp16"}))
       ->capture_default_str();
   command->add_option("--device", arguments->device, "auto, cpu or cuda");
   command->add_flag("--json", arguments->json, "Print JSON");

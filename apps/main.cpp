@@ -18,6 +18,7 @@
 #include "apps/build_info.h"
 #include "apps/command.h"
 #include "core/config.h"
+#include "core/train/precision.h"
 
 namespace serpentine {
 namespace {
@@ -162,6 +163,7 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
   try {
+    serpentine::apply_precision("fp32");  // commands that have the option settle it anew
     return serpentine::run(argc, argv);
   } catch (const serpentine::ConfigError& error) {
     std::cout.flush();

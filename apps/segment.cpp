@@ -111,8 +111,8 @@ void add_segment_command(CLI::App& app, Action& action) {
     sub->add_flag("--no-mirror", arguments->no_mirror, "One view instead of all mirrored ones");
     sub->add_option("--windows", arguments->predict.options.batch, "Windows at once");
     sub->add_option("--device", arguments->predict.device, "auto, cpu or cuda");
-    sub->add_option("--precision", arguments->predict.precision, "fp32, bf16 or fp16")
-        ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
+    sub->add_option("--precision", arguments->predict.precision, "fp32, tf32, bf16 or fp16")
+        ->check(CLI::IsMember({"fp32", "tf32", "bf16", "fp16"}));
   };
   auto* predict = command->add_subcommand("predict", "Labels for new images");
   predict

@@ -118,7 +118,7 @@ int64_t predict_files(const std::vector<SegmentRun>& runs, const std::vector<Cas
       options.progress = [&](int64_t done, int64_t) { progress.update(done); };
       torch::Tensor labels;
       {
-        const Autocast autocast(device.type(), autocast_type(how.precision));
+        const Autocast autocast(device.type(), apply_precision(how.precision));
         labels = predict_volume(models, plan, volume, device, options);
       }
       labels = with_rules(labels, rules);

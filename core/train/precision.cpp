@@ -10,11 +10,14 @@
 
 namespace serpentine {
 
-std::optional<torch::ScalarType> autocast_type(const std::string& precision) {
-  if (precision == "fp32") return std::nullopt;
+std::optional<torch::ScalarType> apply_precision(const std::string& precision) {
+  const bool rounded = precision == "tf32";
+  at::globalContext().setAllowTF32CuDNN(rounded);
+  at::globalContext().setAllowTF32CuBLAS(rounded);
+  if (rounded || precision == "fp32") return std::nullopt;
   if (precision == "bf16") return torch::kBFloat16;
-  SERPENTINE_CHECK(precision == "fp16", "trainer", "precision must be fp32, bf16 or fp16, got '",
-                   precision, "'");
+  SERPENTINE_CHECK(precision == "fp16", "trainer",
+                   "precision must be fp32, tf32, bf16 or fp16, got '", precision, "'");
   return torch::kHalf;
 }
 

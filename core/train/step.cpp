@@ -62,7 +62,7 @@ Stepper::Counts Stepper::forward_backward(const std::vector<Batch>& batches) {
     const Batch there = batch.to(device_, /*non_blocking=*/true);
     Loss loss;
     {
-      const Autocast autocast(device_.type(), autocast_type(options_.precision));
+      const Autocast autocast(device_.type(), apply_precision(options_.precision));
       loss = task_.loss(model_, there);
     }
     SERPENTINE_CHECK(loss.value.defined() && loss.value.dim() == 0, "trainer",
@@ -140,7 +140,7 @@ void Stepper::guard(const std::vector<Batch>& batches, const torch::Tensor& norm
   if (norm.defined()) bad = bad || !torch::isfinite(norm).item<bool>();
   if (!bad) return;
   if (!when_logging) at::Generator(at::detail::getDefaultCPUGenerator()).set_state(rng_state_);
-  throw_non_finite(model_, task_, batches, device_, autocast_type(options_.precision), state);
+  throw_non_finite(model_, task_, batches, device_, apply_precision(options_.precision), state);
 }
 
 RunningLoss& Stepper::running_loss() {

@@ -230,7 +230,7 @@ bool Trainer::evaluate_into(const Dataset& dataset, std::map<std::string, double
   model_->eval();
   bool whole = true;
   for (auto batch = loader.next(); batch && whole; batch = loader.next()) {
-    const Autocast autocast(device_.type(), autocast_type(options_.trainer.precision));
+    const Autocast autocast(device_.type(), apply_precision(options_.trainer.precision));
     if (batch->size() > 0) task_->evaluate(*model_, batch->to(device_, /*non_blocking=*/true));
     whole = StopSignal::received() == 0;
   }

@@ -16,8 +16,9 @@ void TrainerOptions::fields(Fields& f) {
     {.least = 0});
   f("ema", ema, "decay of the average of the weights, which is then evaluated and kept; 0: none",
     {.least = 0, .most = 0.9999999});
-  f("precision", precision, "type of matrix products: fp32, or 16 bits by autocast",
-    {.choices = {"fp32", "bf16", "fp16"}});
+  f("precision", precision,
+    "of matrix products: fp32 (IEEE), tf32 on a GPU, or 16 bits by autocast",
+    {.choices = {"fp32", "tf32", "bf16", "fp16"}});
   f("device", device, "where to train; auto takes a GPU if there is one",
     {.choices = {"auto", "cpu", "cuda"}});
   f("seed", seed, "of the weights, the order of examples and dropout");

@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include "core/train/precision.h"
+
 namespace serpentine::golden {
 namespace {
 
@@ -74,6 +76,7 @@ class Golden : public ::testing::TestWithParam<fs::path> {};
 
 TEST_P(Golden, Case) {
   torch::set_num_threads(1);
+  apply_precision("fp32");
   Fixture fixture(GetParam());
   const auto checker = checkers().find(kind(fixture.config));
   if (checker == checkers().end()) GTEST_SKIP() << "not built yet: " << kind(fixture.config);

@@ -169,13 +169,18 @@ TEST(Ema, FollowsItsFormulaAndSwapsBack) {
 TEST(Autocast, RunsMatrixProductsIn16BitsAndEnds) {
   const torch::Tensor a = torch::rand({4, 4});
   {
-    const Autocast scope(torch::kCPU, autocast_type("bf16"));
+    const Autocast scope(torch::kCPU, apply_precision("bf16"));
     EXPECT_EQ(torch::mm(a, a).scalar_type(), torch::kBFloat16);
   }
   EXPECT_EQ(torch::mm(a, a).scalar_type(), torch::kFloat32);
-  const Autocast nothing(torch::kCPU, autocast_type("fp32"));
+  const Autocast nothing(torch::kCPU, apply_precision("fp32"));
   EXPECT_EQ(torch::mm(a, a).scalar_type(), torch::kFloat32);
-  EXPECT_THROW(autocast_type("fp8"), c10::Error);
+  apply_precision("tf32");
+  EXPECT_TRUE(at::globalContext().allowTF32CuDNN());
+  apply_precision("fp32");
+  EXPECT_FALSE(at::globalContext().allowTF32CuDNN());
+  EXPECT_FALSE(at::globalContext().allowTF32CuBLAS());
+  EXPECT_THROW(apply_precision("fp8"), c10::Error);
 }
 
 TEST(GradScaler, SkipsOverflowsAndGrowsAgain) {

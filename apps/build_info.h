@@ -11,7 +11,7 @@ struct BuildInfo {
   const char* torch_root;  // the LibTorch that was linked
   const char* source;      // the source tree of a build that was not installed
   const char* toolkit;     // version and folder of the CUDA toolkit, or ""
-  bool cuda, nccl, opencv, openslide, tiff, hdf5, http, gdcm, parquet;
+  bool cuda, nccl, opencv, openslide, tiff, hdf5, http, gdcm, dcmtk, parquet;
 };
 
 const BuildInfo& build_info();

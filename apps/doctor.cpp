@@ -83,6 +83,7 @@ void print_features() {
   feature("pictures", info.opencv, "OpenCV",
           "apt-get install libopencv-imgcodecs-dev" + rebuild + "OPENCV=ON");
   feature("DICOM", info.gdcm, "GDCM", "apt-get install libgdcm-dev" + rebuild + "GDCM=ON");
+  feature("DICOM-SEG", info.dcmtk, "DCMTK", "apt-get install libdcmtk-dev" + rebuild + "DCMTK=ON");
   feature("slides", info.openslide, "OpenSlide",
           "apt-get install libopenslide-dev" + rebuild + "OPENSLIDE=ON");
   feature("tiled TIFF", info.tiff, "libtiff",

@@ -97,7 +97,7 @@ void add_segment_command(CLI::App& app, Action& action) {
   auto* plan = command->add_subcommand("plan", "Look at a data set, and write its plan");
   plan->add_option("DATA", arguments->data, "Folder or CSV")->required();
   plan->add_option("-o,--out", arguments->out, "YAML to write; default: print it");
-  plan->add_option("--dims", arguments->planned.dims, "2 or 3; default 3 for volumes");
+  plan->add_option("--dims", arguments->planned.dims, "2 or 3; default 3 where cases have several slices");
   plan->add_option("--memory", arguments->planned.memory, "GB for the patch and the batch");
   plan->add_option("--patch", arguments->planned.patch, "Patch instead of the rule, as 32 48 48");
   plan->add_option("--batch", arguments->planned.batch, "Batch instead of the rule");
@@ -125,6 +125,8 @@ void add_segment_command(CLI::App& app, Action& action) {
   predict->add_flag("--fill-holes", arguments->predict.fill_holes,
                     "Fill holes of each label, instead of the run's own rules");
   predict->add_flag("--keep-parts", arguments->predict.keep_parts, "Without any such rules");
+  predict->add_option("--dicom-seg", arguments->predict.dicom_seg,
+                      "Folder of a DICOM Segmentation object (NAME.dcm) for each DICOM series");
   predict->add_flag("--overwrite", arguments->predict.overwrite, "Do not skip existing results");
   chosen(predict, run_predict);
 

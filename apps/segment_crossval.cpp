@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
-#include <sstream>
 
 #include <torch/torch.h>
 
@@ -70,13 +69,7 @@ void use_plan_classes(EvaluationOptions& options, const SegmentationPlan& plan) 
   options.label_scale = plan.label_scale;
   options.ignore = plan.ignore;
   options.classes.clear();
-  for (size_t k = 0; k < plan.values.size(); ++k) {
-    std::vector<int64_t> values;
-    std::stringstream list(plan.values[k]);
-    for (std::string part; std::getline(list, part, '+');) values.push_back(std::stoll(part));
-    if (values != std::vector<int64_t>{0})
-      options.classes.emplace_back(plan.class_names[k], values);
-  }
+  for (const auto& one : plan.foreground()) options.classes.emplace_back(one.name, one.values);
 }
 
 int report_evaluation(const Evaluation& found, const EvaluationOptions& options,

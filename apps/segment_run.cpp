@@ -18,6 +18,9 @@
 #include "core/io/state_dict.h"
 #include "core/train/precision.h"
 #include "core/train/trainer.h"
+#include "segmentation/dicom.h"
+#include "segmentation/dicom_seg.h"
+#include "segmentation/seg_file.h"
 
 namespace serpentine {
 namespace {
@@ -29,6 +32,63 @@ void say_memory(const std::string& name, const PredictMemory& memory) {
             << bytes(memory.sums) << ", windows " << bytes(memory.windows_now) << ", slab "
             << bytes(memory.slab) << ", labels " << bytes(memory.labels) << "; preparing "
             << bytes(memory.preparing) << ")" << std::endl;
+}
+
+struct Predictor {
+  std::vector<std::shared_ptr<Model>> models;
+  const SegmentationPlan& plan;
+  torch::Device device;
+  PartRules rules;
+  const PredictFiles& how;
+};
+
+torch::Tensor predicted_labels(const Predictor& with, const std::string& name, Volume& volume) {
+  PredictOptions options = with.how.options;
+  const auto memory = predict_memory(with.plan, volume, options);
+  say_memory(name, memory);
+  Progress progress(name, memory.windows);
+  options.progress = [&](int64_t done, int64_t) { progress.update(done); };
+  torch::Tensor labels;
+  {
+    const Autocast autocast(with.device.type(), apply_precision(with.how.precision));
+    labels = predict_volume(with.models, with.plan, volume, with.device, options);
+  }
+  labels = with_rules(labels, with.rules);
+  progress.finish();
+  return labels;
+}
+
+/// Writes what is not there yet of a case. False where it has no DICOM-SEG though one was wanted.
+bool label_case(const Predictor& with, const CaseFiles& one) {
+  const auto& how = with.how;
+  const std::string file = how.out + "/" + one.name + result_ending(one.images.at(0));
+  std::string seg = how.dicom_seg.empty() ? "" : how.dicom_seg + "/" + one.name + ".dcm";
+  const bool possible = seg.empty() || is_dicom_path(one.images[0]);
+  if (!possible) {
+    std::cerr << one.name << ": no DICOM-SEG, for " << one.images[0] << " is not DICOM\n";
+    seg.clear();
+  }
+  const auto there = [&](const std::string& path) {
+    return !how.overwrite && std::filesystem::exists(path);
+  };
+  if (there(file) && (seg.empty() || there(seg))) {
+    std::cout << file << ": is there already\n";
+    return possible;
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  Volume volume = read_channels(one.images);
+  torch::Tensor labels;
+  if (there(file)) {
+    labels = read_labels(file, volume);
+  } else {
+    labels = predicted_labels(with, one.name, volume);
+    write_labels(file, labels, volume);
+  }
+  if (!seg.empty() && !there(seg)) write_dicom_seg(seg, labels, volume, with.plan.foreground());
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  std::cout << file << (seg.empty() ? "" : ", " + seg) << "  " << format_seconds(took.count())
+            << std::endl;
+  return possible;
 }
 
 }  // namespace
@@ -99,33 +159,17 @@ int64_t predict_files(const std::vector<SegmentRun>& runs, const std::vector<Cas
     run.model->to(device);
     models.push_back(run.model);
   }
+  if (!how.dicom_seg.empty()) {
+    check_dicom_seg();
+    make_folder(how.dicom_seg);
+  }
   make_folder(how.out);
-  const PartRules rules = rules_for(runs, how);
-  if (!rules.none()) std::cout << "rules: " << rules_text(rules) << "\n";
+  const Predictor predictor{models, plan, device, rules_for(runs, how), how};
+  if (!predictor.rules.none()) std::cout << "rules: " << rules_text(predictor.rules) << "\n";
   int64_t failed = 0;
   for (const auto& one : cases) {
-    const std::string file = how.out + "/" + one.name + result_ending(one.images.at(0));
-    if (!how.overwrite && std::filesystem::exists(file)) {
-      std::cout << file << ": is there already\n";
-      continue;
-    }
     try {
-      Volume volume = read_channels(one.images);
-      say_memory(one.name, predict_memory(plan, volume, how.options));
-      const auto begin = std::chrono::steady_clock::now();
-      PredictOptions options = how.options;
-      Progress progress(one.name, predict_memory(plan, volume, options).windows);
-      options.progress = [&](int64_t done, int64_t) { progress.update(done); };
-      torch::Tensor labels;
-      {
-        const Autocast autocast(device.type(), apply_precision(how.precision));
-        labels = predict_volume(models, plan, volume, device, options);
-      }
-      labels = with_rules(labels, rules);
-      progress.finish();
-      write_labels(file, labels, volume);
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-      std::cout << file << "  " << format_seconds(took.count()) << std::endl;
+      if (!label_case(predictor, one)) ++failed;
     } catch (const std::exception& error) {
       const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
       std::string why = torch_error ? torch_error->what_without_backtrace() : error.what();

@@ -32,13 +32,15 @@ struct PredictFiles {
   bool largest = false, fill_holes = false;  // of every label, instead of the runs' rules
   bool keep_parts = false;                   // no rules at all
   bool overwrite = false;
+  std::string dicom_seg;  // folder of NAME.dcm, a DICOM-SEG of each DICOM series; "": none
 };
 
 /// The rules that predictions get: those asked for, else those that all runs agree on.
 PartRules rules_for(const std::vector<SegmentRun>& runs, const PredictFiles& how);
 
-/// Predicts every case into out/NAME.nii.gz or NAME.png. Cases that cannot be read are reported
-/// and left out; returns how many.
+/// Predicts every case into out/NAME.nii.gz or NAME.png; labels that are there already are kept,
+/// and serve for a DICOM-SEG that is not. Cases that cannot be read are reported and left out;
+/// returns how many.
 int64_t predict_files(const std::vector<SegmentRun>& runs, const std::vector<CaseFiles>& cases,
                       const PredictFiles& how);
 

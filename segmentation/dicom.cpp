@@ -167,11 +167,17 @@ bool is_dicom_path(const std::filesystem::path& path) {
   });
 }
 
+DicomStack dicom_stack(const std::filesystem::path& path) {
+  DicomStack stack;
+  stack.slices = slices_in(path);
+  check_one_series(path.string(), stack.slices);
+  check_alike(stack.slices);
+  stack.step = stack_slices(path.string(), stack.slices);
+  return stack;
+}
+
 torch::Tensor read_dicom(const std::filesystem::path& path, NiftiHeader* place) {
-  auto slices = slices_in(path);
-  check_one_series(path.string(), slices);
-  check_alike(slices);
-  const Point step = stack_slices(path.string(), slices);
+  const auto [slices, step] = dicom_stack(path);
   const auto& first = slices[0];
   const auto depth = static_cast<int64_t>(slices.size());
   auto voxels = torch::empty({1, depth, first.rows, first.columns});

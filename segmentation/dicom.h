@@ -37,6 +37,14 @@ std::optional<DicomSlice> read_dicom_slice(const std::filesystem::path& file);
 /// Writes rows x columns values, rescaled as the file says. Throws "FILE: why".
 void read_dicom_pixels(const DicomSlice& slice, float* to);
 
+/// The images of one file or of a folder along their normal, and the step from one to the next in
+/// millimetres. Throws as read_dicom() does.
+struct DicomStack {
+  std::vector<DicomSlice> slices;
+  std::array<double, 3> step{};
+};
+DicomStack dicom_stack(const std::filesystem::path& path);
+
 /// float32 [1, K, J, I] of one file or of all images of a folder; `place`: as the header of a NIfTI
 /// file would say it. Throws "PATH: why": several series, a missing slice, two at one place, uneven
 /// distances, slices of different size or direction, a tilted stack, colours, several frames in a

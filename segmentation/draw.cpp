@@ -136,6 +136,10 @@ int64_t worst_of(const Tensor& guess, const Tensor& truth) {
 
 }  // namespace
 
+std::array<int, 3> label_colour(int64_t value) {
+  return kColours[static_cast<size_t>(std::max<int64_t>(value - 1, 0) % 7)];
+}
+
 Tensor overlay(const Tensor& image, const Tensor& labels, double low, double high) {
   const auto grey =
       image.size(0) >= 3 ? image.narrow(0, 0, 3) : image.narrow(0, 0, 1).expand({3, -1, -1});
@@ -144,7 +148,7 @@ Tensor overlay(const Tensor& image, const Tensor& labels, double low, double hig
   for (int64_t i = 0; i < values.numel(); ++i) {
     const auto value = values[i].item<int64_t>();
     if (value <= 0) continue;
-    const auto& colour = kColours[static_cast<size_t>((value - 1) % 7)];
+    const auto colour = label_colour(value);
     const auto ink = torch::tensor({colour[0], colour[1], colour[2]}, torch::kFloat);
     const auto mask = labels.eq(value);
     // two pixels of outline round a light tint, through which the image stays visible

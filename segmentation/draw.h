@@ -1,6 +1,7 @@
 // Pictures of labels: overlays, contact sheets, box plots, pages that scroll through slices.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,9 @@
 #include "segmentation/volume.h"
 
 namespace serpentine {
+
+/// Red, green and blue of a label's value, everywhere the same.
+std::array<int, 3> label_colour(int64_t value);
 
 /// One slice of an image in grey (or colours), labels as tinted areas with outlines. image: float32
 /// [C, H, W], labels: int [H, W]; low and high: grey values for black and white. uint8 [H, W, 3].

@@ -32,12 +32,14 @@ Fingerprint take_fingerprint(CaseList& list) {
       if (usable.empty()) {
         found.channels = channels;
         found.pictures = volume.picture;
+        found.flat = true;
         foreground.resize(static_cast<size_t>(channels));
       }
       if (channels != found.channels) {
         throw std::runtime_error(volume.name + ": has " + std::to_string(channels) +
                                  " channels, the first case " + std::to_string(found.channels));
       }
+      found.flat = found.flat && volume.data.size(1) == 1;
       const Box box = nonzero_box(volume.data);
       found.spacings.push_back(volume.spacing);
       found.sizes.push_back(box.size());

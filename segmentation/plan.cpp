@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 
 #include <torch/torch.h>
 
@@ -167,6 +168,17 @@ void SegmentationPlan::fields(Fields& f) {
   f("estimate", estimate, "GB of a training step, estimated", {.least = 0});
 }
 
+std::vector<LabelClass> SegmentationPlan::foreground() const {
+  std::vector<LabelClass> found;
+  for (size_t k = 0; k < values.size(); ++k) {
+    LabelClass one{class_names[k], {}};
+    std::stringstream list(values[k]);
+    for (std::string part; std::getline(list, part, '+');) one.values.push_back(std::stoll(part));
+    if (one.values != std::vector<int64_t>{0}) found.push_back(std::move(one));
+  }
+  return found;
+}
+
 std::vector<int64_t> SegmentationPlan::network_patch() const {
   return dims == 3 ? patch : std::vector<int64_t>(patch.begin() + 1, patch.end());
 }
@@ -200,7 +212,7 @@ double step_memory(const std::vector<int64_t>& patch, int64_t batch,
 SegmentationPlan make_plan(const CaseList& list, const Fingerprint& fingerprint,
                            const PlanOptions& options) {
   SegmentationPlan plan;
-  plan.dims = options.dims > 0 ? options.dims : fingerprint.pictures ? 2 : 3;
+  plan.dims = options.dims > 0 ? options.dims : fingerprint.pictures || fingerprint.flat ? 2 : 3;
   TORCH_CHECK(plan.dims == 2 || !fingerprint.pictures, list.path,
               ": pictures need a plan of 2 dimensions, not 3");
   plan.in_channels = fingerprint.channels;
@@ -222,8 +234,10 @@ SegmentationPlan make_plan(const CaseList& list, const Fingerprint& fingerprint,
                                   spacing.end());
   const std::vector<int64_t> most(middle.begin() + static_cast<std::ptrdiff_t>(skip), middle.end());
   auto patch = options.patch.empty() ? first_patch(sides, most) : options.patch;
-  TORCH_CHECK(patch.size() == sides.size(), "plan: the patch needs ", sides.size(),
-              " numbers, got ", patch.size());
+  TORCH_CHECK(patch.size() == sides.size(), list.path, ": a patch of ", plan.dims,
+              " dimensions has ", sides.size(), " numbers, got ", patch.size(), " (",
+              extent_text(patch), "); data.dims (--dims of segment plan) chooses 2 or 3",
+              options.dims > 0 ? "" : "; without it volumes of several slices get 3");
   const int64_t widest = options.most_features > 0 ? options.most_features
                          : plan.dims == 3          ? 320
                                                    : 512;

@@ -35,6 +35,8 @@ struct SegmentationPlan {
   double estimate = 0;  // GB of a training step, estimated
   void fields(Fields& f);
 
+  /// The classes without the background, with the values that their voxels have in label files.
+  std::vector<LabelClass> foreground() const;
   /// The patch without the axis of one slice.
   std::vector<int64_t> network_patch() const;
   /// Sizes of patches must be multiples of these (z, y, x).
@@ -48,13 +50,14 @@ struct Fingerprint {
   double kept = 1;                              // median share of voxels that cropping kept
   int64_t channels = 1;
   bool pictures = false;
+  bool flat = false;                              // every case is one slice (axis z)
   std::map<int64_t, int64_t> voxels;              // of each label value
   std::vector<std::array<double, 4>> foreground;  // a channel: mean, deviation, percentiles
   std::vector<std::string> notes;
 };
 
 struct PlanOptions {
-  int64_t dims = 0;           // 0: 3 for volumes, 2 for pictures
+  int64_t dims = 0;           // 0: 2 for pictures and single slices, else 3
   double memory = 8;          // GB
   int64_t most_features = 0;  // 0: 320 in 3-D, 512 in 2-D
   int64_t first_features = 32;

@@ -55,17 +55,6 @@ torch::Tensor to_canonical(const torch::Tensor& voxels, const Volume& volume) {
   return moved.contiguous();
 }
 
-/// [D, H, W] as it lies in the file.
-torch::Tensor to_file(const torch::Tensor& voxels, const Volume& volume) {
-  std::vector<int64_t> turned, order(3);
-  for (size_t axis = 0; axis < 3; ++axis) {
-    if (volume.flipped[axis]) turned.push_back(static_cast<int64_t>(axis));
-    order[static_cast<size_t>(volume.from[axis])] = static_cast<int64_t>(axis);
-  }
-  const auto back = turned.empty() ? voxels : voxels.flip(turned);
-  return back.permute(order).contiguous();
-}
-
 bool same_spacing(const std::array<double, 3>& a, const std::array<double, 3>& b) {
   for (size_t axis = 0; axis < 3; ++axis) {
     if (std::abs(a[axis] - b[axis]) > 1e-3 * std::max(a[axis], b[axis])) return false;
@@ -117,7 +106,7 @@ void write_voxels(const std::filesystem::path& file, const torch::Tensor& voxels
       image.header ? *image.header
                    : new_nifti_header({voxels.size(2), voxels.size(1), voxels.size(0)},
                                       {image.spacing[2], image.spacing[1], image.spacing[0]});
-  const auto as_in_file = to_file(voxels, image);
+  const auto as_in_file = to_file_axes(voxels, image);
   if (is_nrrd_name(file)) {
     write_nrrd(file, as_in_file, like);
   } else if (is_meta_image_name(file)) {
@@ -222,6 +211,16 @@ torch::Tensor read_labels(const std::filesystem::path& file, const Volume& image
   const auto whole = values.round();
   if (!whole.equal(values)) fail_file(labels.name, "holds values that are not whole numbers");
   return whole.to(torch::kInt);
+}
+
+torch::Tensor to_file_axes(const torch::Tensor& voxels, const Volume& volume) {
+  std::vector<int64_t> turned, order(3);
+  for (size_t axis = 0; axis < 3; ++axis) {
+    if (volume.flipped[axis]) turned.push_back(static_cast<int64_t>(axis));
+    order[static_cast<size_t>(volume.from[axis])] = static_cast<int64_t>(axis);
+  }
+  const auto back = turned.empty() ? voxels : voxels.flip(turned);
+  return back.permute(order).contiguous();
 }
 
 void write_labels(const std::filesystem::path& file, const torch::Tensor& labels,

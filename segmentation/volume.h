@@ -41,6 +41,9 @@ Volume read_channels(const std::vector<std::string>& files);
 /// or values are not whole numbers.
 torch::Tensor read_labels(const std::filesystem::path& file, const Volume& image, double scale = 0);
 
+/// [D, H, W] as it lies in the volume's file: [K, J, I].
+torch::Tensor to_file_axes(const torch::Tensor& voxels, const Volume& volume);
+
 /// Labels [D, H, W] in the place of `image`: NIfTI, NRRD, MetaImage or a grey PNG, by the name.
 void write_labels(const std::filesystem::path& file, const torch::Tensor& labels,
                   const Volume& image);

@@ -75,6 +75,44 @@ TEST(Plan, TakesTheFinerSpacingOfCoarseShortAxes) {
   EXPECT_EQ(plan.spacing[0], 3);
 }
 
+TEST(Plan, OfSingleSlicesHasTwoDimensions) {
+  const TemporaryFolder folder;
+  for (const char* sub : {"images", "labels"}) std::filesystem::create_directories(folder / sub);
+  const auto one = ball(1, 20, 30, 6);
+  const auto nrrd = [&](const std::string& file, const torch::Tensor& voxels) {
+    const auto bytes = voxels.to(torch::kByte).contiguous();
+    std::ofstream(folder / file, std::ios::binary)
+        << "NRRD0004\ntype: uint8\ndimension: 2\nsizes: 30 20\nencoding: raw\n\n"
+        << std::string(static_cast<const char*>(bytes.const_data_ptr()),
+                       static_cast<size_t>(bytes.numel()));
+  };
+  nrrd("images/a.nrrd", one.image);
+  nrrd("labels/a.nrrd", one.labels);
+  save(folder / "images/b.nii.gz", one.image);
+  save(folder / "labels/b.nii.gz", one.labels);
+  const auto plan_of = [&](const PlanOptions& options) {
+    CaseList list = find_cases(folder.path());
+    const auto fingerprint = take_fingerprint(list);
+    EXPECT_TRUE(fingerprint.notes.empty());
+    return make_plan(list, fingerprint, options);
+  };
+  PlanOptions options;
+  options.patch = {16, 16};
+  const auto plan = plan_of(options);
+  EXPECT_EQ(plan.dims, 2);
+  EXPECT_EQ(plan.patch, (std::vector<int64_t>{1, 16, 16}));
+  EXPECT_EQ(plan_of({}).dims, 2);
+  options.dims = 3;
+  EXPECT_NE(error_of([&] { plan_of(options); })
+                .find("a patch of 3 dimensions has 3 numbers, got 2 (16x16); data.dims"),
+            std::string::npos);
+  // one case with several slices, and the set is one of volumes
+  const auto deep = ball(8, 20, 30, 4);
+  save(folder / "images/c.nii.gz", deep.image);
+  save(folder / "labels/c.nii.gz", deep.labels);
+  EXPECT_EQ(plan_of({}).dims, 3);
+}
+
 TEST(Cases, OfNnunetWithRegions) {
   const TemporaryFolder folder;
   const auto one = ball(8, 8, 8, 3);

@@ -97,7 +97,8 @@ void add_segment_command(CLI::App& app, Action& action) {
   auto* plan = command->add_subcommand("plan", "Look at a data set, and write its plan");
   plan->add_option("DATA", arguments->data, "Folder or CSV")->required();
   plan->add_option("-o,--out", arguments->out, "YAML to write; default: print it");
-  plan->add_option("--dims", arguments->planned.dims, "2 or 3; default 3 where cases have several slices");
+  plan->add_option("--dims", arguments->planned.dims,
+                   "2 or 3; default 3 where cases have several slices");
   plan->add_option("--memory", arguments->planned.memory, "GB for the patch and the batch");
   plan->add_option("--patch", arguments->planned.patch, "Patch instead of the rule, as 32 48 48");
   plan->add_option("--batch", arguments->planned.batch, "Batch instead of the rule");

@@ -98,8 +98,8 @@ void add_segments(const std::string& file, const SegContents& contents, DcmSegme
 void add_grid(const std::string& file, const SegContents& contents, DcmItem& source,
               DcmSegmentation& seg) {
   FGPixelMeasures measures;
-  measures.setPixelSpacing(word(source, DCM_PixelSpacing) + "\\" + word(source, DCM_PixelSpacing, 1),
-                           OFFalse);
+  measures.setPixelSpacing(
+      word(source, DCM_PixelSpacing) + "\\" + word(source, DCM_PixelSpacing, 1), OFFalse);
   OFString thickness = word(source, DCM_SliceThickness);
   if (thickness.empty()) thickness = decimal(contents.between > 0 ? contents.between : 1);
   measures.setSliceThickness(thickness, OFFalse);
@@ -139,9 +139,8 @@ std::vector<SegSource> read_sources(const std::string& file, const SegContents& 
       study = word(item, DCM_StudyInstanceUID);
     }
     ImageSOPInstanceReferenceMacro* reference = nullptr;
-    check_dcmtk(name, ImageSOPInstanceReferenceMacro::create(word(item, DCM_SOPClassUID),
-                                                             word(item, DCM_SOPInstanceUID),
-                                                             reference));
+    check_dcmtk(name, ImageSOPInstanceReferenceMacro::create(
+                          word(item, DCM_SOPClassUID), word(item, DCM_SOPInstanceUID), reference));
     OFVector<ImageSOPInstanceReferenceMacro> one;
     one.push_back(*reference);
     delete reference;

@@ -260,7 +260,8 @@ void PatchSourceOptions::fields(Fields& f) {
   f("images", images, "folder of the images, when it has no usual name");
   f("labels", labels, "folder of the labels");
   f("plan", plan, "YAML of `serpentine segment plan`; empty: planned now");
-  f("dims", dims, "2 or 3 for the plan made now; 0: 3 where cases have several slices", {.least = 0, .most = 3});
+  f("dims", dims, "2 or 3 for the plan made now; 0: 3 where cases have several slices",
+    {.least = 0, .most = 3});
   f("memory", memory, "GB for the patch and batch of the plan made now", {.least = 0.1});
   f("patch", patch, "patch of the plan made now, instead of the rule", {.least = 1});
   f("batch", batch, "batch of the plan made now; 0: by the rule", {.least = 0});

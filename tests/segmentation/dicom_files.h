@@ -37,8 +37,9 @@ class DicomBytes {
 };
 
 struct SliceFile {
-  std::string series = "1.2.3.4", instance = "1.2.3.4.5", position = "10\\20\\30", orientation = "1\\0\\0\\0\\1\\0",
-              spacing = "2\\0.5", slope = "2", intercept = "-1000";
+  std::string series = "1.2.3.4", instance = "1.2.3.4.5", position = "10\\20\\30",
+              orientation = "1\\0\\0\\0\\1\\0", spacing = "2\\0.5", slope = "2",
+              intercept = "-1000";
   uint16_t rows = 2, columns = 3, samples = 1, frames = 1;
   int16_t first = 0;  // pixels count up from here
 };

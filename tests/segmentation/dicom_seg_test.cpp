@@ -44,9 +44,8 @@ void put_series(const TemporaryFolder& folder, const SeriesPlace& place) {
     slice.columns = kColumns;
     slice.orientation = decimals({place.row[0], place.row[1], place.row[2], place.column[0],
                                   place.column[1], place.column[2]});
-    slice.position =
-        decimals({kFirst[0] + i * place.step[0], kFirst[1] + i * place.step[1],
-                  kFirst[2] + i * place.step[2]});
+    slice.position = decimals({kFirst[0] + i * place.step[0], kFirst[1] + i * place.step[1],
+                               kFirst[2] + i * place.step[2]});
     std::ofstream(folder / ("s" + std::to_string(i)), std::ios::binary) << dicom_bytes(slice);
   }
 }
@@ -115,8 +114,8 @@ TEST_P(DicomSeg, HoldsEveryVoxelInItsPlace) {
   const Uint8* bytes = nullptr;
   ASSERT_TRUE(seg.findAndGetUint8Array(DCM_PixelData, bytes).good());
   auto& shared = inside(seg, DCM_SharedFunctionalGroupsSequence);
-  const auto direction = doubles_of(inside(shared, DCM_PlaneOrientationSequence),
-                                    DCM_ImageOrientationPatient, 6);
+  const auto direction =
+      doubles_of(inside(shared, DCM_PlaneOrientationSequence), DCM_ImageOrientationPatient, 6);
   const auto spacing = doubles_of(inside(shared, DCM_PixelMeasuresSequence), DCM_PixelSpacing, 2);
   auto left = torch::zeros({static_cast<int64_t>(kClasses.size())}, torch::kLong);
   for (size_t k = 0; k < kClasses.size(); ++k) {
@@ -158,10 +157,10 @@ TEST_P(DicomSeg, HoldsEveryVoxelInItsPlace) {
 
 INSTANTIATE_TEST_SUITE_P(
     Series, DicomSeg,
-    ::testing::Values(SeriesPlace{{1, 0, 0}, {0, 1, 0}, {0, 0, 3}},    // axial
-                      SeriesPlace{{1, 0, 0}, {0, 1, 0}, {0, 0, -3}},   // from the head down
-                      SeriesPlace{{0, 1, 0}, {0, 0, -1}, {3, 0, 0}},   // sagittal, turned round
-                      SeriesPlace{{2. / 3, 2. / 3, 1. / 3},            // oblique
+    ::testing::Values(SeriesPlace{{1, 0, 0}, {0, 1, 0}, {0, 0, 3}},   // axial
+                      SeriesPlace{{1, 0, 0}, {0, 1, 0}, {0, 0, -3}},  // from the head down
+                      SeriesPlace{{0, 1, 0}, {0, 0, -1}, {3, 0, 0}},  // sagittal, turned round
+                      SeriesPlace{{2. / 3, 2. / 3, 1. / 3},           // oblique
                                   {-2. / 3, 1. / 3, 2. / 3},
                                   {1, -2, 2}},
                       SeriesPlace{{2. / 3, 2. / 3, 1. / 3},  // oblique, turned round
@@ -191,9 +190,9 @@ TEST(DicomSegFile, SaysWhatItIsOf) {
   auto& series = inside(seg, DCM_ReferencedSeriesSequence);
   EXPECT_EQ(text_of(series, DCM_SeriesInstanceUID), "1.2.3.4");
   for (int i = 0; i < kSlices; ++i)
-    EXPECT_EQ(text_of(inside(series, DCM_ReferencedInstanceSequence, i),
-                      DCM_ReferencedSOPInstanceUID),
-              "1.2.3.4." + std::to_string(100 + i));
+    EXPECT_EQ(
+        text_of(inside(series, DCM_ReferencedInstanceSequence, i), DCM_ReferencedSOPInstanceUID),
+        "1.2.3.4." + std::to_string(100 + i));
   for (size_t k = 0; k < kClasses.size(); ++k)
     EXPECT_EQ(text_of(inside(seg, DCM_SegmentSequence, static_cast<long>(k)), DCM_SegmentLabel),
               kClasses[k].name);

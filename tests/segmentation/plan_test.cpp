@@ -103,8 +103,9 @@ TEST(Plan, OfSingleSlicesHasTwoDimensions) {
   EXPECT_EQ(plan.patch, (std::vector<int64_t>{1, 16, 16}));
   EXPECT_EQ(plan_of({}).dims, 2);
   options.dims = 3;
-  EXPECT_NE(error_of([&] { plan_of(options); })
-                .find("a patch of 3 dimensions has 3 numbers, got 2 (16x16); data.dims"),
+  EXPECT_NE(error_of([&] {
+              plan_of(options);
+            }).find("a patch of 3 dimensions has 3 numbers, got 2 (16x16); data.dims"),
             std::string::npos);
   // one case with several slices, and the set is one of volumes
   const auto deep = ball(8, 20, 30, 4);

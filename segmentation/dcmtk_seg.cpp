@@ -185,6 +185,24 @@ void add_frames(const std::string& file, const SegContents& contents,
   add(0, 0);
 }
 
+/// The items of a sequence, none where there is none.
+std::vector<DcmItem*> items_of(DcmItem& of, const DcmTagKey& key) {
+  std::vector<DcmItem*> items;
+  DcmSequenceOfItems* sequence = nullptr;
+  if (of.findAndGetSequence(key, sequence).bad()) return items;
+  for (DcmObject* next = nullptr; (next = sequence->nextInContainer(next)) != nullptr;)
+    items.push_back(static_cast<DcmItem*>(next));
+  return items;
+}
+
+/// Says that a pixel of a frame lies on the pixel of its slice, for which DCMTK has no setter.
+void say_pixels_match(const std::string& file, DcmItem& data) {
+  for (auto* frame : items_of(data, DCM_PerFrameFunctionalGroupsSequence))
+    for (auto* derivation : items_of(*frame, DCM_DerivationImageSequence))
+      for (auto* source : items_of(*derivation, DCM_SourceImageSequence))
+        check_dcmtk(file, source->putAndInsertString(DCM_SpatialLocationsPreserved, "YES"));
+}
+
 }  // namespace
 
 bool dicom_seg_available() { return true; }
@@ -206,8 +224,11 @@ void write_seg_file(const std::string& file, const SegContents& contents) {
   add_segments(file, contents, *seg);
   add_dimensions(file, *seg);
   add_frames(file, contents, read_sources(file, contents, *seg), *seg);
+  DcmFileFormat written;
+  check_dcmtk(file, seg->writeDataset(*written.getDataset()));
+  say_pixels_match(file, *written.getDataset());
   const std::string partial = file + ".partial";
-  check_dcmtk(file, seg->saveFile(partial.c_str()));
+  check_dcmtk(file, written.saveFile(partial.c_str(), EXS_LittleEndianExplicit));
   std::filesystem::rename(partial, file);
 }
 

@@ -134,6 +134,7 @@ TEST_P(DicomSeg, HoldsEveryVoxelInItsPlace) {
     // the slice it refers to has that place
     auto& source = inside(inside(groups, DCM_DerivationImageSequence), DCM_SourceImageSequence);
     const auto instance = text_of(source, DCM_ReferencedSOPInstanceUID);
+    EXPECT_EQ(text_of(source, DCM_SpatialLocationsPreserved), "YES");
     const int slice = std::stoi(instance.substr(instance.rfind('.') + 1)) - 100;
     for (size_t axis = 0; axis < 3; ++axis)
       EXPECT_NEAR(position[axis], kFirst[axis] + slice * GetParam().step[axis], 1e-9);

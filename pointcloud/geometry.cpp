@@ -12,6 +12,7 @@
 namespace serpentine {
 namespace {
 
+constexpr const char* kVoxelWho = "voxel grid";
 constexpr int64_t kCells = int64_t{1} << 20;  // along an axis, at most
 
 SurfaceNormals normals_of_all(const at::Tensor& points, int64_t k) {
@@ -32,10 +33,15 @@ SurfaceNormals normals_of_all(const at::Tensor& points, int64_t k) {
 
 }  // namespace
 
+void cpu::check_cells(double widest, double side) {
+  SERPENTINE_CHECK(widest < static_cast<double>(kCells), kVoxelWho, "cells of side ", side,
+                   " would be ", widest + 1, " along an axis, more than ", kCells,
+                   "; are there points that are not finite or far off?");
+}
+
 VoxelGrid voxel_grid(const at::Tensor& points, double side) {
-  constexpr const char* kWho = "voxel grid";
-  check_shape(kWho, points, "points", {-1, 3}, "N, 3");
-  SERPENTINE_CHECK(side > 0, kWho, "a cell's side must be above 0, got ", side);
+  check_shape(kVoxelWho, points, "points", {-1, 3}, "N, 3");
+  SERPENTINE_CHECK(side > 0, kVoxelWho, "a cell's side must be above 0, got ", side);
   const int64_t count = points.size(0);
   VoxelGrid grid;
   const auto whole = points.options().dtype(at::kLong);
@@ -44,19 +50,12 @@ VoxelGrid voxel_grid(const at::Tensor& points, double side) {
     grid.centroids = points.detach();
     return grid;
   }
+  if (points.is_cpu()) return cpu::voxel_grid(points, side);
   const at::Tensor exact = points.detach().to(at::kDouble);
   const at::Tensor origin = std::get<0>(exact.min(0));
   const at::Tensor away = exact - origin;
   const at::Tensor cells = (away / side).floor();
-  const auto widest = cells.max().item<double>();
-  SERPENTINE_CHECK(widest < static_cast<double>(kCells), kWho, "cells of side ", side, " would be ",
-                   widest + 1, " along an axis, more than ", kCells,
-                   "; are there points that are not finite or far off?");
-  if (points.is_cpu()) {
-    grid = cpu::voxel_grid(cells, away);
-    grid.centroids = (grid.centroids + origin).to(points.scalar_type());
-    return grid;
-  }
+  cpu::check_cells(cells.max().item<double>(), side);
   const auto axes = cells.to(at::kLong).unbind(1);
   const at::Tensor key = (axes[2] * kCells + axes[1]) * kCells + axes[0];
 
@@ -83,9 +82,10 @@ SurfaceNormals surface_normals(const at::Tensor& points, int64_t k, const at::Te
                    points.size(1), ", the points of a cloud, got ", k);
   const at::NoGradGuard no_grad;
 
-  SurfaceNormals out = points.is_cpu() && at::isFloatingType(points.scalar_type())
-                           ? cpu::surface_normals(points.detach().contiguous(), k)
-                           : normals_of_all(points, k);
+  const bool here = points.is_cpu() && at::isFloatingType(points.scalar_type());
+  SurfaceNormals out =
+      here ? cpu::surface_normals(points.detach().contiguous(), k) : normals_of_all(points, k);
+  if (here && !towards.defined()) return out;
   at::Tensor sign;
   if (towards.defined()) {
     const at::Tensor place = (towards.dim() == 1 ? towards.unsqueeze(0) : towards).unsqueeze(1);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -10,55 +11,116 @@
 
 #include "core/ops/parallel.h"
 #include "pointcloud/kd_tree.h"
+#include "pointcloud/spread_kernels.h"
 #include "pointcloud/radix_sort.h"
 
 namespace serpentine::cpu {
 namespace {
 
 constexpr int64_t kNormalGrain = 256;  // points a thread takes at a time
-constexpr int kSweeps = 12;            // of rotations, which settle after some five
+constexpr int64_t kTableCells = 8;     // cells a point up to which all are counted, not sorted
+constexpr int64_t kTableLeast = 4096;  // and so many in any case
 
-using Symmetric = std::array<double, 6>;  // xx yy zz xy xz yz
+using Symmetric = std::array<double, kSpreadParts>;
 
-struct LeastVariance {
-  std::array<double, 3> direction;
-  double share;  // of the least variance in all three
+struct CloudBox {
+  std::array<double, 3> low{}, high{};
+  bool finite = true;
 };
 
-/// The eigenvector of the least eigenvalue by Jacobi's rotations. Golub & Van Loan, "Matrix
-/// Computations", section 8.5.
-LeastVariance least_variance(const Symmetric& of) {
-  double a[3][3] = {{of[0], of[3], of[4]}, {of[3], of[1], of[5]}, {of[4], of[5], of[2]}};
-  double v[3][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}};
-  const double total = of[0] + of[1] + of[2];
-  constexpr int kPairs[3][2] = {{0, 1}, {0, 2}, {1, 2}};
-  for (int sweep = 0; sweep < kSweeps; ++sweep) {
-    const double off = std::abs(a[0][1]) + std::abs(a[0][2]) + std::abs(a[1][2]);
-    if (!(off > 1e-15 * total)) break;
-    for (const auto& pair : kPairs) {
-      const int p = pair[0], q = pair[1], r = 3 - p - q;
-      if (a[p][q] == 0) continue;
-      const double theta = (a[q][q] - a[p][p]) / (2 * a[p][q]);
-      const double t = (theta < 0 ? -1 : 1) / (std::abs(theta) + std::sqrt(theta * theta + 1));
-      const double c = 1 / std::sqrt(t * t + 1), s = t * c, both = a[p][q];
-      a[p][p] -= t * both;
-      a[q][q] += t * both;
-      a[p][q] = a[q][p] = 0;
-      const double rp = a[r][p], rq = a[r][q];
-      a[r][p] = a[p][r] = c * rp - s * rq;
-      a[r][q] = a[q][r] = s * rp + c * rq;
-      for (auto& row : v) {
-        const double vp = row[p], vq = row[q];
-        row[p] = c * vp - s * vq;
-        row[q] = s * vp + c * vq;
-      }
+template <class T>
+CloudBox box_of(const T* points, int64_t count) {
+  std::array<T, 3> low = {points[0], points[1], points[2]}, high = low;
+  bool finite = true;
+  for (int64_t i = 0; i < count; ++i) {
+    for (size_t axis = 0; axis < 3; ++axis) {
+      const T value = points[3 * i + static_cast<int64_t>(axis)];
+      low[axis] = value < low[axis] ? value : low[axis];
+      high[axis] = value > high[axis] ? value : high[axis];
+      finite &= value - value == 0;
     }
   }
-  int least = 0;
-  for (int i = 1; i < 3; ++i)
-    if (a[i][i] < a[least][least]) least = i;
-  const double share = total > 0 ? std::max(a[least][least], 0.0) / total : 0;
-  return {{v[0][least], v[1][least], v[2][least]}, share};
+  CloudBox box;
+  box.finite = finite;
+  for (size_t axis = 0; axis < 3; ++axis) {
+    box.low[axis] = static_cast<double>(low[axis]);
+    box.high[axis] = static_cast<double>(high[axis]);
+  }
+  return box;
+}
+
+/// Turns the key of each point's cell, below `cells`, into the number of that cell among those that
+/// hold a point; returns how many do.
+int64_t number_cells(int64_t* key, int64_t count, int64_t cells) {
+  if (cells <= std::min<int64_t>(kTableCells * count + kTableLeast,
+                                 std::numeric_limits<int32_t>::max())) {
+    std::vector<int32_t> number(static_cast<size_t>(cells));
+    for (int64_t i = 0; i < count; ++i) number[static_cast<size_t>(key[i])] = 1;
+    int32_t voxels = 0;
+    for (auto& cell : number)
+      if (cell != 0) cell = voxels++;
+    for (int64_t i = 0; i < count; ++i) key[i] = number[static_cast<size_t>(key[i])];
+    return voxels;
+  }
+  std::vector<KeyedRow> rows(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i)
+    rows[static_cast<size_t>(i)] = {static_cast<uint64_t>(key[i]), i};
+  sort_by_key(rows, static_cast<uint64_t>(cells - 1));
+  int64_t voxels = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (i > 0 && rows[i].key != rows[i - 1].key) ++voxels;
+    key[rows[i].row] = voxels;
+  }
+  return voxels + 1;
+}
+
+template <class T>
+VoxelGrid voxel_grid_of(const at::Tensor& points, double side) {
+  const int64_t count = points.size(0);
+  const T* from = points.const_data_ptr<T>();
+  const CloudBox box = box_of(from, count);
+  std::array<int64_t, 3> many{};  // cells along each axis
+  double widest = box.finite ? 0 : std::numeric_limits<double>::quiet_NaN();
+  for (size_t axis = 0; axis < 3; ++axis)
+    widest = std::max(widest, std::floor((box.high[axis] - box.low[axis]) / side));
+  check_cells(widest, side);
+  for (size_t axis = 0; axis < 3; ++axis)
+    many[axis] = static_cast<int64_t>((box.high[axis] - box.low[axis]) / side) + 1;
+
+  const auto whole = at::TensorOptions().dtype(at::kLong);
+  VoxelGrid grid;
+  grid.voxel = at::empty({count}, whole);
+  auto* voxel = grid.voxel.mutable_data_ptr<int64_t>();
+  for (int64_t i = 0; i < count; ++i) {
+    std::array<int64_t, 3> cell{};
+    for (size_t axis = 0; axis < 3; ++axis)
+      cell[axis] = static_cast<int64_t>(
+          (static_cast<double>(from[3 * i + static_cast<int64_t>(axis)]) - box.low[axis]) / side);
+    voxel[i] = (cell[2] * many[1] + cell[1]) * many[0] + cell[0];
+  }
+  const int64_t voxels = number_cells(voxel, count, many[0] * many[1] * many[2]);
+
+  grid.first = at::empty({voxels}, whole);
+  grid.count = at::empty({voxels}, whole);
+  grid.centroids = at::empty({voxels, 3}, points.options());
+  auto *first = grid.first.mutable_data_ptr<int64_t>(),
+       *members = grid.count.mutable_data_ptr<int64_t>();
+  std::fill_n(members, voxels, 0);
+  std::vector<double> sum(static_cast<size_t>(3 * voxels));
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t m = voxel[i];
+    if (members[m]++ == 0) first[m] = i;
+    for (size_t axis = 0; axis < 3; ++axis)
+      sum[static_cast<size_t>(3 * m) + axis] +=
+          static_cast<double>(from[3 * i + static_cast<int64_t>(axis)]) - box.low[axis];
+  }
+  auto* centroid = grid.centroids.mutable_data_ptr<T>();
+  for (int64_t m = 0; m < voxels; ++m)
+    for (size_t axis = 0; axis < 3; ++axis)
+      centroid[3 * m + static_cast<int64_t>(axis)] =
+          static_cast<T>(sum[static_cast<size_t>(3 * m) + axis] / static_cast<double>(members[m]) +
+                         box.low[axis]);
+  return grid;
 }
 
 template <class T>
@@ -86,52 +148,13 @@ Symmetric spread_of(const T* points, const int64_t* members, int64_t k) {
 
 }  // namespace
 
-VoxelGrid voxel_grid(const at::Tensor& cells, const at::Tensor& away) {
-  const int64_t count = cells.size(0);
-  const at::Tensor cell = cells.contiguous(), place = away.contiguous();
-  const auto *c = cell.const_data_ptr<double>(), *p = place.const_data_ptr<double>();
-  std::array<uint64_t, 3> many{};  // cells along each axis
-  for (int64_t i = 0; i < 3 * count; ++i) {
-    auto& most = many[static_cast<size_t>(i % 3)];
-    most = std::max(most, static_cast<uint64_t>(c[i]) + 1);
-  }
-  std::vector<KeyedRow> rows(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) {
-    const auto x = static_cast<uint64_t>(c[3 * i]), y = static_cast<uint64_t>(c[3 * i + 1]),
-               z = static_cast<uint64_t>(c[3 * i + 2]);
-    rows[static_cast<size_t>(i)] = {(z * many[1] + y) * many[0] + x, i};
-  }
-  // equal keys stay in their sequence, so a voxel's first point leads
-  sort_by_key(rows, many[0] * many[1] * many[2] - 1);
-
-  std::vector<int64_t> start;
-  for (size_t i = 0; i < rows.size(); ++i)
-    if (i == 0 || rows[i].key != rows[i - 1].key) start.push_back(static_cast<int64_t>(i));
-  const auto voxels = static_cast<int64_t>(start.size());
-  start.push_back(count);
-  const auto whole = at::TensorOptions().dtype(at::kLong);
-  VoxelGrid grid = {at::empty({count}, whole), at::empty({voxels}, whole),
-                    at::empty({voxels}, whole), at::empty({voxels, 3}, place.options())};
-  auto *voxel = grid.voxel.mutable_data_ptr<int64_t>(),
-       *first = grid.first.mutable_data_ptr<int64_t>(),
-       *members = grid.count.mutable_data_ptr<int64_t>();
-  auto* centroid = grid.centroids.mutable_data_ptr<double>();
-  parallel_for(0, voxels, 4096, [&](int64_t begin, int64_t end) {
-    for (int64_t m = begin; m < end; ++m) {
-      const int64_t from = start[static_cast<size_t>(m)], to = start[static_cast<size_t>(m + 1)];
-      std::array<double, 3> sum{};
-      for (int64_t i = from; i < to; ++i) {
-        const int64_t row = rows[static_cast<size_t>(i)].row;
-        voxel[row] = m;
-        for (size_t axis = 0; axis < 3; ++axis)
-          sum[axis] += p[3 * row + static_cast<int64_t>(axis)];
-      }
-      first[m] = rows[static_cast<size_t>(from)].row;
-      members[m] = to - from;
-      for (size_t axis = 0; axis < 3; ++axis)
-        centroid[3 * m + static_cast<int64_t>(axis)] = sum[axis] / static_cast<double>(to - from);
-    }
-  });
+VoxelGrid voxel_grid(const at::Tensor& points, double side) {
+  VoxelGrid grid;
+  const bool known = points.scalar_type() == at::kFloat || points.scalar_type() == at::kDouble;
+  const at::Tensor cloud = (known ? points : points.to(at::kDouble)).detach().contiguous();
+  AT_DISPATCH_FLOATING_TYPES(cloud.scalar_type(), "voxel_grid",
+                             [&] { grid = voxel_grid_of<scalar_t>(cloud, side); });
+  grid.centroids = grid.centroids.to(points.scalar_type());
   return grid;
 }
 
@@ -151,14 +174,27 @@ SurfaceNormals surface_normals(const at::Tensor& points, int64_t k) {
       parallel_for(0, count, kNormalGrain, [&](int64_t begin, int64_t end) {
         std::vector<int64_t> index(static_cast<size_t>(k));
         std::vector<float> distance(static_cast<size_t>(k));
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t row = tree.order()[static_cast<size_t>(i)];
-          tree.nearest(places + 3 * row, k, index.data(), distance.data());
-          const auto found = least_variance(spread_of(from + 3 * b * count, index.data(), k));
-          for (size_t axis = 0; axis < 3; ++axis)
-            direction[3 * (b * count + row) + static_cast<int64_t>(axis)] =
-                static_cast<scalar_t>(found.direction[axis]);
-          curvature[b * count + row] = static_cast<scalar_t>(found.share);
+        std::array<int64_t, kSpreads> row{};
+        for (int64_t i = begin; i < end; i += kSpreads) {
+          const int64_t some = std::min(kSpreads, end - i);
+          Spreads spread{};
+          for (int64_t n = 0; n < some; ++n) {
+            row[static_cast<size_t>(n)] = tree.order()[static_cast<size_t>(i + n)];
+            tree.nearest(places + 3 * row[static_cast<size_t>(n)], k, index.data(),
+                         distance.data());
+            const Symmetric one = spread_of(from + 3 * b * count, index.data(), k);
+            for (size_t part = 0; part < one.size(); ++part)
+              spread.part[part][static_cast<size_t>(n)] = one[part];
+          }
+          const LeastVariances found = least_variances(spread);
+          for (int64_t n = 0; n < some; ++n) {
+            const auto at = static_cast<size_t>(n);
+            const int64_t out_row = b * count + row[at];
+            for (size_t axis = 0; axis < 3; ++axis)
+              direction[3 * out_row + static_cast<int64_t>(axis)] =
+                  static_cast<scalar_t>(found.direction[axis][at]);
+            curvature[out_row] = static_cast<scalar_t>(found.share[at]);
+          }
         }
       });
     }

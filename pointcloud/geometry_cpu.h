@@ -5,11 +5,14 @@
 
 namespace serpentine::cpu {
 
-/// cells: of each point along x, y and z from its least coordinates, below 2^20, as float64 [N, 3];
-/// away: float64 [N, 3], the places from the least coordinates. Centroids too are from there.
-VoxelGrid voxel_grid(const at::Tensor& cells, const at::Tensor& away);
+/// Throws where cells of a side would be too many along an axis; widest: the last one's number.
+void check_cells(double widest, double side);
 
-/// points: float32 or float64 [B, N, 3], contiguous. Not turned.
+/// points: [N, 3] with at least one, of any type.
+VoxelGrid voxel_grid(const at::Tensor& points, double side);
+
+/// points: float32 or float64 [B, N, 3], contiguous. The component of largest magnitude is
+/// positive.
 SurfaceNormals surface_normals(const at::Tensor& points, int64_t k);
 
 }  // namespace serpentine::cpu

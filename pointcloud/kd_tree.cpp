@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
+#include <cmath>
 #include <limits>
 
 #include "core/ops/parallel.h"
@@ -152,43 +152,44 @@ KdTree::KdTree(const float* points, int64_t count) {
   }
 }
 
-// the best so far, ascending; `worst` is the distance that a further point must not exceed
+// the least keys so far, ascending; `worst` is the distance that a further point must not exceed
 struct KdTree::Search {
   const float* query;
-  int64_t k, found = 0;
-  int64_t* index;
-  float* distance;
-  float worst = std::numeric_limits<float>::infinity();
+  int64_t width;
+  bool by_distance;  // else those that lie within `worst` are kept by their indices
+  float worst;
+  std::array<int64_t, 2 * cpu::kKeyLanes> few;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+  std::vector<int64_t> many = {};
+  int64_t* keys = nullptr;
 
-  void offer(float d, int64_t i) {
-    if (found == k && (d > worst || (d == worst && i > index[k - 1]))) return;
-    int64_t at = found < k ? found++ : k - 1;
-    while (at > 0 && (distance[at - 1] > d || (distance[at - 1] == d && index[at - 1] > i))) {
-      distance[at] = distance[at - 1];
-      index[at] = index[at - 1];
-      --at;
+  Search(const float* place, int64_t k, bool nearest, float most)
+      : query(place), width(k), by_distance(nearest), worst(most) {
+    const int64_t filled = (width + cpu::kKeyLanes - 1) / cpu::kKeyLanes * cpu::kKeyLanes;
+    if (filled > static_cast<int64_t>(few.size())) many.resize(static_cast<size_t>(filled));
+    keys = many.empty() ? few.data() : many.data();
+    std::fill_n(keys, filled, cpu::kNoKey);
+  }
+  Search(const Search&) = delete;
+  Search& operator=(const Search&) = delete;
+
+  void offer(const cpu::PointRows& points, const int32_t* index, int64_t count) {
+    if (!by_distance) {
+      cpu::keep_lowest(points, index, count, query, worst, keys, width);
+      return;
     }
-    distance[at] = d;
-    index[at] = i;
-    if (found == k) worst = distance[k - 1];
+    cpu::keep_nearest(points, index, count, query, worst, keys, width);
+    worst = cpu::distance_of_key(keys[width - 1]);
   }
 };
 
 // box: squared distance of the query from the node's part of space; offset: its parts by axis
-template <class Finder>
-void KdTree::visit(int32_t number, float box, float* offset, Finder& search) const {
+void KdTree::visit(int32_t number, float box, float* offset, Search& search) const {
   const Node* node = &nodes_[static_cast<size_t>(number)];
   if (node->axis < 0) {
-    std::array<float, kScan> distance;  // NOLINT(cppcoreguidelines-pro-type-member-init): filled
     for (int64_t done = 0; done < node->count; done += kScan) {
       const int64_t begin = node->first + done, count = std::min(kScan, node->count - done);
-      uint64_t bits =
-          cpu::distances_within({x_.data() + begin, y_.data() + begin, z_.data() + begin}, count,
-                                search.query, search.worst, distance.data());
-      for (; bits != 0; bits &= bits - 1) {
-        const int i = std::countr_zero(bits);
-        search.offer(distance[static_cast<size_t>(i)], order_[static_cast<size_t>(begin + i)]);
-      }
+      search.offer({x_.data() + begin, y_.data() + begin, z_.data() + begin}, order_.data() + begin,
+                   count);
     }
     return;
   }
@@ -204,36 +205,26 @@ void KdTree::visit(int32_t number, float box, float* offset, Finder& search) con
 }
 
 void KdTree::nearest(const float* query, int64_t k, int64_t* index, float* squared_distance) const {
-  Search search{query, k, 0, index, squared_distance};
+  Search search(query, k, true, std::numeric_limits<float>::infinity());
   std::array<float, 3> offset{};
   visit(0, 0, offset.data(), search);
-
-  // distances that are no numbers are never offered; the query still gets k points
-  for (int64_t i = search.found; i < k; ++i) {
-    index[i] = order_[static_cast<size_t>(i)];
-    squared_distance[i] = std::numeric_limits<float>::quiet_NaN();
+  for (int64_t i = 0; i < k; ++i) {
+    const int64_t key = search.keys[i];
+    // distances that are no numbers are never offered; the query still gets k points
+    index[i] = key == cpu::kNoKey ? order_[static_cast<size_t>(i)] : cpu::index_of_key(key);
+    squared_distance[i] = key == cpu::kNoKey ? std::numeric_limits<float>::quiet_NaN()
+                                             : cpu::distance_of_key(key);
   }
 }
 
 int64_t KdTree::within(const float* query, float limit, int64_t k, int64_t* index) const {
-  struct Inside {
-    const float* query;
-    float worst;
-    int64_t k;
-    int64_t* index;
-    int64_t found = 0;
-
-    void offer(float d, int64_t i) {
-      if (!(d < worst) || (found == k && i > index[k - 1])) return;
-      int64_t at = found < k ? found++ : k - 1;
-      for (; at > 0 && index[at - 1] > i; --at) index[at] = index[at - 1];
-      index[at] = i;
-    }
-  };
-  Inside search{query, limit, k, index};
+  if (!(limit > 0)) return 0;
+  Search search(query, k, false, std::nextafter(limit, 0.0F));
   std::array<float, 3> offset{};
   visit(0, 0, offset.data(), search);
-  return search.found;
+  int64_t found = 0;
+  for (; found < k && search.keys[found] != cpu::kNoKey; ++found) index[found] = search.keys[found];
+  return found;
 }
 
 }  // namespace serpentine

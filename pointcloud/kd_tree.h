@@ -38,8 +38,7 @@ class KdTree {
   };
   struct Builder;
   struct Search;
-  template <class Finder>
-  void visit(int32_t node, float box, float* offset, Finder& finder) const;
+  void visit(int32_t node, float box, float* offset, Search& search) const;
 
   std::vector<Node> nodes_;
   std::vector<int32_t> order_;    // the index of each stored point

@@ -3,6 +3,7 @@
 // Squared distances are (dx^2 + dy^2) + dz^2 in float32, rounded at each step, on every machine.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 namespace serpentine::cpu {
@@ -25,5 +26,25 @@ int64_t first_equal(const float* distance, int64_t count, float value);
 /// kPointLanes) and returns a bit for each that is not above `most`.
 uint64_t distances_within(const PointRows& points, int64_t count, const float* query, float most,
                           float* distance);
+
+// What a search keeps: numbers in ascending order, filled up with kNoKey to a multiple of kKeyLanes.
+inline constexpr int64_t kKeyLanes = 32;
+inline constexpr int64_t kNoKey = int64_t{0x7F80'0000} << 32 | 0x7FFF'FFFF;  // infinitely far, no index
+
+/// A distance, which is not negative, and an index as one number: the nearer one is smaller, of two
+/// as near the one of the lower index.
+inline float distance_of_key(int64_t key) {
+  return std::bit_cast<float>(static_cast<int32_t>(key >> 32));
+}
+inline int64_t index_of_key(int64_t key) { return key & 0x7FFF'FFFF; }
+
+/// Puts the points that are not further than `most` among the `width` least keys; index: of each
+/// point. The arrays of points hold a multiple of kPointLanes, `index` need not.
+void keep_nearest(const PointRows& points, const int32_t* index, int64_t count, const float* query,
+                  float most, int64_t* keys, int64_t width);
+
+/// The same for the lowest indices, which are the keys.
+void keep_lowest(const PointRows& points, const int32_t* index, int64_t count, const float* query,
+                 float most, int64_t* keys, int64_t width);
 
 }  // namespace serpentine::cpu

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <map>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -19,9 +21,9 @@ using torch::Tensor;
 TEST(VoxelGrid, HoldsEveryPointOnce) {
   torch::manual_seed(0);
   for (const int64_t count : {1, 2, 500}) {
-    for (const double offset : {0.0, 5e6}) {  // as UTM coordinates
+    for (const auto& [offset, side] : std::vector<std::pair<double, double>>{
+             {0.0, 0.7}, {5e6, 0.7}, {5e6, 0.02}}) {  // as UTM coordinates; more cells than a table
       const Tensor points = torch::randn({count, 3}, torch::kDouble) + offset;
-      const double side = 0.7;
       const VoxelGrid grid = voxel_grid(points, side);
       std::map<std::tuple<int64_t, int64_t, int64_t>, std::vector<int64_t>> expected;
       const Tensor least = std::get<0>(points.min(0));
@@ -44,6 +46,21 @@ TEST(VoxelGrid, HoldsEveryPointOnce) {
     }
   }
   EXPECT_EQ(voxel_grid(torch::empty({0, 3}), 1).count.size(0), 0);
+}
+
+TEST(VoxelGrid, IsThatOfExactPlacesWhateverTheType) {
+  torch::manual_seed(2);
+  const Tensor points = torch::randn({300, 3}).to(torch::kHalf);
+  const VoxelGrid exact = voxel_grid(points.to(torch::kDouble), 0.3);
+  for (const auto type : {torch::kHalf, torch::kFloat}) {
+    const VoxelGrid grid = voxel_grid(points.to(type), 0.3);
+    EXPECT_EQ(grid.centroids.scalar_type(), type);
+    EXPECT_TRUE(grid.voxel.equal(exact.voxel) && grid.first.equal(exact.first));
+    EXPECT_TRUE(grid.centroids.equal(exact.centroids.to(type)));
+  }
+  // rows that are not one after another
+  const Tensor apart = points.to(torch::kFloat).t().contiguous().t();
+  EXPECT_TRUE(voxel_grid(apart, 0.3).voxel.equal(exact.voxel));
 }
 
 TEST(VoxelGrid, RefusesTooManyCells) {
@@ -91,6 +108,14 @@ TEST(SurfaceNormals, AreThoseOfTheEigenvectors) {
     EXPECT_TRUE(
         testing::is_close(found.direction.square().sum(2), torch::ones({2, 500}, type), 1e-5));
   }
+}
+
+TEST(SurfaceNormals, OfAPointDoNotDependOnOthers) {
+  torch::manual_seed(4);
+  const Tensor cloud = torch::randn({1, 64, 3}), away = torch::rand({1, 37, 3}) + 1000;
+  const SurfaceNormals alone = surface_normals(cloud, 9),
+                       beside = surface_normals(torch::cat({cloud, away}, 1), 9);
+  EXPECT_TRUE(testing::is_close(alone.direction, beside.direction.narrow(1, 0, 64), 1e-6));
 }
 
 TEST(SurfaceNormals, OfEqualPointsAreNumbers) {

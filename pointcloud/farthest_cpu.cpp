@@ -18,7 +18,6 @@ constexpr float kFarthestFar = 1e10F;    // before the first choice, as publishe
 constexpr int64_t kBucket = 128;         // points that are near one another
 constexpr int64_t kBucketsFrom = 8192;   // points of a cloud
 constexpr int64_t kBucketsChoices = 64;  // fewer choices do not pay for the buckets
-constexpr float kBoxSlack = 1 - 1e-5F;   // a distance may be rounded below the box's
 
 /// Points of one cloud in a given sequence, in buckets of filled rows, each with its box and the
 /// largest distance that is left in it.
@@ -26,9 +25,8 @@ class FarthestSearch {
  public:
   FarthestSearch(const float* points, const bool* never, int64_t count,
                  const std::vector<int64_t>& sequence, int64_t bucket)
-      : points_(points), bucket_(bucket) {
-    const int64_t buckets = (count + bucket - 1) / bucket;
-    for (auto* axis : {&x_, &y_, &z_}) axis->assign(static_cast<size_t>(buckets * bucket), 0);
+      : points_(points), bucket_(bucket), buckets_((count + bucket - 1) / bucket) {
+    for (auto* axis : {&x_, &y_, &z_}) axis->assign(static_cast<size_t>(buckets_ * bucket), 0);
     distance_.assign(x_.size(), -2);  // of what fills the last bucket: below all others
     row_.assign(x_.size(), std::numeric_limits<int64_t>::max());
     for (int64_t i = 0; i < count; ++i) {
@@ -40,57 +38,54 @@ class FarthestSearch {
       z_[at] = points[3 * row + 2];
       distance_[at] = never && never[row] ? -1 : kFarthestFar;
     }
-    for (int64_t b = 0; b < buckets; ++b) add_box(b);
+    const auto filled = static_cast<size_t>((buckets_ + kPointLanes - 1) / kPointLanes * kPointLanes);
+    for (auto& axis : low_) axis.assign(filled, std::numeric_limits<float>::infinity());
+    for (auto& axis : high_) axis.assign(filled, -std::numeric_limits<float>::infinity());
+    most_.assign(filled, -2);
+    best_.assign(filled, -1);
+    reached_.resize(filled);
+    for (int64_t b = 0; b < buckets_; ++b) add_box(b);
   }
 
   /// The row of the farthest point once `last` was chosen; of several, the lowest one.
   int64_t next(int64_t last) {
     const float* point = points_ + 3 * last;
-    float most = -2;
-    for (size_t b = 0; b < most_.size(); ++b) {
-      if (reaches(b, point)) {
-        const auto first = static_cast<int64_t>(b) * bucket_;
-        most_[b] = lower_distances({x_.data() + first, y_.data() + first, z_.data() + first},
-                                   distance_.data() + first, bucket_, point);
-        best_[b] = -1;
-      }
-      most = std::max(most, most_[b]);
+    const BoxRows boxes = {low_[0].data(),  low_[1].data(),  low_[2].data(),
+                           high_[0].data(), high_[1].data(), high_[2].data()};
+    const int64_t reached =
+        reached_boxes(boxes, most_.data(), buckets_, point, reached_.data());
+    for (int64_t i = 0; i < reached; ++i) {
+      const auto b = static_cast<size_t>(reached_[static_cast<size_t>(i)]);
+      const auto first = static_cast<int64_t>(b) * bucket_;
+      most_[b] = lower_distances({x_.data() + first, y_.data() + first, z_.data() + first},
+                                 distance_.data() + first, bucket_, point);
+      best_[b] = -1;
     }
+    const auto filled = static_cast<int64_t>(most_.size());
+    const float most = largest(most_.data(), filled);
     int64_t chosen = std::numeric_limits<int64_t>::max();
-    for (size_t b = 0; b < most_.size(); ++b)
-      if (most_[b] == most) chosen = std::min(chosen, best_of(b));
+    for (int64_t b = first_equal(most_.data(), filled, most); b < buckets_; ++b)
+      if (most_[static_cast<size_t>(b)] == most)
+        chosen = std::min(chosen, best_of(static_cast<size_t>(b)));
     return chosen;
   }
 
  private:
   void add_box(int64_t bucket) {
-    std::array<float, 6> box{};  // the least of each axis, the largest of each
+    const auto number = static_cast<size_t>(bucket);
     for (size_t axis = 0; axis < 3; ++axis) {
       const auto& values = axis == 0 ? x_ : axis == 1 ? y_ : z_;
-      box[axis] = std::numeric_limits<float>::infinity();
-      box[3 + axis] = -box[axis];
+      float low = low_[axis][number], high = high_[axis][number];
       for (int64_t i = bucket * bucket_; i < (bucket + 1) * bucket_; ++i) {
         const auto at = static_cast<size_t>(i);
         if (distance_[at] == -2) continue;
-        box[axis] = std::min(box[axis], values[at]);
-        box[3 + axis] = std::max(box[3 + axis], values[at]);
+        low = std::min(low, values[at]);
+        high = std::max(high, values[at]);
       }
+      low_[axis][number] = low;
+      high_[axis][number] = high;
     }
-    boxes_.push_back(box);
-    most_.push_back(kFarthestFar);
-    best_.push_back(-1);
-  }
-
-  // whether a point may lower a distance in a bucket; a comparison with what is no number may
-  bool reaches(size_t bucket, const float* point) const {
-    const auto& box = boxes_[bucket];
-    float sum = 0;
-    for (size_t axis = 0; axis < 3; ++axis) {
-      const float below = box[axis] - point[axis], above = point[axis] - box[3 + axis];
-      const float apart = std::max(0.0F, std::max(below, above));
-      sum += apart * apart;
-    }
-    return !(sum * kBoxSlack >= most_[bucket]);
+    most_[number] = kFarthestFar;
   }
 
   int64_t best_of(size_t bucket) {
@@ -105,10 +100,11 @@ class FarthestSearch {
   }
 
   const float* points_;
-  int64_t bucket_;
+  int64_t bucket_, buckets_;  // points of one, how many there are
   std::vector<float> x_, y_, z_, distance_;
   std::vector<int64_t> row_;
-  std::vector<std::array<float, 6>> boxes_;
+  std::array<std::vector<float>, 3> low_, high_;  // of each axis, of each bucket
+  std::vector<int32_t> reached_;
   std::vector<float> most_;
   std::vector<int64_t> best_;  // the lowest row with that distance; -1: not looked for
 };

@@ -1,5 +1,7 @@
 #include "pointcloud/point_kernels.h"
 
+#include <algorithm>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "pointcloud/point_kernels.cpp"
 #include <hwy/foreach_target.h>
@@ -63,6 +65,46 @@ uint64_t within_kernel(const PointRows& points, int64_t count, const float* quer
     bits |= (static_cast<uint64_t>(part[0]) | static_cast<uint64_t>(part[1]) << 8U) << i;
   }
   return count == 64 ? bits : bits & ((uint64_t{1} << count) - 1);
+}
+
+// how far a coordinate lies outside of a box
+HWY_INLINE hn::Vec<PointVector> outside(PointVector d, const float* low, const float* high,
+                                        int64_t i, hn::Vec<PointVector> at) {
+  const auto below = hn::Sub(hn::LoadU(d, low + i), at), above = hn::Sub(at, hn::LoadU(d, high + i));
+  return hn::Max(hn::Zero(d), hn::Max(below, above));
+}
+
+int64_t reached_kernel(const BoxRows& boxes, const float* most, int64_t count, const float* point,
+                       int32_t* reached) {
+  constexpr float kBoxSlack = 1 - 1e-5F;  // a distance may be rounded below the box's
+  const PointVector d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto px = hn::Set(d, point[0]), py = hn::Set(d, point[1]), pz = hn::Set(d, point[2]);
+  const bool is_number = point[0] == point[0] && point[1] == point[1] && point[2] == point[2];
+  int64_t found = 0;
+  for (int64_t i = 0; i < count; i += lanes) {
+    const auto x = outside(d, boxes.low_x, boxes.high_x, i, px),
+               y = outside(d, boxes.low_y, boxes.high_y, i, py),
+               z = outside(d, boxes.low_z, boxes.high_z, i, pz);
+    const auto sum = hn::Add(hn::Add(hn::Mul(x, x), hn::Mul(y, y)), hn::Mul(z, z));
+    const auto far = hn::Ge(hn::Mul(sum, hn::Set(d, kBoxSlack)), hn::LoadU(d, most + i));
+    uint8_t part[8] = {};
+    hn::StoreMaskBits(d, far, part);
+    uint64_t bits = static_cast<uint64_t>(part[0]) | static_cast<uint64_t>(part[1]) << 8U;
+    bits = (is_number ? ~bits : ~uint64_t{0}) & ((uint64_t{1} << std::min(lanes, count - i)) - 1);
+    for (; bits != 0; bits &= bits - 1)
+      reached[found++] =
+          static_cast<int32_t>(i + static_cast<int64_t>(hwy::Num0BitsBelowLS1Bit_Nonzero64(bits)));
+  }
+  return found;
+}
+
+float largest_kernel(const float* values, int64_t count) {
+  const PointVector d;
+  auto best = hn::LoadU(d, values);
+  for (int64_t i = 0; i < count; i += static_cast<int64_t>(hn::Lanes(d)))
+    best = hn::Max(best, hn::LoadU(d, values + i));
+  return hn::GetLane(hn::MaxOfLanes(d, best));
 }
 
 using KeyVector = hn::CappedTag<int64_t, 8>;
@@ -177,6 +219,8 @@ namespace serpentine::cpu {
 HWY_EXPORT(lower_kernel);
 HWY_EXPORT(find_kernel);
 HWY_EXPORT(within_kernel);
+HWY_EXPORT(reached_kernel);
+HWY_EXPORT(largest_kernel);
 HWY_EXPORT(nearest_kernel);
 HWY_EXPORT(lowest_kernel);
 
@@ -191,6 +235,15 @@ int64_t first_equal(const float* distance, int64_t count, float value) {
 uint64_t distances_within(const PointRows& points, int64_t count, const float* query, float most,
                           float* distance) {
   return HWY_DYNAMIC_DISPATCH(within_kernel)(points, count, query, most, distance);
+}
+
+int64_t reached_boxes(const BoxRows& boxes, const float* most, int64_t count, const float* point,
+                      int32_t* reached) {
+  return HWY_DYNAMIC_DISPATCH(reached_kernel)(boxes, most, count, point, reached);
+}
+
+float largest(const float* values, int64_t count) {
+  return HWY_DYNAMIC_DISPATCH(largest_kernel)(values, count);
 }
 
 void keep_nearest(const PointRows& points, const int32_t* index, int64_t count, const float* query,

@@ -27,6 +27,20 @@ int64_t first_equal(const float* distance, int64_t count, float value);
 uint64_t distances_within(const PointRows& points, int64_t count, const float* query, float most,
                           float* distance);
 
+/// Boxes along the axes: the least and the largest x, y, z of each. Arrays hold a multiple of
+/// kPointLanes.
+struct BoxRows {
+  const float *low_x, *low_y, *low_z, *high_x, *high_y, *high_z;
+};
+
+/// Writes the numbers of those of `count` boxes in which `point` may have a squared distance below
+/// most[box] (a point that is no number may have it in all), ascending; returns how many they are.
+int64_t reached_boxes(const BoxRows& boxes, const float* most, int64_t count, const float* point,
+                      int32_t* reached);
+
+/// The largest of values; count: a multiple of kPointLanes.
+float largest(const float* values, int64_t count);
+
 // What a search keeps: numbers in ascending order, filled up with kNoKey to a multiple of kKeyLanes.
 inline constexpr int64_t kKeyLanes = 32;
 inline constexpr int64_t kNoKey = int64_t{0x7F80'0000} << 32 | 0x7FFF'FFFF;  // infinitely far, no index

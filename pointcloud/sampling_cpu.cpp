@@ -20,6 +20,7 @@ namespace {
 constexpr int64_t kQueryGrain = 256;  // queries a thread takes at a time
 constexpr int64_t kFewPoints = 2048;  // of which all are looked at
 constexpr int64_t kManyQueries = 4096;
+constexpr int64_t kAhead = 4;  // queries, whose results' places are asked for: they lie far apart
 
 int64_t filled(int64_t count) { return (count + kPointLanes - 1) / kPointLanes * kPointLanes; }
 
@@ -29,6 +30,12 @@ uint64_t interleaved(uint64_t x) {
   x = (x | x << 8U) & 0x0300F00FU;
   x = (x | x << 4U) & 0x030C30C3U;
   return (x | x << 2U) & 0x09249249U;
+}
+
+template <class T>
+void ask_for(const T* row, int64_t count) {
+  const auto *begin = reinterpret_cast<const char*>(row), *end = reinterpret_cast<const char*>(row + count);
+  for (; begin < end; begin += 64) __builtin_prefetch(begin, /*rw=*/1);
 }
 
 /// One cloud axis by axis, filled up to whole lanes with points that are no matches.
@@ -69,14 +76,15 @@ void each_cloud(int64_t batch, const Body& body) {
   });
 }
 
-/// Calls use(tree, query, its number) for each query of a cloud.
-template <class Use>
+/// Calls use(tree, query, its number) for each query of a cloud, and before that ahead(its number).
+template <class Ahead, class Use>
 void each_query(const float* queries, int64_t asked, const float* points, int64_t count,
-                const Use& use) {
+                const Ahead& ahead, const Use& use) {
   const KdTree tree(points, count);
   const auto sequence = query_sequence(queries, asked, points, count, tree);
   parallel_for(0, asked, kQueryGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
+      if (i + kAhead < end) ahead(sequence[static_cast<size_t>(i + kAhead)]);
       const int64_t s = sequence[static_cast<size_t>(i)];
       use(tree, queries + 3 * s, s);
     }
@@ -102,15 +110,14 @@ int64_t first_within(const AxisRows& points, int64_t count, const float* query, 
 }  // namespace
 
 std::vector<int64_t> near_sequence(const float* points, int64_t count) {
-  std::array<float, 3> low{}, high{};
-  for (size_t axis = 0; axis < 3; ++axis) {
-    low[axis] = std::numeric_limits<float>::infinity();
-    high[axis] = -low[axis];
-    for (int64_t i = 0; i < count; ++i) {
+  constexpr float kFar = std::numeric_limits<float>::infinity();
+  std::array<float, 3> low = {kFar, kFar, kFar}, high = {-kFar, -kFar, -kFar};
+  for (int64_t i = 0; i < count; ++i) {
+    for (size_t axis = 0; axis < 3; ++axis) {
       const float value = points[3 * i + static_cast<int64_t>(axis)];
-      if (!std::isfinite(value)) continue;
-      low[axis] = std::min(low[axis], value);
-      high[axis] = std::max(high[axis], value);
+      const bool finite = value - value == 0;
+      low[axis] = finite && value < low[axis] ? value : low[axis];
+      high[axis] = finite && value > high[axis] ? value : high[axis];
     }
   }
   const float side = std::max({high[0] - low[0], high[1] - low[1], high[2] - low[2]});
@@ -120,8 +127,8 @@ std::vector<int64_t> near_sequence(const float* points, int64_t count) {
     uint64_t key = 0;
     for (size_t axis = 0; axis < 3; ++axis) {
       const float cell = (points[3 * i + static_cast<int64_t>(axis)] - low[axis]) * cells;
-      const uint64_t number = cell > 0 ? static_cast<uint64_t>(std::min(cell, 1023.0F)) : 0;
-      key |= interleaved(number) << axis;
+      const float kept = cell > 0 ? (cell < 1023 ? cell : 1023) : 0;  // 0 also of what is no number
+      key |= interleaved(static_cast<uint64_t>(static_cast<int32_t>(kept))) << axis;
     }
     rows[static_cast<size_t>(i)] = {key, i};
   }
@@ -140,11 +147,16 @@ void nearest_points(const at::Tensor& queries, const at::Tensor& points, int64_t
   auto* to = index.mutable_data_ptr<int64_t>();
   auto* distance = squared_distance.mutable_data_ptr<float>();
   each_cloud(batch, [&](int64_t b) {
-    each_query(query + 3 * b * asked, asked, from + 3 * b * all, all,
-               [&](const KdTree& tree, const float* one, int64_t s) {
-                 const int64_t row = b * asked + s;
-                 tree.nearest(one, k, to + row * k, distance + row * k);
-               });
+    each_query(
+        query + 3 * b * asked, asked, from + 3 * b * all, all,
+        [&](int64_t s) {
+          ask_for(to + (b * asked + s) * k, k);
+          ask_for(distance + (b * asked + s) * k, k);
+        },
+        [&](const KdTree& tree, const float* one, int64_t s) {
+          const int64_t row = b * asked + s;
+          tree.nearest(one, k, to + row * k, distance + row * k);
+        });
   });
 }
 
@@ -169,6 +181,7 @@ at::Tensor ball_query(const at::Tensor& queries, const at::Tensor& points, float
   }
   each_cloud(batch, [&](int64_t b) {
     each_query(query + 3 * b * asked, asked, from + 3 * b * all, all,
+               [&](int64_t s) { ask_for(to + (b * asked + s) * k, k); },
                [&](const KdTree& tree, const float* one, int64_t s) {
                  int64_t* row = to + (b * asked + s) * k;
                  fill(row, tree.within(one, limit, k, row));

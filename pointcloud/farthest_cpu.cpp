@@ -38,7 +38,8 @@ class FarthestSearch {
       z_[at] = points[3 * row + 2];
       distance_[at] = never && never[row] ? -1 : kFarthestFar;
     }
-    const auto filled = static_cast<size_t>((buckets_ + kPointLanes - 1) / kPointLanes * kPointLanes);
+    const auto filled =
+        static_cast<size_t>((buckets_ + kPointLanes - 1) / kPointLanes * kPointLanes);
     for (auto& axis : low_) axis.assign(filled, std::numeric_limits<float>::infinity());
     for (auto& axis : high_) axis.assign(filled, -std::numeric_limits<float>::infinity());
     most_.assign(filled, -2);
@@ -52,8 +53,7 @@ class FarthestSearch {
     const float* point = points_ + 3 * last;
     const BoxRows boxes = {low_[0].data(),  low_[1].data(),  low_[2].data(),
                            high_[0].data(), high_[1].data(), high_[2].data()};
-    const int64_t reached =
-        reached_boxes(boxes, most_.data(), buckets_, point, reached_.data());
+    const int64_t reached = reached_boxes(boxes, most_.data(), buckets_, point, reached_.data());
     for (int64_t i = 0; i < reached; ++i) {
       const auto b = static_cast<size_t>(reached_[static_cast<size_t>(i)]);
       const auto first = static_cast<int64_t>(b) * bucket_;

@@ -11,8 +11,8 @@
 
 #include "core/ops/parallel.h"
 #include "pointcloud/kd_tree.h"
-#include "pointcloud/spread_kernels.h"
 #include "pointcloud/radix_sort.h"
+#include "pointcloud/spread_kernels.h"
 
 namespace serpentine::cpu {
 namespace {
@@ -52,8 +52,8 @@ CloudBox box_of(const T* points, int64_t count) {
 /// Turns the key of each point's cell, below `cells`, into the number of that cell among those that
 /// hold a point; returns how many do.
 int64_t number_cells(int64_t* key, int64_t count, int64_t cells) {
-  if (cells <= std::min<int64_t>(kTableCells * count + kTableLeast,
-                                 std::numeric_limits<int32_t>::max())) {
+  if (cells <=
+      std::min<int64_t>(kTableCells * count + kTableLeast, std::numeric_limits<int32_t>::max())) {
     std::vector<int32_t> number(static_cast<size_t>(cells));
     for (int64_t i = 0; i < count; ++i) number[static_cast<size_t>(key[i])] = 1;
     int32_t voxels = 0;
@@ -117,9 +117,8 @@ VoxelGrid voxel_grid_of(const at::Tensor& points, double side) {
   auto* centroid = grid.centroids.mutable_data_ptr<T>();
   for (int64_t m = 0; m < voxels; ++m)
     for (size_t axis = 0; axis < 3; ++axis)
-      centroid[3 * m + static_cast<int64_t>(axis)] =
-          static_cast<T>(sum[static_cast<size_t>(3 * m) + axis] / static_cast<double>(members[m]) +
-                         box.low[axis]);
+      centroid[3 * m + static_cast<int64_t>(axis)] = static_cast<T>(
+          sum[static_cast<size_t>(3 * m) + axis] / static_cast<double>(members[m]) + box.low[axis]);
   return grid;
 }
 

@@ -212,8 +212,8 @@ void KdTree::nearest(const float* query, int64_t k, int64_t* index, float* squar
     const int64_t key = search.keys[i];
     // distances that are no numbers are never offered; the query still gets k points
     index[i] = key == cpu::kNoKey ? order_[static_cast<size_t>(i)] : cpu::index_of_key(key);
-    squared_distance[i] = key == cpu::kNoKey ? std::numeric_limits<float>::quiet_NaN()
-                                             : cpu::distance_of_key(key);
+    squared_distance[i] =
+        key == cpu::kNoKey ? std::numeric_limits<float>::quiet_NaN() : cpu::distance_of_key(key);
   }
 }
 

@@ -70,7 +70,8 @@ uint64_t within_kernel(const PointRows& points, int64_t count, const float* quer
 // how far a coordinate lies outside of a box
 HWY_INLINE hn::Vec<PointVector> outside(PointVector d, const float* low, const float* high,
                                         int64_t i, hn::Vec<PointVector> at) {
-  const auto below = hn::Sub(hn::LoadU(d, low + i), at), above = hn::Sub(at, hn::LoadU(d, high + i));
+  const auto below = hn::Sub(hn::LoadU(d, low + i), at),
+             above = hn::Sub(at, hn::LoadU(d, high + i));
   return hn::Max(hn::Zero(d), hn::Max(below, above));
 }
 
@@ -181,8 +182,8 @@ HWY_INLINE void keep_in_memory(const PointRows& points, const int32_t* index, in
     int64_t at = (width - 1) / lanes * lanes;
     for (; at > 0 && keys[at - 1] > number; at -= lanes)
       hn::StoreU(with_key(hn::LoadU(d, keys + at - 1), hn::LoadU(d, keys + at), key), d, keys + at);
-    const auto below = at > 0 ? hn::LoadU(d, keys + at - 1)
-                              : moved_up(d, hn::Set(d, -1), hn::LoadU(d, keys));
+    const auto below =
+        at > 0 ? hn::LoadU(d, keys + at - 1) : moved_up(d, hn::Set(d, -1), hn::LoadU(d, keys));
     hn::StoreU(with_key(below, hn::LoadU(d, keys + at), key), d, keys + at);
   });
 }

@@ -41,9 +41,11 @@ int64_t reached_boxes(const BoxRows& boxes, const float* most, int64_t count, co
 /// The largest of values; count: a multiple of kPointLanes.
 float largest(const float* values, int64_t count);
 
-// What a search keeps: numbers in ascending order, filled up with kNoKey to a multiple of kKeyLanes.
+// What a search keeps: numbers in ascending order, filled up with kNoKey to a multiple of
+// kKeyLanes.
 inline constexpr int64_t kKeyLanes = 32;
-inline constexpr int64_t kNoKey = int64_t{0x7F80'0000} << 32 | 0x7FFF'FFFF;  // infinitely far, no index
+inline constexpr int64_t kNoKey =
+    int64_t{0x7F80'0000} << 32 | 0x7FFF'FFFF;  // infinitely far, no index
 
 /// A distance, which is not negative, and an index as one number: the nearer one is smaller, of two
 /// as near the one of the lower index.

@@ -34,7 +34,8 @@ uint64_t interleaved(uint64_t x) {
 
 template <class T>
 void ask_for(const T* row, int64_t count) {
-  const auto *begin = reinterpret_cast<const char*>(row), *end = reinterpret_cast<const char*>(row + count);
+  const auto *begin = reinterpret_cast<const char*>(row),
+             *end = reinterpret_cast<const char*>(row + count);
   for (; begin < end; begin += 64) __builtin_prefetch(begin, /*rw=*/1);
 }
 
@@ -180,12 +181,13 @@ at::Tensor ball_query(const at::Tensor& queries, const at::Tensor& points, float
     return index;
   }
   each_cloud(batch, [&](int64_t b) {
-    each_query(query + 3 * b * asked, asked, from + 3 * b * all, all,
-               [&](int64_t s) { ask_for(to + (b * asked + s) * k, k); },
-               [&](const KdTree& tree, const float* one, int64_t s) {
-                 int64_t* row = to + (b * asked + s) * k;
-                 fill(row, tree.within(one, limit, k, row));
-               });
+    each_query(
+        query + 3 * b * asked, asked, from + 3 * b * all, all,
+        [&](int64_t s) { ask_for(to + (b * asked + s) * k, k); },
+        [&](const KdTree& tree, const float* one, int64_t s) {
+          int64_t* row = to + (b * asked + s) * k;
+          fill(row, tree.within(one, limit, k, row));
+        });
   });
   return index;
 }

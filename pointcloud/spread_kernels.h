@@ -7,8 +7,8 @@
 
 namespace serpentine::cpu {
 
-inline constexpr int64_t kSpreads = 8;       // matrices at a time
-inline constexpr size_t kSpreadParts = 6;    // of a symmetric matrix: xx yy zz xy xz yz
+inline constexpr int64_t kSpreads = 8;     // matrices at a time
+inline constexpr size_t kSpreadParts = 6;  // of a symmetric matrix: xx yy zz xy xz yz
 
 /// Symmetric matrices part by part.
 struct Spreads {

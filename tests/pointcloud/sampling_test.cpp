@@ -96,7 +96,7 @@ TEST_P(PointOperation, FarthestPointsOfOtherTypesAreTheSame) {
 TEST_P(PointOperation, NearestPointsAreTheNearest) {
   Tensor queries = torch::cat({cloud({GetParam().batch, 7, "random"}, 1), points_}, 1);
   for (const int64_t k : {int64_t{1}, std::min<int64_t>(5, GetParam().points),
-                         std::min<int64_t>(20, GetParam().points), GetParam().points}) {
+                          std::min<int64_t>(20, GetParam().points), GetParam().points}) {
     const Neighbours tree = nearest_points(queries, points_, k);
     const auto all = squared_distances(queries, points_);
     for (int64_t b = 0; b < queries.size(0); ++b) {

@@ -86,7 +86,7 @@ int bag_info(const BagInfoRequest& request) {
       if (device.is_cuda()) torch::cuda::synchronize();
     };
     FlopCount count;
-    const double peak = peak_bytes(once);
+    const double peak = peak_bytes(once, device);
     const double flops = count.total();
     const Timing timing = time_calls(once, request.warmup, 1, request.repeats, request.seconds);
     out["bags"].push_back({{"tiles", tiles},
@@ -101,7 +101,7 @@ int bag_info(const BagInfoRequest& request) {
                 static_cast<long long>(tiles), timing.median, timing.low, timing.high,
                 static_cast<long long>(timing.repeats), amount(flops, "FLOP").c_str(),
                 amount(static_cast<double>(tiles * width * 4), "B").c_str());
-    if (device.is_cpu() && peak >= 0) std::printf(", peak memory +%s", amount(peak, "B").c_str());
+    if (peak >= 0) std::printf(", peak memory +%s", amount(peak, "B").c_str());
     std::printf("\n");
     std::fflush(stdout);
   }

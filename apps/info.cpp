@@ -10,9 +10,10 @@
 #include "apps/command.h"
 #include "apps/image_run.h"
 #include "apps/measure.h"
+#include "apps/model_info.h"
+#include "apps/model_pass.h"
 #include "apps/run.h"
 #include "core/ops/flop_count.h"
-#include "core/train/precision.h"
 
 namespace serpentine {
 namespace {
@@ -20,16 +21,22 @@ namespace {
 constexpr const char* kInfoFooter =
     R"(FLOPs are those of matrix products, convolutions and scans in one forward pass, a multiply-add
 counted as two; published tables often count it as one. Times are of the forward pass without
-gradients: warm-up first, then each repetition by itself with the device waited for; the median and
-the middle half of the repetitions are given. Memory is what the forward pass adds at its peak.
+gradients: warm-up first, then each repetition by itself with the device waited for, so that the
+host's time counts; the median and the middle half of the repetitions are given. --train times a
+training step: forward under the precision's autocast, the mean of the squared output in fp32,
+backward, and AdamW, without reading data; with --tiles forward and backward only. Memory is what
+the pass adds at its peak: resident memory on the CPU; on a GPU tensors, beyond the weights, the
+inputs and the optimiser's averages. --io takes a model of any domain and what `parity` reads:
+a file with the tensor `input`, and input.NAME for named inputs.
 Examples:
   serpentine info runs/flowers
   serpentine info runs/flowers --batch 1 8 64 --threads 1 --json
   serpentine info runs/lung/fold_0 --tiles 10000 50000
-  serpentine info model.yaml --tiles 100000 --train model.in_dim=1024 model.classes=2)";
+  serpentine info model.yaml --tiles 100000 --train model.in_dim=1024 model.classes=2
+  serpentine info configs/pointcloud/pcm.yaml --io clouds.safetensors --train --precision bf16)";
 
 struct InfoArguments {
-  std::string run, device = "auto", precision = "fp32";
+  std::string run, weights, io, device = "auto", precision = "fp32";
   std::vector<std::string> overrides;
   std::vector<int64_t> batch = {1, 16}, tiles;
   int64_t warmup = 3, repeats = 15, size = 0;
@@ -43,13 +50,17 @@ int run_info(const InfoArguments& arguments) {
                      arguments.warmup, arguments.repeats, arguments.seconds, arguments.train,
                      arguments.json});
   }
-  if (arguments.train || !arguments.overrides.empty())
-    throw UsageError("info: --train and overrides are for models of bags, with --tiles");
+  if (!arguments.io.empty()) {
+    return model_info({arguments.run, arguments.overrides, arguments.weights, arguments.io,
+                       arguments.device, arguments.precision, arguments.warmup, arguments.repeats,
+                       arguments.seconds, arguments.train, arguments.json});
+  }
+  if (!arguments.weights.empty() || !arguments.overrides.empty())
+    throw UsageError("info: --weights and overrides are for models with --io or --tiles");
   const ImageRun run = open_image_run(all_packages(), arguments.run, arguments.device);
   const auto& view = run.schema.view;
   const int64_t height = arguments.size > 0 ? arguments.size : view.height;
   const int64_t width = arguments.size > 0 ? arguments.size : view.width;
-  const torch::NoGradGuard no_grad;
   int64_t parameters = 0;
   nlohmann::json parts = nlohmann::json::object();
   for (const auto& item : run.model->named_parameters()) {
@@ -57,26 +68,23 @@ int run_info(const InfoArguments& arguments) {
     parameters += item.value().numel();
     parts[part] = parts.value(part, int64_t{0}) + item.value().numel();
   }
-  const auto forward = [&](int64_t batch) {
+  const auto pictures = [&](int64_t batch) {
     Batch images;
     images.input = torch::zeros({batch, view.channels, height, width}, run.device);
-    return [&run, images, &arguments] {
-      const Autocast autocast(run.device.type(), apply_precision(arguments.precision));
-      run.model->forward(images);
-      if (run.device.is_cuda()) torch::cuda::synchronize();
-    };
+    return images;
   };
   double flops = 0;
   nlohmann::json by_operator;
   {
     FlopCount count;
-    forward(1)();
+    ModelPass(*run.model, run.device, arguments.precision, false)(pictures(1));
     flops = count.total();
     by_operator = count.by_operator();
   }
   nlohmann::json out = {
       {"model", run.model_type},          {"device", run.device.str()},
       {"threads", at::get_num_threads()}, {"precision", arguments.precision},
+      {"what", arguments.train ? "training step" : "forward"},
       {"image_size", {height, width}},    {"parameters", parameters},
       {"parameters_of", parts},           {"flops", flops},
       {"flops_of", by_operator},          {"throughput", nlohmann::json::array()}};
@@ -98,9 +106,10 @@ int run_info(const InfoArguments& arguments) {
     }
     std::printf(")\n");
   }
+  ModelPass pass(*run.model, run.device, arguments.precision, arguments.train);
   for (const int64_t batch : arguments.batch) {
-    const auto once = forward(batch);
-    const double peak = run.device.is_cpu() ? peak_bytes(once) : -1;
+    const auto once = [&pass, images = pictures(batch)] { pass(images); };
+    const double peak = peak_bytes(once, run.device);
     const Timing timing =
         time_calls(once, arguments.warmup, 3, arguments.repeats, arguments.seconds);
     const auto rate = [&](double seconds) { return static_cast<double>(batch) / seconds; };
@@ -125,20 +134,24 @@ int run_info(const InfoArguments& arguments) {
 
 void add_info_command(CLI::App& app, Action& action) {
   auto* command = app.add_subcommand(
-      "info", "Parameters, FLOPs, memory and speed of a model of images or bags");
+      "info", "Parameters, FLOPs, memory and speed of a model");
   command->footer(kInfoFooter);
   auto arguments = std::make_shared<InfoArguments>();
   command
       ->add_option("RUN", arguments->run,
-                   "Folder of a finished training; of bags also a YAML file with a model")
+                   "Folder of a finished training; with --io or --tiles also a YAML file")
       ->required();
   command
-      ->add_option("OVERRIDES", arguments->overrides, "As model.in_dim=1024, with a model of bags")
+      ->add_option("OVERRIDES", arguments->overrides, "As model.in_dim=1024, with --io or --tiles")
       ->type_name("KEY=VALUE");
   command
       ->add_option("--tiles", arguments->tiles, "Tiles of a bag, several values: a model of bags")
       ->check(CLI::Range(int64_t{1}, int64_t{100000000}));
-  command->add_flag("--train", arguments->train, "With --tiles: forward and backward");
+  command->add_flag("--train", arguments->train, "A training step; with --tiles forward and backward");
+  command->add_option("--io", arguments->io, "What the model reads (.safetensors): any model")
+      ->excludes("--tiles");
+  command->add_option("--weights", arguments->weights,
+                      "With --io: checkpoint (default: the run's best, or new weights)");
   command->add_option("--batch", arguments->batch, "Pictures of a forward pass, several values")
       ->check(CLI::Range(int64_t{1}, int64_t{65536}));
   command->add_option("--size", arguments->size, "Side of the pictures (default: the run's)")

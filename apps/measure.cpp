@@ -6,6 +6,8 @@
 #include <fstream>
 #include <vector>
 
+#include <c10/core/CachingDeviceAllocator.h>
+
 namespace serpentine {
 namespace {
 
@@ -20,7 +22,17 @@ double memory_line(const char* key) {
 
 }  // namespace
 
-double peak_bytes(const std::function<void()>& act) {
+double peak_bytes(const std::function<void()>& act, c10::Device device) {
+  if (!device.is_cpu()) {
+    act();
+    auto* allocator = c10::getDeviceAllocator(device.type());
+    const auto index = std::max<c10::DeviceIndex>(device.index(), 0);
+    allocator->resetPeakStats(index);
+    const auto given_out = [&] { return allocator->getDeviceStats(index).allocated_bytes[0]; };
+    const auto before = given_out().current;
+    act();
+    return static_cast<double>(given_out().peak - before);
+  }
   std::ofstream("/proc/self/clear_refs") << 5;  // the peak starts from here
   const double before = memory_line("VmRSS:");
   act();

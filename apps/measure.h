@@ -5,10 +5,14 @@
 #include <functional>
 #include <string>
 
+#include <c10/core/Device.h>
+
 namespace serpentine {
 
-/// Bytes that `act` adds to the resident memory at its peak; -1 where the system does not tell.
-double peak_bytes(const std::function<void()>& act);
+/// Bytes that `act` adds at its peak: on the CPU to the resident memory (-1 where the system does
+/// not tell), on a GPU to what LibTorch's allocator has given out. There it is called once before,
+/// for what stays allocated after a first call, such as workspaces and an optimiser's averages.
+double peak_bytes(const std::function<void()>& act, c10::Device device);
 
 struct Timing {
   int64_t repeats = 0;

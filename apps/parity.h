@@ -44,6 +44,9 @@ struct ParityRow {
   std::string note;
 };
 
+/// What a recording's model reads: `input` and the named inputs. Throws without `input`.
+Batch recorded_batch(const StateDict& recorded, const std::string& file);
+
 /// One row a recorded tensor that is no input. `tolerance` 0: 2e-5, gradients 1e-4. `file` is for
 /// errors.
 std::vector<ParityRow> compare_parity(const ParityModel& model, const StateDict& recorded,

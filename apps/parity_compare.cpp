@@ -137,6 +137,16 @@ void judge(ParityRow& row, const torch::Tensor& expected, const torch::Tensor& a
 
 }  // namespace
 
+Batch recorded_batch(const StateDict& recorded, const std::string& file) {
+  Batch batch;
+  for (const auto& [key, tensor] : checked(recorded, file)) {
+    const std::string name = named_input(key);
+    if (key == "input") batch.input = tensor;
+    if (!name.empty()) batch.named[name] = tensor;
+  }
+  return batch;
+}
+
 std::vector<ParityRow> compare_parity(const ParityModel& model, const StateDict& recorded,
                                       double tolerance, const std::string& file) {
   const Tensors all = checked(recorded, file);

@@ -44,6 +44,7 @@ refuse 2 '.npy, .h5 or .safetensors' "$serpentine" embed run --split test -o fea
 
 expect 0 'images/s' "$serpentine" info run --batch 1 --repeats 3
 expect 0 '"selective_scan"' "$serpentine" info run --batch 1 --repeats 3 --json
+expect 0 '"training step"' "$serpentine" info run --batch 2 --repeats 3 --train --json
 expect 0 'Scan 2' "$serpentine" export run -o model.onnx
 expect_file model.onnx
 

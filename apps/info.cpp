@@ -81,13 +81,17 @@ int run_info(const InfoArguments& arguments) {
     flops = count.total();
     by_operator = count.by_operator();
   }
-  nlohmann::json out = {
-      {"model", run.model_type},          {"device", run.device.str()},
-      {"threads", at::get_num_threads()}, {"precision", arguments.precision},
-      {"what", arguments.train ? "training step" : "forward"},
-      {"image_size", {height, width}},    {"parameters", parameters},
-      {"parameters_of", parts},           {"flops", flops},
-      {"flops_of", by_operator},          {"throughput", nlohmann::json::array()}};
+  nlohmann::json out = {{"model", run.model_type},
+                        {"device", run.device.str()},
+                        {"threads", at::get_num_threads()},
+                        {"precision", arguments.precision},
+                        {"what", arguments.train ? "training step" : "forward"},
+                        {"image_size", {height, width}},
+                        {"parameters", parameters},
+                        {"parameters_of", parts},
+                        {"flops", flops},
+                        {"flops_of", by_operator},
+                        {"throughput", nlohmann::json::array()}};
   if (!arguments.json) {
     std::printf("model       %s, %lld x %lld, on %s (%d threads), %s\n", run.model_type.c_str(),
                 static_cast<long long>(height), static_cast<long long>(width),
@@ -133,8 +137,7 @@ int run_info(const InfoArguments& arguments) {
 }  // namespace
 
 void add_info_command(CLI::App& app, Action& action) {
-  auto* command = app.add_subcommand(
-      "info", "Parameters, FLOPs, memory and speed of a model");
+  auto* command = app.add_subcommand("info", "Parameters, FLOPs, memory and speed of a model");
   command->footer(kInfoFooter);
   auto arguments = std::make_shared<InfoArguments>();
   command
@@ -147,7 +150,8 @@ void add_info_command(CLI::App& app, Action& action) {
   command
       ->add_option("--tiles", arguments->tiles, "Tiles of a bag, several values: a model of bags")
       ->check(CLI::Range(int64_t{1}, int64_t{100000000}));
-  command->add_flag("--train", arguments->train, "A training step; with --tiles forward and backward");
+  command->add_flag("--train", arguments->train,
+                    "A training step; with --tiles forward and backward");
   command->add_option("--io", arguments->io, "What the model reads (.safetensors): any model")
       ->excludes("--tiles");
   command->add_option("--weights", arguments->weights,

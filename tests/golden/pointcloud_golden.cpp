@@ -262,6 +262,8 @@ void check_masked(Fixture& fixture) {
                 {"mask_ratio", "mask_ratio"},
                 {"mask_type", "mask_type"}});
   const auto masked = build_cloud_model(fixture, options);
+  // worst measured on a GPU: 4.0e-3, of the first convolution's weight; all others below 3e-6
+  if (fixture.device.is_cuda()) fixture.gradient_tolerance = 1e-2;
   Batch batch;
   batch.input = fixture.input("input").requires_grad_();
   batch.named["mask"] = fixture.input("mask").to(torch::kBool);

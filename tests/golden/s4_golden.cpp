@@ -43,7 +43,8 @@ void check_run(Fixture& fixture, const torch::nn::Module& module, const Tensor& 
 // worst measured in float32: forward 8.2e-7, gradients 4.8e-6
 void set_tolerances(Fixture& fixture) {
   fixture.forward_tolerance = 2e-6;
-  fixture.gradient_tolerance = 1e-5;
+  // cuFFT: worst measured 6.9e-5, of the gradient of A_imag
+  fixture.gradient_tolerance = fixture.device.is_cuda() ? 2e-4 : 1e-5;
 }
 
 void check_s4d(Fixture& fixture) {

@@ -13,8 +13,6 @@ namespace serpentine::cuda {
 namespace {
 
 constexpr const char* kCausalConv1dCudaWho = "causal_conv1d";
-constexpr int64_t kConvWarpsWanted = 48;           // of a multiprocessor
-constexpr int64_t kShortest = 32, kLongest = 512;  // positions of a run
 
 struct ConvPlan {
   ConvPlan(const CausalConv1dArgs& args, const ScanOrder& of)
@@ -31,13 +29,6 @@ struct ConvPlan {
     call.weight = dense(args.weight.transpose(1, 2));
     call.bias = dense(args.bias);
     call.before = dense(args.initial_state);
-
-    // long enough to spare rows at a run's beginning, short enough to fill the device
-    const int64_t warps = call.walk.batch * call.walk.positions * ((call.walk.channels + 31) / 32);
-    const int64_t wanted =
-        kConvWarpsWanted * at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
-    const int64_t run = std::clamp(warps / std::max<int64_t>(1, wanted), kShortest, kLongest);
-    call.walk.piece = run / kShortest * kShortest;
   }
   at::Tensor keep(at::Tensor tensor) {
     operands.push_back(std::move(tensor));
@@ -67,6 +58,7 @@ CausalConv1dResult conv_forward_pass(const CausalConv1dArgs& args, const ScanOrd
   CausalConv1dResult result;
   result.y = at::empty({walk.batch, walk.positions, walk.channels}, args.x.options());
   plan.call.y = view_rows(result.y, /*by_token=*/false);
+  plan.call.walk.piece = conv_run(plan.call, /*backward=*/false);
   at::Tensor after;
   if (want_final_state) {
     after = at::empty(plan.state_shape(), plan.wide);
@@ -92,6 +84,7 @@ ConvGradients conv_backward_pass(const CausalConv1dArgs& args, const ScanOrder& 
   const at::Tensor dx = direct && !order.complete ? at::zeros(shape, args.x.options())
                                                   : at::empty(shape, args.x.options());
   call.dx = view_rows(dx, direct);
+  call.walk.piece = conv_run(call, /*backward=*/true);
   ConvGradients result;
   at::Tensor dbefore;
   if (args.initial_state.defined()) {

@@ -24,6 +24,9 @@ struct ConvCall {
   void* dweight = nullptr;       // R [B, slots, W + 1, D]; the last row is the bias's
 };
 
+/// The length of a run that suits the device, for walk.piece; every view must be set.
+int64_t conv_run(const ConvCall& call, bool backward);
+
 /// Launch on `stream` (a cudaStream_t). Return a CUDA error's text, or null.
 const char* conv_forward(const ConvCall& call, void* stream);
 const char* conv_backward(const ConvCall& call, void* stream);

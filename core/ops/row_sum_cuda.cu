@@ -23,6 +23,7 @@ __device__ int64_t branch_of(const RowSum& sum, int64_t p) {
 }
 
 constexpr int kColumns = 32, kRows = 8, kVector = 4;
+constexpr int kSlotRows = 32;  // threads that share a column's parts: few loads wait for another
 
 /// kWide neighbouring values of a row a thread.
 template <class From, class To, int kWide>
@@ -95,10 +96,11 @@ struct SlotSums {
   SlotSum of[kMostSums];
 };
 
-/// A block adds 32 columns; its eight rows take every eighth part, then the eight are added.
+/// A block adds 32 columns; its rows of threads take every kSlotRows-th part, then theirs are
+/// added.
 template <class R>
 __global__ void slot_kernel(const ScanCall call, const SlotSums sums) {
-  __shared__ R partial[kRows][kColumns];
+  __shared__ R partial[kSlotRows][kColumns];
   const SlotSum& sum = sums.of[blockIdx.z];
   const int64_t k = blockIdx.y, total_width = sum.rows * sum.width;
   if (blockIdx.x * int64_t{kColumns} >= total_width) return;
@@ -119,7 +121,7 @@ __global__ void slot_kernel(const ScanCall call, const SlotSums sums) {
     const auto* parts =
         static_cast<const R*>(sum.parts) + x / sum.width * sum.padded + x % sum.width;
 #pragma unroll 4
-    for (int64_t i = threadIdx.y; i < count; i += kRows) {
+    for (int64_t i = threadIdx.y; i < count; i += kSlotRows) {
       const int64_t b = i / (to - from), slot = from + i % (to - from);
       total += parts[(b * slots + slot) * part];
     }
@@ -128,7 +130,7 @@ __global__ void slot_kernel(const ScanCall call, const SlotSums sums) {
   __syncthreads();
   if (threadIdx.y != 0 || x >= total_width) return;
 #pragma unroll
-  for (int row = 1; row < kRows; ++row) total += partial[row][threadIdx.x];
+  for (int row = 1; row < kSlotRows; ++row) total += partial[row][threadIdx.x];
   static_cast<R*>(sum.out)[k * total_width + x] = total;
 }
 
@@ -172,9 +174,9 @@ const char* sum_slots(const ScanCall& call, const SlotSum* sums, int count, void
                   static_cast<unsigned>(call.branches), static_cast<unsigned>(count));
   const auto queue = static_cast<cudaStream_t>(stream);
   if (sums[0].type == Element::kDouble) {
-    slot_kernel<double><<<grid, dim3(kColumns, kRows), 0, queue>>>(call, all);
+    slot_kernel<double><<<grid, dim3(kColumns, kSlotRows), 0, queue>>>(call, all);
   } else {
-    slot_kernel<float><<<grid, dim3(kColumns, kRows), 0, queue>>>(call, all);
+    slot_kernel<float><<<grid, dim3(kColumns, kSlotRows), 0, queue>>>(call, all);
   }
   return last_error();
 }

@@ -257,16 +257,17 @@ inline int64_t block_count(const ScanCall& call) {
   return call.batch * call.slots() * call.channel_blocks();
 }
 
-/// Whether `more` blocks of a multiprocessor at once need fewer rounds than `fewer` of them, which
-/// have more registers each and are faster where the number of rounds is the same.
-inline bool fewer_waves(int64_t blocks, int more, int fewer) {
+/// Rounds in which the device works `blocks` off, `each` of a multiprocessor at once.
+inline int64_t waves(int64_t blocks, int each) {
   int device = 0, processors = 1;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  const auto waves = [&](int each) {
-    return (blocks + int64_t{processors} * each - 1) / (int64_t{processors} * each);
-  };
-  return waves(more) < waves(fewer);
+  return (blocks + int64_t{processors} * each - 1) / (int64_t{processors} * each);
+}
+/// Whether `more` blocks of a multiprocessor at once need fewer rounds than `fewer` of them, which
+/// have more registers each and are faster where the number of rounds is the same.
+inline bool fewer_waves(int64_t blocks, int more, int fewer) {
+  return waves(blocks, more) < waves(blocks, fewer);
 }
 
 /// How the steps of a tile are shared out over the lanes of a channel.

@@ -64,12 +64,17 @@ struct ScanCall {
   void* dB = nullptr;            // R [channel blocks, B, P, N]
   void* dC = nullptr;            // R [channel blocks, B, P, N]
 
+  int64_t pairs = 0;  // channels of a block with two a lane (scan_pair_*.cu); 0: one a lane
+  int64_t plane = 0;  // tokens whose sums over branches a block holds: scan_plane_*.cu
+  bool mean = false;  // of the branches, with `plane`; else their sum
+
   constexpr int64_t slots() const { return piece == 0 ? sequences : positions / piece + sequences; }
   /// Positions between saved states: they take no more memory than u for N <= 16, 4 u for all N.
   constexpr int64_t chunk() const;
   constexpr int64_t saved_slots() const { return positions / chunk() + sequences; }
   constexpr StateLayout layout() const;
   constexpr int64_t block_channels() const {
+    if (pairs != 0) return pairs;
     return layout().lanes == 1 ? kWarp : kThreads / layout().lanes;
   }
   constexpr int64_t channel_blocks() const {
@@ -98,6 +103,18 @@ constexpr int64_t ScanCall::chunk() const {
 /// Launch on `stream` (a cudaStream_t). Return a CUDA error's text, or null.
 const char* scan_forward(const ScanCall& call, void* stream);
 const char* scan_backward(const ScanCall& call, void* stream);
+
+/// The same with two channels a lane. takes_pairs: whether that fits the forward pass and pays;
+/// pair_channels: the channels of a block of the backward pass then, else 0.
+bool takes_pairs(const ScanCall& call);
+int64_t pair_channels(const ScanCall& call);
+const char* pair_forward(const ScanCall& call, void* stream);
+const char* pair_backward(const ScanCall& call, void* stream);
+
+/// The same with all branches of a few channels in one block, and whether that fits.
+bool takes_plane(const ScanCall& call, int64_t tokens);
+const char* plane_forward(const ScanCall& call, void* stream);
+const char* plane_backward(const ScanCall& call, void* stream);
 
 /// Sums of rows in a fixed order: out[b, t, k, x] = sum over groups g and the visits p of token t
 /// (those of branch k when branches are kept apart) of parts[g, b, p, x].

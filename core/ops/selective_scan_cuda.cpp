@@ -75,6 +75,12 @@ struct Plan {
   std::vector<at::Tensor> operands;
 };
 
+/// Whether the branches' rows are added inside of the kernel.
+bool in_planes(const Plan& plan, const ScanOptions& options) {
+  return options.output == ScanOutput::kMerged && plan.order.complete &&
+         takes_plane(plan.call, plan.order.num_tokens);
+}
+
 at::Tensor finish(const GradientRows& gradient, const Plan& plan, bool by_branch) {
   if (!gradient.pending) return gradient.rows;
   return sum_rows(gradient.rows.unsqueeze(0), plan.order, /*visits=*/true, by_branch,
@@ -100,14 +106,19 @@ ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& optio
   ScanCall& call = plan.call;
   ScanForward result;
   at::Tensor rows;
-  if (options.output == ScanOutput::kDirect) {
+  const bool plane = in_planes(plan, options);
+  if (plane) {
+    call.plane = order.num_tokens;
+    call.mean = options.merge == Merge::kMean;
+    rows = at::empty({call.batch, order.num_tokens, call.channels}, args.u.options());
+  } else if (options.output == ScanOutput::kDirect) {
     const auto type = args.u.options();
     const std::vector<int64_t> shape = {call.batch, order.num_tokens, call.channels};
     rows = order.complete ? at::empty(shape, type) : at::zeros(shape, type);
   } else {
     rows = at::empty({call.batch, call.positions, call.channels}, args.u.options());
   }
-  call.y = view_rows(rows, options.output == ScanOutput::kDirect);
+  call.y = view_rows(rows, plane || options.output == ScanOutput::kDirect);
   if (options.want_final_state) {
     result.final_state =
         at::empty({call.batch, call.sequences, call.channels, call.states}, plan.wide);
@@ -123,8 +134,10 @@ ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& optio
     call.piece_step = result.steps.mutable_data_ptr();
     call.piece_state = plan.slot_states();
   }
-  check_launch("selective_scan", scan_forward(call, stream()));
-  result.y = options.output == ScanOutput::kMerged
+  check_launch("selective_scan", plane               ? plane_forward(call, stream())
+                                 : takes_pairs(call) ? pair_forward(call, stream())
+                                                     : scan_forward(call, stream()));
+  result.y = options.output == ScanOutput::kMerged && !plane
                  ? sum_rows(rows.unsqueeze(0), order, /*visits=*/true, /*by_branch=*/false,
                             options.merge == Merge::kMean, plan.type)
                  : rows;
@@ -146,10 +159,14 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
     call.piece_grad = plan.slot_states();
   }
 
-  const GradientRows du(args.u, /*by_branch=*/false, options, plan.type);
+  const bool plane = in_planes(plan, options);
+  if (plane) call.plane = options.order.num_tokens;
+  // in a plane the kernel itself adds the branches: a row has one visit, as if they were kept apart
+  const GradientRows du(args.u, /*by_branch=*/plane, options, plan.type);
   const GradientRows ddelta(args.delta, /*by_branch=*/true, options, plan.type);
   call.du = view_rows(du.rows, du.by_token);
   call.ddelta = view_rows(ddelta.rows, ddelta.by_token);
+  if (!plane) call.pairs = pair_channels(call);
   const int64_t blocks = call.channel_blocks();
   const at::Tensor dB = at::empty({blocks, call.batch, call.positions, call.states}, plan.wide);
   const at::Tensor dC = at::empty_like(dB);
@@ -165,7 +182,9 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
     result.initial_state = at::empty(args.initial_state.sizes(), plan.wide);
     call.dinitial = result.initial_state.mutable_data_ptr();
   }
-  check_launch("selective_scan", scan_backward(call, stream()));
+  check_launch("selective_scan", plane             ? plane_backward(call, stream())
+                                 : call.pairs != 0 ? pair_backward(call, stream())
+                                                   : scan_backward(call, stream()));
 
   result.u = finish(du, plan, /*by_branch=*/false);
   result.delta = finish(ddelta, plan, /*by_branch=*/true);

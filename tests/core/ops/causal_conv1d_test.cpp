@@ -106,6 +106,25 @@ TEST_P(CausalConv1d, CudaMatchesTheCpuAndRepeats) {
   }
 }
 
+/// So many blocks that runs of positions get longer.
+TEST(CausalConv1dCuda, LongRunsMatchTheCpu) {
+  SERPENTINE_NEEDS_CUDA();
+  torch::manual_seed(3);
+  for (const char* name : {"identity", "random"}) {
+    const ConvCase of{.order = name, .tokens = 1500, .channels = 1024, .batch = 6};
+    const auto order = make_test_order(of.order, of.batch, of.tokens);
+    auto args = random_conv(of, order);
+    const auto expected = run(causal_conv1d, args, order);
+    for (auto* operand : {&args.x, &args.weight, &args.bias, &args.initial_state}) {
+      *operand = operand->to(at::kCUDA);
+    }
+    const auto actual = run(causal_conv1d, args, order.to(at::kCUDA));
+    for (size_t i = 0; i < actual.size(); ++i) {
+      expect_close(actual[i], expected[i], 1e-5, std::to_string(i));
+    }
+  }
+}
+
 TEST_P(CausalConv1d, RepeatsBitForBitOnAnyThreads) {
   torch::manual_seed(2);
   const auto order = make_test_order(GetParam().order, GetParam().batch, GetParam().tokens);

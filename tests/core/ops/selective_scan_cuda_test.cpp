@@ -76,12 +76,50 @@ std::vector<ScanCase> long_cases() {
   return all;
 }
 
+/// Enough blocks for all branches of a plane to be walked in one; an even number of channels, which
+/// are walked by two where there are many; and several rounds of blocks, whole and in pieces.
+std::vector<ScanCase> wide_cases() {
+  std::vector<ScanCase> all;
+  for (const int64_t tokens : {49, 200}) {
+    ScanCase plane{.order = "cross", .batch = 70, .tokens = tokens, .channels = 70, .states = 1};
+    all.push_back(plane);
+    plane.initial_state = true;
+    plane.merge = Merge::kMean;
+    plane.type = tokens == 49 ? torch::kHalf : torch::kBFloat16;
+    all.push_back(plane);
+  }
+  for (const int64_t states : {7, 11, 16, 30}) {
+    for (const char* order : {"identity", "cross"}) {
+      all.push_back({.order = order,
+                     .batch = 2,
+                     .tokens = 83,
+                     .channels = 150,
+                     .states = states,
+                     .initial_state = true});
+    }
+  }
+  for (const auto type : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    all.push_back(
+        {.batch = 110, .tokens = 37, .channels = 126, .initial_state = true, .type = type});
+    all.push_back({.order = "random",
+                   .batch = 110,
+                   .tokens = 21,
+                   .channels = 62,
+                   .states = 30,
+                   .type = type});
+  }
+  all.push_back({.order = "cross", .batch = 28, .tokens = 35, .channels = 126, .states = 11});
+  all.push_back({.order = "random", .batch = 1, .tokens = 10000, .channels = 512});
+  return all;
+}
+
 std::string case_name(const ::testing::TestParamInfo<ScanCase>& info) {
   return name_of(info.param);
 }
 INSTANTIATE_TEST_SUITE_P(Shapes, SelectiveScanCuda, ::testing::ValuesIn(shape_cases()), case_name);
 INSTANTIATE_TEST_SUITE_P(Orders, SelectiveScanCuda, ::testing::ValuesIn(order_cases()), case_name);
 INSTANTIATE_TEST_SUITE_P(Types, SelectiveScanCuda, ::testing::ValuesIn(type_cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Wide, SelectiveScanCuda, ::testing::ValuesIn(wide_cases()), case_name);
 INSTANTIATE_TEST_SUITE_P(Long, SelectiveScanCuda, ::testing::ValuesIn(long_cases()), case_name);
 
 TEST(SelectiveScanCudaPromise, IdentityOrderEqualsAnIndex) {

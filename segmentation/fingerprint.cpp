@@ -15,6 +15,43 @@ namespace {
 
 constexpr int64_t kSamplesACase = 10000;  // voxels of the foreground, for percentiles
 
+// Both go slice by slice: sorted values and indices of a large volume take many times its memory.
+
+/// Adds the voxels of each value; returns how many are above 0.
+int64_t count_values(const torch::Tensor& labels, std::map<int64_t, int64_t>& voxels) {
+  int64_t labelled = 0;
+  for (int64_t z = 0; z < labels.size(0); ++z) {
+    const auto counted = torch::_unique2(labels[z], true, false, true);
+    const auto &values = std::get<0>(counted), &counts = std::get<2>(counted);
+    for (int64_t i = 0; i < values.numel(); ++i) {
+      const auto value = values[i].item<int64_t>(), count = counts[i].item<int64_t>();
+      voxels[value] += count;
+      if (value > 0) labelled += count;
+    }
+  }
+  return labelled;
+}
+
+/// Adds every n-th labelled voxel's intensity to each channel's samples.
+void take_samples(const torch::Tensor& data, const torch::Tensor& labels, int64_t labelled,
+                  std::vector<std::vector<double>>& samples) {
+  const int64_t step = std::max<int64_t>(1, labelled / kSamplesACase);
+  int64_t seen = 0;
+  for (int64_t z = 0; z < labels.size(0); ++z) {
+    const auto where = labels[z].gt(0).flatten().nonzero().flatten();
+    const int64_t count = where.numel(), first = (step - seen % step) % step;
+    seen += count;
+    if (first >= count) continue;
+    const auto rows = where.slice(0, first, count, step);
+    for (int64_t c = 0; c < data.size(0); ++c) {
+      const auto picked = data[c][z].flatten().index_select(0, rows).to(torch::kDouble);
+      const auto* begin = picked.const_data_ptr<double>();
+      auto& all = samples[static_cast<size_t>(c)];
+      all.insert(all.end(), begin, begin + picked.numel());
+    }
+  }
+}
+
 }  // namespace
 
 Fingerprint take_fingerprint(CaseList& list) {
@@ -45,22 +82,9 @@ Fingerprint take_fingerprint(CaseList& list) {
       found.sizes.push_back(box.size());
       const auto inside = cropped(volume.data, box).numel();
       kept.push_back(static_cast<double>(inside) / static_cast<double>(volume.data.numel()));
-      const auto counted = torch::_unique2(labels, true, false, true);
-      const auto &values = std::get<0>(counted), &counts = std::get<2>(counted);
-      for (int64_t i = 0; i < values.numel(); ++i)
-        found.voxels[values[i].item<int64_t>()] += counts[i].item<int64_t>();
-      const auto where = labels.gt(0).flatten().nonzero().flatten();
-      if (where.numel() == 0) found.notes.push_back(files.name + ": its label is empty");
-      if (where.numel() > 0) {
-        const int64_t step = std::max<int64_t>(1, where.numel() / kSamplesACase);
-        const auto rows = where.slice(0, 0, where.numel(), step);
-        for (int64_t c = 0; c < channels; ++c) {
-          const auto picked = volume.data[c].flatten().index_select(0, rows).to(torch::kDouble);
-          const auto* begin = picked.const_data_ptr<double>();
-          auto& all = foreground[static_cast<size_t>(c)];
-          all.insert(all.end(), begin, begin + picked.numel());
-        }
-      }
+      const int64_t labelled = count_values(labels, found.voxels);
+      if (labelled == 0) found.notes.push_back(files.name + ": its label is empty");
+      take_samples(volume.data, labels, labelled, foreground);
       usable.push_back(files);
     } catch (const std::exception& error) {
       const auto* torch_error = dynamic_cast<const c10::Error*>(&error);

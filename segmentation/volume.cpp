@@ -206,11 +206,15 @@ torch::Tensor read_labels(const std::filesystem::path& file, const Volume& image
                                " volumes or channels; a label has one value a voxel");
   }
   check_finite(labels);
-  auto values = labels.data[0];
-  if (scale > 0) values = (values / scale).round();
-  const auto whole = values.round();
-  if (!whole.equal(values)) fail_file(labels.name, "holds values that are not whole numbers");
-  return whole.to(torch::kInt);
+  const auto values = labels.data[0];
+  auto whole = torch::empty(values.sizes(), torch::kInt);
+  for (int64_t z = 0; z < values.size(0); ++z) {  // by slices: each step makes a copy
+    const auto rounded = (scale > 0 ? values[z] / scale : values[z]).round();
+    if (!(scale > 0) && !rounded.equal(values[z]))
+      fail_file(labels.name, "holds values that are not whole numbers");
+    whole[z].copy_(rounded);
+  }
+  return whole;
 }
 
 torch::Tensor to_file_axes(const torch::Tensor& voxels, const Volume& volume) {

@@ -34,6 +34,11 @@ void say_memory(const std::string& name, const PredictMemory& memory) {
             << bytes(memory.preparing) << ")" << std::endl;
 }
 
+std::string reason_of(const std::exception& error) {
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  return torch_error ? torch_error->what_without_backtrace() : error.what();
+}
+
 struct Predictor {
   std::vector<std::shared_ptr<Model>> models;
   const SegmentationPlan& plan;
@@ -63,17 +68,19 @@ bool label_case(const Predictor& with, const CaseFiles& one) {
   const auto& how = with.how;
   const std::string file = how.out + "/" + one.name + result_ending(one.images.at(0));
   std::string seg = how.dicom_seg.empty() ? "" : how.dicom_seg + "/" + one.name + ".dcm";
-  const bool possible = seg.empty() || is_dicom_path(one.images[0]);
-  if (!possible) {
-    std::cerr << one.name << ": no DICOM-SEG, for " << one.images[0] << " is not DICOM\n";
+  bool complete = true;
+  const auto without_seg = [&](const std::string& why) {
+    std::cerr << one.name << ": no DICOM-SEG, for " << why << std::endl;
     seg.clear();
-  }
+    complete = false;
+  };
+  if (!seg.empty() && !is_dicom_path(one.images[0])) without_seg(one.images[0] + " is not DICOM");
   const auto there = [&](const std::string& path) {
     return !how.overwrite && std::filesystem::exists(path);
   };
   if (there(file) && (seg.empty() || there(seg))) {
     std::cout << file << ": is there already\n";
-    return possible;
+    return complete;
   }
   const auto begin = std::chrono::steady_clock::now();
   Volume volume = read_channels(one.images);
@@ -84,11 +91,17 @@ bool label_case(const Predictor& with, const CaseFiles& one) {
     labels = predicted_labels(with, one.name, volume);
     write_labels(file, labels, volume);
   }
-  if (!seg.empty() && !there(seg)) write_dicom_seg(seg, labels, volume, with.plan.foreground());
+  if (!seg.empty() && !there(seg)) {
+    try {
+      write_dicom_seg(seg, labels, volume, with.plan.foreground());
+    } catch (const std::exception& error) {
+      without_seg(reason_of(error));
+    }
+  }
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   std::cout << file << (seg.empty() ? "" : ", " + seg) << "  " << format_seconds(took.count())
             << std::endl;
-  return possible;
+  return complete;
 }
 
 }  // namespace
@@ -171,9 +184,7 @@ int64_t predict_files(const std::vector<SegmentRun>& runs, const std::vector<Cas
     try {
       if (!label_case(predictor, one)) ++failed;
     } catch (const std::exception& error) {
-      const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-      std::string why = torch_error ? torch_error->what_without_backtrace() : error.what();
-      std::cerr << one.name << ": left out; " << why << std::endl;
+      std::cerr << one.name << ": left out; " << reason_of(error) << std::endl;
       ++failed;
     }
   }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include <dcmtk/config/osconfig.h>
@@ -124,6 +125,17 @@ void add_dimensions(const std::string& file, DcmSegmentation& seg) {
                                                  DCM_PlanePositionSequence, "Position"));
 }
 
+/// What an object must take over from its images: PS3.3 A.51, type 1.
+void check_identified(const std::string& source, DcmItem& item) {
+  for (const auto& [key, name] :
+       {std::pair{DCM_StudyInstanceUID, "StudyInstanceUID"},
+        {DCM_FrameOfReferenceUID, "FrameOfReferenceUID"}, {DCM_SOPClassUID, "SOPClassUID"},
+        {DCM_SOPInstanceUID, "SOPInstanceUID"}}) {
+    if (word(item, key).empty())
+      fail_file(source, std::string("has no ") + name + ", which a DICOM-SEG refers to");
+  }
+}
+
 /// Reads the slices' headers: where each lies, and a reference to it.
 std::vector<SegSource> read_sources(const std::string& file, const SegContents& contents,
                                     DcmSegmentation& seg) {
@@ -133,6 +145,7 @@ std::vector<SegSource> read_sources(const std::string& file, const SegContents& 
   for (const auto& name : contents.sources) {
     const auto header = header_of(name);
     auto& item = *header->getDataset();
+    check_identified(name, item);
     if (sources.empty()) {
       check_dcmtk(name, seg.importFromSourceImage(item));
       add_grid(file, contents, item, seg);

@@ -37,9 +37,9 @@ class DicomBytes {
 };
 
 struct SliceFile {
-  std::string series = "1.2.3.4", instance = "1.2.3.4.5", position = "10\\20\\30",
-              orientation = "1\\0\\0\\0\\1\\0", spacing = "2\\0.5", slope = "2",
-              intercept = "-1000";
+  std::string series = "1.2.3.4", instance = "1.2.3.4.5", reference = "1.2.3.52";
+  std::string position = "10\\20\\30", orientation = "1\\0\\0\\0\\1\\0";
+  std::string spacing = "2\\0.5", slope = "2", intercept = "-1000";
   uint16_t rows = 2, columns = 3, samples = 1, frames = 1;
   int16_t first = 0;  // pixels count up from here
 };
@@ -64,7 +64,7 @@ inline std::string dicom_bytes(const SliceFile& slice) {
   data.add(0x0020, 0x000e, "UI", slice.series);
   data.add(0x0020, 0x0032, "DS", slice.position);
   data.add(0x0020, 0x0037, "DS", slice.orientation);
-  data.add(0x0020, 0x0052, "UI", "1.2.3.52");
+  if (!slice.reference.empty()) data.add(0x0020, 0x0052, "UI", slice.reference);
   data.add(0x0028, 0x0002, slice.samples);
   data.add(0x0028, 0x0004, "CS", slice.samples == 1 ? "MONOCHROME2" : "RGB");
   if (slice.samples > 1) data.add(0x0028, 0x0006, 0);

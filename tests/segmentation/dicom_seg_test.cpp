@@ -17,6 +17,8 @@
 namespace serpentine::testing {
 namespace {
 
+#ifdef SERPENTINE_DCMTK
+
 using Vector = std::array<double, 3>;
 
 std::string decimals(const std::vector<double>& values) {
@@ -36,7 +38,9 @@ struct SeriesPlace {
 constexpr int kSlices = 6, kRows = 4, kColumns = 5;
 const Vector kFirst = {-31.5, 12.25, 700};
 
-void put_series(const TemporaryFolder& folder, const SeriesPlace& place) {
+/// The folder of the series.
+std::string put_series(const TemporaryFolder& folder, const SeriesPlace& place) {
+  std::filesystem::create_directories(folder / "series");
   for (int i = 0; i < kSlices; ++i) {
     SliceFile slice;
     slice.instance = "1.2.3.4." + std::to_string(100 + i);
@@ -46,14 +50,14 @@ void put_series(const TemporaryFolder& folder, const SeriesPlace& place) {
                                   place.column[1], place.column[2]});
     slice.position = decimals({kFirst[0] + i * place.step[0], kFirst[1] + i * place.step[1],
                                kFirst[2] + i * place.step[2]});
-    std::ofstream(folder / ("s" + std::to_string(i)), std::ios::binary) << dicom_bytes(slice);
+    std::ofstream(folder / ("series/s" + std::to_string(i)), std::ios::binary)
+        << dicom_bytes(slice);
   }
+  return folder / "series";
 }
 
 const std::vector<LabelClass> kClasses = {
     {"liver", {1}}, {"whole tumour", {2, 3}}, {"core", {3}}, {"never seen", {9}}};
-
-#ifdef SERPENTINE_DCMTK
 
 std::string text_of(DcmItem& item, const DcmTagKey& key) {
   OFString value;
@@ -98,18 +102,17 @@ class DicomSeg : public ::testing::TestWithParam<SeriesPlace> {};
 
 TEST_P(DicomSeg, HoldsEveryVoxelInItsPlace) {
   if (!dicom_available()) GTEST_SKIP() << "built without GDCM";
-  const TemporaryFolder folder, out;
-  put_series(folder, GetParam());
-  const Volume volume = read_volume(folder.path());
+  const TemporaryFolder folder;
+  const Volume volume = read_volume(put_series(folder, GetParam()));
   torch::manual_seed(3);
   const auto labels = torch::randint(0, 4, volume.data.sizes().slice(1), torch::kByte);
-  write_labels(out / "labels.nii.gz", labels, volume);
-  write_dicom_seg(out / "labels.dcm", labels, volume, kClasses);
+  write_labels(folder / "labels.nii.gz", labels, volume);
+  write_dicom_seg(folder / "labels.dcm", labels, volume, kClasses);
 
   NiftiHeader header;
-  const auto wanted = read_nifti(out / "labels.nii.gz", &header)[0].to(torch::kInt);
+  const auto wanted = read_nifti(folder / "labels.nii.gz", &header)[0].to(torch::kInt);
   DcmFileFormat file;
-  ASSERT_TRUE(file.loadFile((out / "labels.dcm").c_str()).good());
+  ASSERT_TRUE(file.loadFile((folder / "labels.dcm").c_str()).good());
   auto& seg = *file.getDataset();
   const Uint8* bytes = nullptr;
   ASSERT_TRUE(seg.findAndGetUint8Array(DCM_PixelData, bytes).good());
@@ -170,14 +173,13 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(DicomSegFile, SaysWhatItIsOf) {
   if (!dicom_available()) GTEST_SKIP() << "built without GDCM";
-  const TemporaryFolder folder, out;
-  put_series(folder, {{1, 0, 0}, {0, 1, 0}, {0, 0, 3}});
-  const Volume volume = read_volume(folder.path());
+  const TemporaryFolder folder;
+  const Volume volume = read_volume(put_series(folder, {{1, 0, 0}, {0, 1, 0}, {0, 0, 3}}));
   const auto labels = torch::ones(volume.data.sizes().slice(1), torch::kByte);
-  write_dicom_seg(out / "a.dcm", labels, volume, kClasses);
-  EXPECT_FALSE(std::filesystem::exists(out / "a.dcm.partial"));
+  write_dicom_seg(folder / "a.dcm", labels, volume, kClasses);
+  EXPECT_FALSE(std::filesystem::exists(folder / "a.dcm.partial"));
   DcmFileFormat file;
-  ASSERT_TRUE(file.loadFile((out / "a.dcm").c_str()).good());
+  ASSERT_TRUE(file.loadFile((folder / "a.dcm").c_str()).good());
   auto& seg = *file.getDataset();
   EXPECT_EQ(text_of(seg, DCM_SOPClassUID), UID_SegmentationStorage);
   EXPECT_EQ(text_of(seg, DCM_Modality), "SEG");
@@ -198,7 +200,7 @@ TEST(DicomSegFile, SaysWhatItIsOf) {
     EXPECT_EQ(text_of(inside(seg, DCM_SegmentSequence, static_cast<long>(k)), DCM_SegmentLabel),
               kClasses[k].name);
   DcmSegmentation* read = nullptr;  // and DCMTK's own checks take it
-  ASSERT_TRUE(DcmSegmentation::loadFile((out / "a.dcm").c_str(), read).good());
+  ASSERT_TRUE(DcmSegmentation::loadFile((folder / "a.dcm").c_str(), read).good());
   EXPECT_EQ(read->getNumberOfSegments(), kClasses.size());
   EXPECT_EQ(read->getNumberOfFrames(), static_cast<size_t>(kSlices));
   delete read;
@@ -206,13 +208,13 @@ TEST(DicomSegFile, SaysWhatItIsOf) {
 
 TEST(DicomSegFile, OfNothingHasOneEmptyFrame) {
   if (!dicom_available()) GTEST_SKIP() << "built without GDCM";
-  const TemporaryFolder folder, out;
-  put_series(folder, {{1, 0, 0}, {0, 1, 0}, {0, 0, 3}});
-  const Volume volume = read_volume(folder / "s2");  // one slice
-  write_dicom_seg(out / "a.dcm", torch::zeros(volume.data.sizes().slice(1), torch::kByte), volume,
+  const TemporaryFolder folder;
+  const std::string series = put_series(folder, {{1, 0, 0}, {0, 1, 0}, {0, 0, 3}});
+  const Volume volume = read_volume(series + "/s2");  // one slice
+  write_dicom_seg(folder / "a.dcm", torch::zeros(volume.data.sizes().slice(1), torch::kByte), volume,
                   {{"L\xc3\xa9sion\\1", {1}}});
   DcmFileFormat file;
-  ASSERT_TRUE(file.loadFile((out / "a.dcm").c_str()).good());
+  ASSERT_TRUE(file.loadFile((folder / "a.dcm").c_str()).good());
   auto& seg = *file.getDataset();
   EXPECT_EQ(text_of(seg, DCM_NumberOfFrames), "1");
   EXPECT_EQ(text_of(inside(seg, DCM_SegmentSequence), DCM_SegmentLabel), "L__sion_1");
@@ -220,6 +222,19 @@ TEST(DicomSegFile, OfNothingHasOneEmptyFrame) {
   unsigned long count = 0;
   ASSERT_TRUE(seg.findAndGetUint8Array(DCM_PixelData, bytes, &count).good());
   EXPECT_TRUE(std::all_of(bytes, bytes + count, [](Uint8 byte) { return byte == 0; }));
+}
+
+TEST(DicomSegFile, NeedsAFrameOfReference) {
+  if (!dicom_available()) GTEST_SKIP() << "built without GDCM";
+  const TemporaryFolder folder;
+  SliceFile slice;
+  slice.reference = "";
+  std::ofstream(folder / "s", std::ios::binary) << dicom_bytes(slice);
+  const Volume volume = read_volume(folder / "s");
+  const auto labels = torch::ones(volume.data.sizes().slice(1), torch::kByte);
+  EXPECT_EQ(error_of([&] { write_dicom_seg(folder / "a.dcm", labels, volume, kClasses); }),
+            (folder / "s") + ": has no FrameOfReferenceUID, which a DICOM-SEG refers to");
+  EXPECT_FALSE(std::filesystem::exists(folder / "a.dcm"));
 }
 
 TEST(DicomSegFile, NeedsASeries) {

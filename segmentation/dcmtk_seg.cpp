@@ -127,10 +127,10 @@ void add_dimensions(const std::string& file, DcmSegmentation& seg) {
 
 /// What an object must take over from its images: PS3.3 A.51, type 1.
 void check_identified(const std::string& source, DcmItem& item) {
-  for (const auto& [key, name] :
-       {std::pair{DCM_StudyInstanceUID, "StudyInstanceUID"},
-        {DCM_FrameOfReferenceUID, "FrameOfReferenceUID"}, {DCM_SOPClassUID, "SOPClassUID"},
-        {DCM_SOPInstanceUID, "SOPInstanceUID"}}) {
+  for (const auto& [key, name] : {std::pair{DCM_StudyInstanceUID, "StudyInstanceUID"},
+                                  {DCM_FrameOfReferenceUID, "FrameOfReferenceUID"},
+                                  {DCM_SOPClassUID, "SOPClassUID"},
+                                  {DCM_SOPInstanceUID, "SOPInstanceUID"}}) {
     if (word(item, key).empty())
       fail_file(source, std::string("has no ") + name + ", which a DICOM-SEG refers to");
   }

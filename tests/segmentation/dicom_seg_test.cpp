@@ -211,8 +211,8 @@ TEST(DicomSegFile, OfNothingHasOneEmptyFrame) {
   const TemporaryFolder folder;
   const std::string series = put_series(folder, {{1, 0, 0}, {0, 1, 0}, {0, 0, 3}});
   const Volume volume = read_volume(series + "/s2");  // one slice
-  write_dicom_seg(folder / "a.dcm", torch::zeros(volume.data.sizes().slice(1), torch::kByte), volume,
-                  {{"L\xc3\xa9sion\\1", {1}}});
+  write_dicom_seg(folder / "a.dcm", torch::zeros(volume.data.sizes().slice(1), torch::kByte),
+                  volume, {{"L\xc3\xa9sion\\1", {1}}});
   DcmFileFormat file;
   ASSERT_TRUE(file.loadFile((folder / "a.dcm").c_str()).good());
   auto& seg = *file.getDataset();

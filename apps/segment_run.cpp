@@ -70,7 +70,7 @@ bool label_case(const Predictor& with, const CaseFiles& one) {
   std::string seg = how.dicom_seg.empty() ? "" : how.dicom_seg + "/" + one.name + ".dcm";
   bool complete = true;
   const auto without_seg = [&](const std::string& why) {
-    std::cerr << one.name << ": no DICOM-SEG, for " << why << std::endl;
+    std::cerr << one.name << ": no DICOM-SEG; " << why << std::endl;
     seg.clear();
     complete = false;
   };

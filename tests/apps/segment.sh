@@ -44,7 +44,7 @@ expect_file ruled/hippocampus_033.nii.gz plain/hippocampus_033.nii.gz
 expect 0 'rules: the largest part of 1 and 2$' "$serpentine" segment predict runs/cv "$new" \
   -o largest --no-mirror --largest
 expect 0 'is there already' "$serpentine" segment predict runs/cv "$new" -o largest --no-mirror
-expect 1 'no DICOM-SEG, for .*hippocampus_033.nii.gz is not DICOM|this build writes no DICOM-SEG' \
+expect 1 'no DICOM-SEG; .*hippocampus_033.nii.gz is not DICOM|this build writes no DICOM-SEG' \
   "$serpentine" segment predict runs/cv "$new" -o largest --no-mirror --dicom-seg seg
 expect 0 'Anterior|class 1|1 ' "$serpentine" segment evaluate ruled "$samples/labelsTs" -o report \
   --images "$samples/imagesTs"

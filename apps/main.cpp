@@ -35,18 +35,45 @@ constexpr const char* kExamples = R"(Examples:
 `serpentine COMMAND --help` explains one command. Exit codes: 0 done, 1 failed, 2 wrong command line
 or configuration, 128 + n ended by signal n.)";
 
-/// Names the nearest subcommand, which CLI11 does not.
-std::string unknown_command(const CLI::App& app, int argc, char** argv) {
-  if (argc < 2 || argv[1][0] == '-') return "";
-  std::vector<std::string> names;
-  for (const auto* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    if (command->get_name() == argv[1]) return "";
-    names.push_back(command->get_name());
+/// The chosen subcommand of the chosen subcommand, and their names.
+struct ChosenCommand {
+  const CLI::App* app;
+  std::string path;  // " wsi info"
+
+  explicit ChosenCommand(const CLI::App& root) : app(&root) {
+    while (!app->get_subcommands().empty()) {
+      app = app->get_subcommands().front();
+      path += " " + app->get_name();
+    }
   }
-  std::string sentence = "there is no command '" + std::string(argv[1]) + "'";
-  const std::string near = nearest(argv[1], names);
-  if (!near.empty()) sentence += "; did you mean '" + near + "'?";
-  return sentence + " See `serpentine --help`.";
+};
+
+/// The options of a command and of those above it, without what `--help` alone does.
+std::vector<std::string> option_names(const CLI::App* app) {
+  std::vector<std::string> names;
+  for (; app; app = app->get_parent())
+    for (const auto* option : app->get_options())
+      for (const auto& name : option->get_lnames()) names.push_back("--" + name);
+  return names;
+}
+
+/// What CLI11 leaves out: which word is unknown, and the nearest known one. "" where it is not a
+/// word that is wrong.
+std::string unknown_word(const CLI::App& root) {
+  const ChosenCommand chosen(root);
+  std::vector<std::string> commands;
+  for (const auto* command : chosen.app->get_subcommands([](const CLI::App*) { return true; }))
+    commands.push_back(command->get_name());
+  for (const auto& word : root.remaining(/*recurse=*/true)) {
+    const bool is_option = word.rfind("--", 0) == 0 && word.size() > 2;
+    if (!is_option && (commands.empty() || word.rfind('-', 0) == 0)) continue;
+    const std::string name = is_option ? word.substr(0, word.find('=')) : word;
+    const std::string near = nearest(name, is_option ? option_names(chosen.app) : commands);
+    const std::string within = chosen.path.empty() ? "" : chosen.path.substr(1) + ": ";
+    return within + "there is no " + (is_option ? "option '" : "command '") + name + "'" +
+           (near.empty() ? "." : "; did you mean '" + near + "'?");
+  }
+  return "";
 }
 
 /// Tensors of some megabytes come and go all the time. By default glibc gives them back to the
@@ -60,17 +87,15 @@ void keep_freed_memory() {
 }
 
 int parse(CLI::App& app, int argc, char** argv) {
-  const std::string unknown = unknown_command(app, argc, argv);
-  if (!unknown.empty()) throw UsageError(unknown);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
     app.exit(success);
     return -1;
   } catch (const CLI::ParseError& error) {
-    std::string command;
-    for (const auto* chosen : app.get_subcommands()) command = " " + chosen->get_name();
-    throw UsageError(std::string(error.what()) + ". See `serpentine" + command + " --help`.");
+    const std::string unknown = unknown_word(app);
+    throw UsageError((unknown.empty() ? std::string(error.what()) + "." : unknown) +
+                     " See `serpentine" + ChosenCommand(app).path + " --help`.");
   }
   return 0;
 }

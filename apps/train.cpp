@@ -1,5 +1,6 @@
 // serpentine train: from a YAML file to a trained model.
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 
@@ -54,6 +55,42 @@ std::vector<std::string> worker_arguments() {
   return all;
 }
 
+std::string not_an_override(const std::string& word, const TrainArguments& arguments,
+                            const std::string& config) {
+  const bool is_file =
+      word.ends_with(".yaml") || word.ends_with(".yml") || std::filesystem::is_regular_file(word);
+  if (!is_file)
+    return "train: '" + word + "' is neither the YAML file nor an override KEY=VALUE, such as " +
+           "trainer.epochs=5";
+  if (!arguments.resume.empty())
+    return "train: --resume takes the configuration of " + arguments.resume + "; leave '" + word +
+           "' away";
+  return "train: one file is trained at a time, '" + config + "' or '" + word +
+         "'; overrides are KEY=VALUE, such as trainer.epochs=5, and a file goes on from another " +
+         "that it names as `base`";
+}
+
+/// Throws where a folder holds no run, and says where one is.
+void check_run_folder(const std::string& folder) {
+  namespace fs = std::filesystem;
+  const auto is_run = [](const fs::path& path) {
+    return fs::is_regular_file(path / "config.yaml");
+  };
+  if (is_run(folder)) return;
+  std::string why = "there is no such folder";
+  if (fs::is_directory(folder)) {
+    why = "it holds no config.yaml";
+    for (const auto& inside : fs::directory_iterator(folder)) {
+      if (!is_run(inside.path())) continue;
+      why += "; " + inside.path().string() + " is one";
+      break;
+    }
+  } else if (fs::exists(folder)) {
+    why = "it is a file; a run is the folder that `serpentine train --out` named, else runs/<name>";
+  }
+  throw UsageError("train: --resume: " + folder + " is no run folder: " + why);
+}
+
 TrainRequest request_of(const TrainArguments& arguments) {
   TrainRequest request;
   for (const auto& word : arguments.words) {
@@ -65,12 +102,13 @@ TrainRequest request_of(const TrainArguments& arguments) {
     } else if (request.config.empty() && arguments.resume.empty()) {
       request.config = word;
     } else {
-      throw UsageError("train: '" + word + "' is neither the YAML file nor an override KEY=VALUE");
+      throw UsageError(not_an_override(word, arguments, request.config));
     }
   }
   if (!arguments.resume.empty()) {
     if (!arguments.out.empty())
       throw UsageError("train: --resume goes on in its own folder; leave --out away");
+    check_run_folder(arguments.resume);
     request.resume = true;
     request.config = yaml_of(arguments.resume);
     request.out = arguments.resume;

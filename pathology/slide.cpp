@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cerrno>
 #include <cmath>
 #include <cstdlib>
@@ -47,7 +48,7 @@ double from_tiff_tags(const std::map<std::string, std::string>& properties) {
                                       : 0;
 }
 
-enum class Content { kTiff, kJpeg, kPng, kDicom, kOther };
+enum class Content { kTiff, kPicture, kDicom, kOther };
 
 Content content_of(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -61,8 +62,11 @@ Content content_of(const std::string& path) {
   if (begins("II*\0", 4) || begins("MM\0*", 4) || begins("II+\0", 4) || begins("MM\0+", 4)) {
     return Content::kTiff;
   }
-  if (begins("\xff\xd8\xff", 3)) return Content::kJpeg;
-  if (begins("\x89PNG", 4)) return Content::kPng;
+  const bool webp = begins("RIFF", 4) && std::memcmp(head.data() + 8, "WEBP", 4) == 0;
+  const bool pnm = head[0] == 'P' && head[1] >= '1' && head[1] <= '7' &&
+                   std::isspace(static_cast<unsigned char>(head[2])) != 0;
+  if (begins("\xff\xd8\xff", 3) || begins("\x89PNG", 4) || begins("BM", 2) || webp || pnm)
+    return Content::kPicture;
   if (std::memcmp(head.data() + 128, "DICM", 4) == 0) return Content::kDicom;
   return Content::kOther;
 }
@@ -144,8 +148,7 @@ std::shared_ptr<Slide> open_slide(const std::string& path, const SlideOptions& o
       throw std::runtime_error(
           file + ": DICOM slides need OpenSlide 4 (here: " + (library.empty() ? "none" : library) +
           "); `pip install openslide-bin` has it, SERPENTINE_OPENSLIDE_LIBRARY names the file");
-    case Content::kJpeg:
-    case Content::kPng:
+    case Content::kPicture:
       return open_as_picture(file, options);
     case Content::kOther:
       break;
@@ -153,7 +156,10 @@ std::shared_ptr<Slide> open_slide(const std::string& path, const SlideOptions& o
   if (named_like_slide(file) && library.empty()) {
     throw std::runtime_error(file + ": " + slide_library());
   }
-  return open_as_picture(file, options);  // BMP, WebP, PNM; else it says what the file is not
+  throw std::runtime_error(
+      file +
+      ": is no slide; slides are TIFF and its kin (SVS, NDPI, SCN, BIF), MRXS, VMS, DICOM, or "
+      "a picture (JPEG, PNG, BMP, WebP, PNM)");
 }
 
 torch::Tensor read_view(const Slide& slide, double x, double y, double width, double height,

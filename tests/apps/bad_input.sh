@@ -51,6 +51,20 @@ done
 refuse 2 'absent.yaml' "$serpentine" train absent.yaml
 refuse 2 'trainer.epoch' "$serpentine" train tiny.yaml trainer.epoch=3
 refuse 2 "did you mean 'train'" "$serpentine" trian tiny.yaml
+refuse 2 "no command 'trian'; did you mean 'train'" "$serpentine" --threads 1 trian tiny.yaml
+refuse 2 "wsi: there is no command 'inof'; did you mean 'info'" "$serpentine" wsi inof good.csv
+refuse 2 "no option '--thraeds'; did you mean '--threads'" "$serpentine" --thraeds 2 train tiny.yaml
+refuse 2 "train: there is no option '--thraeds'; did you mean '--threads'" "$serpentine" train --thraeds=2 tiny.yaml
+refuse 2 "no option '--horizn'; did you mean '--horizon'" "$serpentine" forecast run good.csv --horizn 12
+refuse 2 "no option '--nothing-like-it'[.] See" "$serpentine" train tiny.yaml --nothing-like-it
+refuse 2 "one file is trained at a time, 'tiny.yaml' or 'wrong.yaml'; overrides are KEY=VALUE" "$serpentine" train tiny.yaml wrong.yaml
+refuse 2 "'epochs' is neither the YAML file nor an override" "$serpentine" train tiny.yaml epochs
+refuse 1 'good.csv: is no slide; slides are' "$serpentine" wsi info good.csv
+mkdir -p norun/inside && touch norun/inside/config.yaml
+refuse 2 'norun/inside/config.yaml is no run folder: it is a file' "$serpentine" train --resume norun/inside/config.yaml
+refuse 2 'norun is no run folder: it holds no config.yaml; norun/inside is one' "$serpentine" train --resume norun
+refuse 2 'nowhere is no run folder: there is no such folder' "$serpentine" train --resume nowhere
+refuse 2 "leave 'tiny.yaml' away" "$serpentine" train --resume norun/inside tiny.yaml
 refuse 2 'horizon' "$serpentine" forecast run good.csv --horizon many
 refuse 2 'no run folder' "$serpentine" forecast nothing good.csv
 

@@ -2,21 +2,25 @@
 // each.
 //
 //   load FILE.npy THREADS            a cloud [N, 3]
+//   model FILE.yaml WEIGHTS          a classifier of clouds
 //   time OPERATION X Y COUNT WARM    COUNT times in milliseconds, after WARM calls not counted
 //   save OPERATION X Y FILE.npy      the result: indices or normals
 //
 // Operations: farthest X points; nearest X neighbours of every point; ball of radius Y, X points;
-// voxel of side Y; normals of X neighbours. Each call begins with the points alone: trees are built
-// anew.
+// voxel of side Y; normals of X neighbours; classes: the model's logits. Each call begins with the
+// points alone: trees are built anew.
 #include <chrono>
 #include <iostream>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
 #include <torch/torch.h>
 
 #include "core/io/npy.h"
+#include "core/io/state_dict.h"
 #include "pointcloud/geometry.h"
+#include "pointcloud/pointcloud.h"
 #include "pointcloud/sampling.h"
 
 namespace serpentine::bench {
@@ -28,22 +32,39 @@ struct Request {
   double y = 0;
 };
 
-torch::Tensor result_of(const torch::Tensor& points, const Request& request) {
+std::shared_ptr<Model> read_model(const std::string& yaml, const std::string& weights) {
+  Registry<Model> all("model");
+  add_point_models(all);
+  auto model = all.build(Config::load(yaml));
+  const LoadReport report = load_state_dict(*model, read_state_dict(weights));
+  if (!report.ok()) throw std::runtime_error(report.text());
+  model->eval();
+  return model;
+}
+
+torch::Tensor result_of(const torch::Tensor& points, const Request& request, Model* model) {
   const torch::Tensor one = points.unsqueeze(0);
   if (request.operation == "farthest") return farthest_points(one, request.x)[0];
   if (request.operation == "nearest") return nearest_points(one, one, request.x).index[0];
   if (request.operation == "ball") return ball_query(one, one, request.y, request.x)[0];
   if (request.operation == "voxel") return voxel_grid(points, request.y).centroids;
   if (request.operation == "normals") return surface_normals(one, request.x).direction[0];
+  if (request.operation == "classes" && model) {
+    const c10::InferenceMode inference;
+    Batch batch;
+    batch.input = one;
+    return model->forward(batch)[0];
+  }
   throw std::runtime_error("unknown operation " + request.operation);
 }
 
-std::string times_of(const torch::Tensor& points, const Request& request, int count, int warm) {
+std::string times_of(const torch::Tensor& points, const Request& request, Model* model, int count,
+                     int warm) {
   using Clock = std::chrono::steady_clock;
   std::string times;
   for (int i = -warm; i < count; ++i) {
     const auto start = Clock::now();
-    result_of(points, request);
+    result_of(points, request, model);
     const std::chrono::duration<double, std::milli> elapsed = Clock::now() - start;
     if (i >= 0) times += (i > 0 ? ", " : "") + std::to_string(elapsed.count());
   }
@@ -52,6 +73,7 @@ std::string times_of(const torch::Tensor& points, const Request& request, int co
 
 int serve() {
   torch::Tensor points;
+  std::shared_ptr<Model> model;
   for (std::string command; std::cin >> command;) {
     if (command == "load") {
       std::string path;
@@ -62,16 +84,24 @@ int serve() {
       std::cout << "{\"points\": " << points.size(0) << "}" << std::endl;
       continue;
     }
+    if (command == "model") {
+      std::string yaml, weights;
+      std::cin >> yaml >> weights;
+      model = read_model(yaml, weights);
+      std::cout << "{\"model\": true}" << std::endl;
+      continue;
+    }
     Request request;
     std::cin >> request.operation >> request.x >> request.y;
     if (command == "time") {
       int count = 0, warm = 0;
       std::cin >> count >> warm;
-      std::cout << "{\"ms\": [" << times_of(points, request, count, warm) << "]}" << std::endl;
+      std::cout << "{\"ms\": [" << times_of(points, request, model.get(), count, warm) << "]}"
+                << std::endl;
     } else {
       std::string path;
       std::cin >> path;
-      write_npy(path, result_of(points, request));
+      write_npy(path, result_of(points, request, model.get()));
       std::cout << "{\"saved\": true}" << std::endl;
     }
   }

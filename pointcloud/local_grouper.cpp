@@ -1,8 +1,11 @@
 #include "pointcloud/local_grouper.h"
 
+#include <algorithm>
+
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "pointcloud/neighbourhood_cpu.h"
 
 namespace serpentine {
 namespace {
@@ -27,20 +30,47 @@ int64_t LocalGrouperImpl::out_channels() const {
   return 2 * channels_ + (options_.use_xyz ? 3 : 0);
 }
 
-GroupedPoints LocalGrouperImpl::forward(const torch::Tensor& points, const torch::Tensor& features,
-                                        const torch::Tensor& residual) {
+LocalGrouperImpl::Chosen LocalGrouperImpl::choose(const torch::Tensor& points,
+                                                  const torch::Tensor& features,
+                                                  const torch::Tensor& residual) const {
   const int64_t kept = points.size(1) / options_.reducer;
-  GroupedPoints out{points, {}, residual};
-  torch::Tensor centres = features;
+  Chosen chosen{{points, {}, residual}, features, {}};
   if (kept < points.size(1)) {
     const auto index = std::get<0>(farthest_points(points, kept).sort(1));
-    out.points = take_rows(points, index);
-    centres = take_rows(features, index);
-    if (residual.defined()) out.residual = take_rows(residual, index);
+    chosen.kept.points = take_rows(points, index);
+    chosen.centres = take_rows(features, index);
+    if (residual.defined()) chosen.kept.residual = take_rows(residual, index);
   }
-  const auto near =
-      nearest_points(out.points.detach(), points.detach(), options_.neighbours, options_.distance)
-          .index.slice(2, 0, std::nullopt, options_.stride);
+  chosen.near = nearest_points(chosen.kept.points.detach(), points.detach(), options_.neighbours,
+                               options_.distance)
+                    .index.slice(2, 0, std::nullopt, options_.stride);
+  return chosen;
+}
+
+std::pair<torch::Tensor, torch::Tensor> LocalGrouperImpl::mapped(
+    const Chosen& chosen, const torch::Tensor& points, const torch::Tensor& features,
+    const torch::Tensor& weight) const {
+  torch::Tensor rows = features, anchors = chosen.centres;
+  if (options_.use_xyz) {
+    rows = torch::cat({rows, points}, 2);
+    anchors = torch::cat({anchors, chosen.kept.points}, 2);
+  }
+  const auto deviation =
+      cpu::neighbour_deviation(rows.contiguous(), anchors.contiguous(), chosen.near.contiguous());
+  const auto scale = affine_alpha_.view({1, 1, -1}) /
+                     (deviation.view({-1, 1, 1}) + kLocalGrouperLeastDeviation);  // [B, 1, C]
+  const auto of_rows = weight.narrow(1, 0, rows.size(2)),
+             of_centres = weight.narrow(1, rows.size(2), channels_);
+  const auto shift = torch::matmul(of_rows, affine_beta_.view({-1}));
+  return {at::linear(rows * scale, of_rows),
+          at::linear(chosen.centres, of_centres, shift) - at::linear(anchors * scale, of_rows)};
+}
+
+GroupedPoints LocalGrouperImpl::forward(const torch::Tensor& points, const torch::Tensor& features,
+                                        const torch::Tensor& residual) {
+  const Chosen chosen = choose(points, features, residual);
+  const torch::Tensor &near = chosen.near, &centres = chosen.centres;
+  GroupedPoints out = chosen.kept;
   torch::Tensor grouped = take_rows(features, near), anchor = centres;
   if (options_.use_xyz) {
     grouped = torch::cat({grouped, take_rows(points, near)}, -1);
@@ -70,6 +100,29 @@ NeighbourhoodImpl::NeighbourhoodImpl(int64_t in, int64_t out, int64_t blocks,
     operation->push_back(operation_.back());
   }
   register_module("operation", operation);
+}
+
+bool NeighbourhoodImpl::can_shorten(const LocalGrouperImpl& grouper,
+                                    const torch::Tensor& features) const {
+  return transfer_ && !is_training() && !at::GradMode::is_enabled() && features.is_cpu() &&
+         features.scalar_type() == torch::kFloat && grouper.is_anchored() && transfer_->is_relu() &&
+         std::all_of(operation_.begin(), operation_.end(),
+                     [](const PointResidual& layer) { return layer->is_two_relus(); });
+}
+
+GroupedPoints NeighbourhoodImpl::shortened(const LocalGrouperImpl& grouper,
+                                           const torch::Tensor& points,
+                                           const torch::Tensor& features,
+                                           const torch::Tensor& residual) {
+  const auto chosen = grouper.choose(points, features, residual);
+  const auto first = transfer_->folded();
+  const auto [from_points, from_centres] = grouper.mapped(chosen, points, features, first.weight);
+  std::vector<std::pair<cpu::FoldedMap, cpu::FoldedMap>> layers;
+  for (const auto& layer : operation_) layers.push_back(layer->folded());
+  GroupedPoints out = chosen.kept;
+  out.grouped = cpu::neighbourhood_features(from_points, from_centres + first.bias,
+                                            chosen.near.contiguous(), layers);
+  return out;
 }
 
 torch::Tensor NeighbourhoodImpl::forward(torch::Tensor grouped) {

@@ -35,6 +35,22 @@ class LocalGrouperImpl : public torch::nn::Module {
 
   int64_t out_channels() const;
 
+  /// What forward gives, but for `grouped`: the points that are kept, and each one's neighbours.
+  struct Chosen {
+    GroupedPoints kept;
+    torch::Tensor centres;  // [B, S, C]
+    torch::Tensor near;     // int64 [B, S, k]
+  };
+  Chosen choose(const torch::Tensor& points, const torch::Tensor& features,
+                const torch::Tensor& residual) const;
+
+  /// A map of the grouped rows, weight [D, 2 C + 3], in two parts: that of each point [B, N, D],
+  /// and what is added for each centre [B, S, D]. For an "anchor" only; no gradient.
+  std::pair<torch::Tensor, torch::Tensor> mapped(const Chosen& chosen, const torch::Tensor& points,
+                                                 const torch::Tensor& features,
+                                                 const torch::Tensor& weight) const;
+  bool is_anchored() const { return options_.normalize == "anchor"; }
+
  private:
   GrouperOptions options_;
   int64_t channels_;
@@ -48,6 +64,11 @@ class NeighbourhoodImpl : public torch::nn::Module {
  public:
   NeighbourhoodImpl(int64_t in, int64_t out, int64_t blocks, const PointResidualOptions& options);
   torch::Tensor forward(torch::Tensor grouped);  // [B, S, k, in] -> [B, S, out]
+
+  /// The same from what a grouper takes, without the grouped rows; where `can_shorten` says so.
+  GroupedPoints shortened(const LocalGrouperImpl& grouper, const torch::Tensor& points,
+                          const torch::Tensor& features, const torch::Tensor& residual);
+  bool can_shorten(const LocalGrouperImpl& grouper, const torch::Tensor& features) const;
 
  private:
   PointLayer transfer_{nullptr};

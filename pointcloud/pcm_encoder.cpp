@@ -281,11 +281,19 @@ void PcmEncoderImpl::drop_points(Cloud& cloud, int64_t kept) const {
 void PcmEncoderImpl::run_stage(Cloud& cloud, int64_t stage) {
   const std::string name = "stage" + std::to_string(stage) + ".";
   put_in_sequence(cloud);
-  const auto grouped = groupers_[stage]->forward(cloud.points, cloud.features, cloud.residual);
+  auto& neighbourhood = pre_blocks_[stage];
+  GroupedPoints grouped;
+  if (!trace && neighbourhood->can_shorten(*groupers_[stage], cloud.features)) {
+    grouped =
+        neighbourhood->shortened(*groupers_[stage], cloud.points, cloud.features, cloud.residual);
+    cloud.features = grouped.grouped;
+  } else {
+    grouped = groupers_[stage]->forward(cloud.points, cloud.features, cloud.residual);
+    cloud.features = neighbourhood->forward(grouped.grouped);
+    record(name + "grouped", grouped.grouped);
+  }
   cloud.points = grouped.points;
-  cloud.features = pre_blocks_[stage]->forward(grouped.grouped);
   cloud.residual = options.block_residual ? grouped.residual : torch::Tensor();
-  record(name + "grouped", grouped.grouped);
   record(name + "p", cloud.points);
   record(name + "pre_out", cloud.features.transpose(1, 2));
   if (cloud.residual.defined() && residual_proj_[stage])

@@ -16,6 +16,13 @@ torch::nn::Conv1d make_conv(int64_t in, int64_t out, bool bias, int64_t groups =
   return torch::nn::Conv1d(torch::nn::Conv1dOptions(in, out, 1).groups(groups).bias(bias));
 }
 
+cpu::FoldedMap folded_map(const torch::nn::Conv1d& conv, const torch::nn::BatchNorm1d& norm) {
+  const torch::Tensor scale = norm->weight / (norm->running_var + norm->options.eps()).sqrt();
+  const torch::Tensor before =
+      conv->bias.defined() ? conv->bias - norm->running_mean : -norm->running_mean;
+  return {(conv->weight.squeeze(2) * scale.unsqueeze(1)).contiguous(), before * scale + norm->bias};
+}
+
 }  // namespace
 
 std::vector<std::string> point_activations() {
@@ -57,6 +64,12 @@ PointLayerImpl::PointLayerImpl(int64_t in, int64_t out, bool bias, std::string a
 
 torch::Tensor PointLayerImpl::forward(const torch::Tensor& x) {
   return activate(activation_, batch_norm(norm_, pointwise(conv_, x)), is_training());
+}
+
+cpu::FoldedMap PointLayerImpl::folded() const { return folded_map(conv_, norm_); }
+
+std::pair<cpu::FoldedMap, cpu::FoldedMap> PointResidualImpl::folded() const {
+  return {folded_map(convs_[0], norms_[0]), folded_map(convs_[1], norms_[1])};
 }
 
 PointResidualImpl::PointResidualImpl(int64_t channels, PointResidualOptions options)

@@ -6,11 +6,14 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <torch/nn/modules/batchnorm.h>
 #include <torch/nn/modules/container/modulelist.h>
 #include <torch/nn/modules/conv.h>
+
+#include "pointcloud/neighbourhood_cpu.h"
 
 namespace serpentine {
 
@@ -29,6 +32,10 @@ class PointLayerImpl : public torch::nn::Module {
  public:
   PointLayerImpl(int64_t in, int64_t out, bool bias, std::string activation = "relu");
   torch::Tensor forward(const torch::Tensor& x);  // [..., in] -> [..., out]
+
+  /// The convolution with the norm of evaluation in it.
+  cpu::FoldedMap folded() const;
+  bool is_relu() const { return activation_ == "relu"; }
 
  private:
   std::string activation_;
@@ -49,6 +56,11 @@ class PointResidualImpl : public torch::nn::Module {
  public:
   PointResidualImpl(int64_t channels, PointResidualOptions options);
   torch::Tensor forward(const torch::Tensor& x);  // [..., C] -> [..., C]
+
+  std::pair<cpu::FoldedMap, cpu::FoldedMap> folded() const;  // where it is_two_relus
+  bool is_two_relus() const {
+    return convs_.size() == 2 && options_.expansion == 1 && options_.activation == "relu";
+  }
 
  private:
   PointResidualOptions options_;

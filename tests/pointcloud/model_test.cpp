@@ -143,6 +143,31 @@ INSTANTIATE_TEST_SUITE_P(, CloudModel,
                                            "point_mamba_masked"),
                          [](const auto& of) { return std::string(of.param); });
 
+TEST(PointCloudMamba, GivesTheSameByTheShorterWay) {
+  for (const std::vector<std::string>& overrides :
+       {std::vector<std::string>{}, {"model.use_xyz=false", "model.bias=true"},
+        {"model.pre_blocks=[2,1]", "model.published_order=true"}}) {
+    Built built = build("pcm_cls", overrides);
+    built.model->train();
+    {
+      const torch::NoGradGuard no_grad;  // norms with statistics that are not 0 and 1
+      for (auto& parameter : built.model->parameters())
+        torch::nn::init::normal_(parameter, 0, 0.3);
+      built.model->forward(batch_of(built));
+    }
+    built.model->eval();
+    const Batch batch = batch_of(built);
+    const torch::Tensor expected = built.model->forward(batch);  // with a gradient: the long way
+    ASSERT_TRUE(expected.requires_grad());
+    {
+      const torch::NoGradGuard no_grad;
+      EXPECT_TRUE(testing::is_close(built.model->forward(batch), expected, 1e-4));
+    }
+    const c10::InferenceMode inference;
+    EXPECT_TRUE(testing::is_close(built.model->forward(batch), expected.detach(), 1e-4));
+  }
+}
+
 TEST(CloudSource, CutsEveryClassAlike) {
   std::vector<bool> tested(18, false);
   for (int64_t fold = 0; fold < 3; ++fold) {

@@ -1,0 +1,116 @@
+#include "pointcloud/neighbourhood_cpu.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <ATen/ATen.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+
+#include "core/ops/parallel.h"
+
+namespace serpentine::cpu {
+namespace {
+
+constexpr int64_t kRowsAtATime = 768;  // of D floats: with two buffers within a second cache
+
+// x [rows, in] -> out [rows, out] = map(x)
+void apply(const FoldedMap& map, const at::Tensor& x, at::Tensor& out) {
+  at::addmm_out(out, map.bias, x, map.weight.t());
+}
+
+}  // namespace
+
+at::Tensor neighbour_deviation(const at::Tensor& rows, const at::Tensor& anchors,
+                               const at::Tensor& near) {
+  const int64_t batch = rows.size(0), points = rows.size(1), channels = rows.size(2);
+  const int64_t centres = near.size(1), k = near.size(2);
+  const auto* from = rows.const_data_ptr<float>();
+  const auto* centre = anchors.const_data_ptr<float>();
+  const auto* index = near.const_data_ptr<int64_t>();
+  std::vector<double> sums(static_cast<size_t>(2 * batch * centres));  // of values and of squares
+  parallel_for(0, batch * centres, 16, [&](int64_t begin, int64_t end) {
+    std::vector<float> sum(static_cast<size_t>(channels)), square(static_cast<size_t>(channels));
+    for (int64_t s = begin; s < end; ++s) {
+      std::fill(sum.begin(), sum.end(), 0.0F);
+      std::fill(square.begin(), square.end(), 0.0F);
+      const float* own = centre + s * channels;
+      for (int64_t n = 0; n < k; ++n) {
+        const float* row = from + (s / centres * points + index[s * k + n]) * channels;
+        float *a = sum.data(), *b = square.data();
+        for (int64_t c = 0; c < channels; ++c) {
+          const float apart = row[c] - own[c];
+          a[c] += apart;
+          b[c] += apart * apart;
+        }
+      }
+      double all = 0, squares = 0;
+      for (const float value : sum) all += static_cast<double>(value);
+      for (const float value : square) squares += static_cast<double>(value);
+      sums[static_cast<size_t>(2 * s)] = all;
+      sums[static_cast<size_t>(2 * s + 1)] = squares;
+    }
+  });
+  const at::Tensor out = at::empty({batch}, rows.options());
+  const auto count = static_cast<double>(centres * k * channels);
+  for (int64_t b = 0; b < batch; ++b) {
+    double all = 0, squares = 0;
+    for (int64_t s = b * centres; s < (b + 1) * centres; ++s) {
+      all += sums[static_cast<size_t>(2 * s)];
+      squares += sums[static_cast<size_t>(2 * s + 1)];
+    }
+    const double variance = std::max(0.0, squares - all * all / count) / (count - 1);
+    out.mutable_data_ptr<float>()[b] = static_cast<float>(std::sqrt(variance));
+  }
+  return out;
+}
+
+at::Tensor neighbourhood_features(const at::Tensor& from_points, const at::Tensor& from_centres,
+                                  const at::Tensor& near,
+                                  const std::vector<std::pair<FoldedMap, FoldedMap>>& layers) {
+  const int64_t batch = near.size(0), centres = near.size(1), k = near.size(2);
+  const int64_t points = from_points.size(1), width = from_points.size(2);
+  const at::Tensor every = from_points.contiguous(), own = from_centres.contiguous();
+  const at::Tensor out = at::empty({batch, centres, width}, every.options());
+  const auto *from = every.const_data_ptr<float>(), *centre = own.const_data_ptr<float>();
+  const auto* index = near.const_data_ptr<int64_t>();
+  auto* to = out.mutable_data_ptr<float>();
+  const int64_t at_a_time = std::max<int64_t>(1, kRowsAtATime / k);
+  const int64_t pieces = (batch * centres + at_a_time - 1) / at_a_time;
+  parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
+    // no gradient is needed, whatever this thread was told
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    const auto options = at::TensorOptions().dtype(at::kFloat);
+    at::Tensor y = at::empty({at_a_time * k, width}, options), inner = at::empty_like(y),
+               again = at::empty_like(y);
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t first = piece * at_a_time, some = std::min(at_a_time, batch * centres - first);
+      at::Tensor now = y.narrow(0, 0, some * k), hidden = inner.narrow(0, 0, some * k),
+                 next = again.narrow(0, 0, some * k);
+      auto* row = now.mutable_data_ptr<float>();
+      for (int64_t s = first; s < first + some; ++s) {
+        for (int64_t n = 0; n < k; ++n, row += width) {
+          const float* other = from + (s / centres * points + index[s * k + n]) * width;
+          const float* mine = centre + s * width;
+          for (int64_t d = 0; d < width; ++d) row[d] = std::max(0.0F, other[d] + mine[d]);
+        }
+      }
+      for (const auto& [one, two] : layers) {
+        apply(one, now, hidden);
+        hidden.relu_();
+        apply(two, hidden, next);
+        next.add_(now).relu_();
+        std::swap(now, next);
+      }
+      const auto* last = now.const_data_ptr<float>();
+      for (int64_t s = first; s < first + some; ++s, last += k * width) {
+        float* result = to + s * width;
+        std::copy_n(last, width, result);
+        for (int64_t n = 1; n < k; ++n)
+          for (int64_t d = 0; d < width; ++d) result[d] = std::max(result[d], last[n * width + d]);
+      }
+    }
+  });
+  return out;
+}
+
+}  // namespace serpentine::cpu

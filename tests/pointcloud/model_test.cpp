@@ -145,14 +145,14 @@ INSTANTIATE_TEST_SUITE_P(, CloudModel,
 
 TEST(PointCloudMamba, GivesTheSameByTheShorterWay) {
   for (const std::vector<std::string>& overrides :
-       {std::vector<std::string>{}, {"model.use_xyz=false", "model.bias=true"},
+       {std::vector<std::string>{},
+        {"model.use_xyz=false", "model.bias=true"},
         {"model.pre_blocks=[2,1]", "model.published_order=true"}}) {
     Built built = build("pcm_cls", overrides);
     built.model->train();
     {
       const torch::NoGradGuard no_grad;  // norms with statistics that are not 0 and 1
-      for (auto& parameter : built.model->parameters())
-        torch::nn::init::normal_(parameter, 0, 0.3);
+      for (auto& parameter : built.model->parameters()) torch::nn::init::normal_(parameter, 0, 0.3);
       built.model->forward(batch_of(built));
     }
     built.model->eval();

@@ -11,9 +11,9 @@
 namespace serpentine {
 
 /// Settles how float32 is meant, for the whole process, and gives the type of 16 bits for Autocast.
-/// "fp32": IEEE on every device, as a CPU computes; "tf32": a GPU may round the operands of products
-/// and convolutions to 10 bits, which PyTorch allows its convolutions by default; "bf16", "fp16".
-/// Throws on other names.
+/// "fp32": IEEE on every device, as a CPU computes; "tf32": a GPU may round the operands of
+/// products and convolutions to 10 bits, which PyTorch allows its convolutions by default; "bf16",
+/// "fp16". Throws on other names.
 std::optional<torch::ScalarType> apply_precision(const std::string& precision);
 
 /// Runs matrix products and convolutions of its scope in a 16-bit type; nothing without a type.

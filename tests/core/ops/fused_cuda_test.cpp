@@ -11,8 +11,8 @@ namespace {
 
 using torch::Tensor;
 
-// Largest error over largest magnitude; 16 bits: LibTorch's operators, which take what the kernels do
-// not, round twice
+// Largest error over largest magnitude; 16 bits: LibTorch's operators, which take what the kernels
+// do not, round twice
 double fused_tolerance(at::ScalarType type) {
   return type == torch::kFloat ? 3e-6 : type == torch::kHalf ? 0x1p-10 : 0x1p-7;
 }

@@ -17,7 +17,7 @@ constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
 double share(double part, double whole) { return whole > 0 ? part / whole : kNone; }
 
 /// Linear between the two nearest ranks, as NumPy's.
-double percentile(std::vector<float>& values, double percent) {
+double distance_percentile(std::vector<float>& values, double percent) {
   const double rank = percent / 100 * static_cast<double>(values.size() - 1);
   const auto low = static_cast<size_t>(std::floor(rank)),
              high = std::min(low + 1, values.size() - 1);
@@ -52,7 +52,7 @@ void measure_surfaces(const torch::Tensor& guess, const torch::Tensor& truth,
   const auto of_guess = surface_of(guess), of_truth = surface_of(truth);
   auto there = sorted_values(distance_to(of_truth, spacing), of_guess);
   auto back = sorted_values(distance_to(of_guess, spacing), of_truth);
-  found.hd95 = std::max(percentile(there, 95), percentile(back, 95));
+  found.hd95 = std::max(distance_percentile(there, 95), percentile(back, 95));
   found.hd = std::max(there.back(), back.back());
   double sum = 0;
   for (const auto* side : {&there, &back})

@@ -52,7 +52,7 @@ void measure_surfaces(const torch::Tensor& guess, const torch::Tensor& truth,
   const auto of_guess = surface_of(guess), of_truth = surface_of(truth);
   auto there = sorted_values(distance_to(of_truth, spacing), of_guess);
   auto back = sorted_values(distance_to(of_guess, spacing), of_truth);
-  found.hd95 = std::max(distance_percentile(there, 95), percentile(back, 95));
+  found.hd95 = std::max(distance_percentile(there, 95), distance_percentile(back, 95));
   found.hd = std::max(there.back(), back.back());
   double sum = 0;
   for (const auto* side : {&there, &back})

@@ -8,6 +8,7 @@
 #include "apps/apply_folds.h"
 #include "apps/bag_results.h"
 #include "apps/command.h"
+#include "apps/fold_record.h"
 #include "apps/trained.h"
 #include "apps/training.h"
 #include "core/check.h"
@@ -22,7 +23,7 @@ constexpr const char* kCrossvalFooter =
     R"(Each fold is a run of its own in OUT/fold_<k>, with predictions of its validation and test bags and
 the temperature that calibrates them. OUT holds summary.csv, summary.md, the splits as CLAM writes
 them, and the predictions of all folds together. Folds that are finished are kept, so the same command
-goes on after an interruption.
+goes on after an interruption; one that differs from crossval.json in any key is refused.
 Examples:
   serpentine crossval configs/pathology/tcga_lung_mamba_mil.yaml --folds 10 --out runs/lung
   serpentine crossval run.yaml --folds 5 trainer.epochs=20 data.splits.seed=1
@@ -93,6 +94,7 @@ int run_crossval(const CrossvalArguments& arguments) {
       arguments.out.empty()
           ? "runs/crossval-" + (plan.options.name.empty() ? stem : plan.options.name)
           : arguments.out;
+  keep_configuration(packages, out, plan, folds);
   make_folder(out + "/splits");
   for (int64_t fold = 0; fold < folds; ++fold) {
     const std::string folder = fold_folder(out, fold);

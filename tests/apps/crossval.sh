@@ -33,6 +33,23 @@ expect 0 'fold 0 +finished before' cross --folds 3 --out runs/three trainer.epoc
 grep -q 'resumed' out.txt || fail "fold 1 must go on from its checkpoint"
 cmp before.csv runs/three/summary.csv || fail "the table of the resumed folds differs"
 
+# a call that differs is refused with the key and both values; nothing is touched
+# shellcheck disable=SC2329
+differs() { refuse 2 "runs/three: its folds began with $1; give another --out" cross --out runs/three "${@:2}"; }
+differs 'trainer.epochs = 2, this call says 3' --folds 3 trainer.epochs=3
+differs 'folds = 3, this call says 4' --folds 4 trainer.epochs=2
+differs 'model.hidden = [0-9]+, this call says 9' --folds 3 trainer.epochs=2 model.hidden=9
+differs 'trainer.seed = [0-9]+, this call says 77' --folds 3 trainer.epochs=2 trainer.seed=77
+differs 'data.splits.seed = [0-9]+, this call says 5' --folds 3 trainer.epochs=2 data.splits.seed=5
+refuse 2 'runs/three: its folds began with (data|model)[.].*; give another --out' "$serpentine" crossval \
+  "$tree/configs/test/pathology_mamba_mil.yaml" data.path="$bags" --folds 3 --out runs/three trainer.epochs=2
+rm runs/three/fold_1/calibration.json
+differs 'trainer.epochs = 2, this call says 3' --folds 3 trainer.epochs=3
+expect 0 'fold 0 +finished before' cross --folds 3 --out runs/three trainer.epochs=2
+cmp before.csv runs/three/summary.csv || fail "a refused call must not change the table"
+cp -r runs/three runs/unrecorded && rm runs/unrecorded/crossval.json
+refuse 2 'not what they began with' cross --folds 3 --out runs/unrecorded trainer.epochs=2
+
 # all folds on further bags; without labels where the table has none
 cut -d, -f1,2,5,6 "$tree/tests/pathology/data/survival.index.csv" >new.index.csv
 cp "$tree/tests/pathology/data/survival.f16" new.f16

@@ -63,8 +63,8 @@ void keep_configuration(const Packages& packages, const std::string& out, const 
   both.update(now);
   for (const auto& [key, unused] : both.items()) {
     const std::string old = value_of(before, key), asked = value_of(now, key);
-    const bool same = before.contains(key) && now.contains(key) ? before[key] == now[key]
-                                                                : old == asked;
+    const bool same =
+        before.contains(key) && now.contains(key) ? before[key] == now[key] : old == asked;
     if (same) continue;
     throw UsageError(out + ": its folds began with " + key + " = " + old + ", this call says " +
                      asked + "; give another --out, or the former values (" + path + ")");

@@ -9,8 +9,8 @@
 namespace serpentine {
 
 /// Writes OUT/crossval.json, the whole configuration and the number of folds, while no fold is
-/// there. Afterwards throws UsageError with the first key in which `plan` differs, and both values; also
-/// where folds lie in OUT that nobody recorded.
+/// there. Afterwards throws UsageError with the first key in which `plan` differs, and both values;
+/// also where folds lie in OUT that nobody recorded.
 void keep_configuration(const Packages& packages, const std::string& out, const RunPlan& plan,
                         int64_t folds);
 

@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
 
+#include "apps/bag_results.h"
 #include "apps/command.h"
 #include "apps/model_file.h"
 #include "core/check.h"
@@ -17,6 +18,20 @@ namespace serpentine {
 namespace {
 
 namespace fs = std::filesystem;
+
+/// FNV-1a over a file's bytes.
+std::string hash_of_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::vector<char> bytes(size_t{1} << 20);
+  uint64_t hash = 1469598103934665603ULL;
+  while (file.read(bytes.data(), static_cast<std::streamsize>(bytes.size())) || file.gcount() > 0) {
+    for (std::streamsize i = 0; i < file.gcount(); ++i)
+      hash = (hash ^ static_cast<unsigned char>(bytes[static_cast<size_t>(i)])) * 1099511628211ULL;
+  }
+  char text[20];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
+  return text;
+}
 
 /// `features` of the run's data section, from where the program stands or beside the YAML.
 std::string features_of(const std::string& folder) {
@@ -61,12 +76,37 @@ BagEnsemble::BagEnsemble(const std::string& run, const std::string& device)
   if (!fs::is_directory(run)) {
     throw UsageError("there is no run folder '" + run + "'; `serpentine train` makes one");
   }
-  std::vector<std::string> folders;
-  for (int64_t fold = 0; fs::exists(run + "/fold_" + std::to_string(fold)); ++fold) {
-    folders.push_back(run + "/fold_" + std::to_string(fold));
-  }
+  std::vector<std::string> folders = finished_folds();
   if (folders.empty()) folders.push_back(run);
+  identity_ = {{"run", fs::weakly_canonical(run).string()}};
   for (const auto& folder : folders) add(folder);
+}
+
+/// Empty for a run without folds.
+std::vector<std::string> BagEnsemble::finished_folds() {
+  const auto record = read_json(run_ + "/crossval.json");
+  int64_t folds = record.is_object() ? record.value("folds", int64_t{0}) : 0;
+  while (fs::exists(run_ + "/fold_" + std::to_string(folds))) ++folds;
+  std::vector<std::string> finished;
+  std::string missing;
+  for (int64_t fold = 0; fold < folds; ++fold) {
+    const std::string folder = run_ + "/fold_" + std::to_string(fold);
+    if (fs::exists(calibration_file(folder))) {
+      finished.push_back(folder);
+    } else {
+      missing += (missing.empty() ? "" : ", ") + std::to_string(fold);
+    }
+  }
+  if (folds > 0 && finished.empty()) {
+    throw UsageError(run_ + ": none of its " + std::to_string(folds) +
+                     " folds is finished; the same `serpentine crossval` goes on with them");
+  }
+  if (!missing.empty()) {
+    note_ = "not finished: fold " + missing + " of " + std::to_string(folds) + "; " +
+            std::to_string(finished.size()) +
+            (finished.size() == 1 ? " fold answers" : " folds are averaged");
+  }
+  return finished;
 }
 
 void BagEnsemble::add(const std::string& folder) {
@@ -99,10 +139,15 @@ void BagEnsemble::add(const std::string& folder) {
   const auto mark = read_json(folder + "/calibration.json");
   if (mark.is_object()) {
     member.temperature = mark.value("temperature", 1.0);
+    calibrated_ = calibrated_ && mark.value("calibrated", true);
   } else {
     calibrated_ = false;
   }
   if (features_.empty()) features_ = features_of(folder);
+  identity_["model"] = type_;
+  identity_["weights"].push_back({{"file", fs::weakly_canonical(weights).string()},
+                                  {"hash", hash_of_file(weights)},
+                                  {"temperature", member.temperature}});
   members_.push_back(std::move(member));
 }
 

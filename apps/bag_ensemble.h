@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <torch/types.h>
+#include <nlohmann/json.hpp>
 
 #include "pathology/bag_model.h"
 #include "pathology/slide_prediction.h"
@@ -15,9 +16,14 @@ namespace serpentine {
 
 class BagEnsemble {
  public:
-  /// `run`: a run folder, or one with fold_0, fold_1, … Throws with what is missing.
+  /// `run`: a run folder, or one with fold_0, fold_1, …, of which those that are finished count.
+  /// Throws with what is missing.
   BagEnsemble(const std::string& run, const std::string& device);
 
+  /// Which folds are not finished, as a sentence; "" when all are.
+  const std::string& note() const { return note_; }
+  /// Run, model, and the weights of every member by a hash of their bytes.
+  const nlohmann::json& identity() const { return identity_; }
   /// The features that it was trained on, "" when the run does not say.
   const std::string& features_folder() const { return features_; }
   /// Throws unless the models read features of this width.
@@ -31,9 +37,11 @@ class BagEnsemble {
     double temperature = 1;
     torch::Tensor mean, scale;  // [F] of a standardisation, or undefined
   };
+  std::vector<std::string> finished_folds();
   void add(const std::string& folder);
 
-  std::string run_, type_, features_;
+  std::string run_, type_, features_, note_;
+  nlohmann::json identity_;
   std::vector<std::string> classes_;
   bool survival_ = false, calibrated_ = true;
   int64_t width_ = 0;

@@ -1,5 +1,9 @@
 #include "apps/bag_results.h"
 
+#include <algorithm>
+#include <iostream>
+#include <optional>
+
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +12,24 @@
 #include "pathology/statistics.h"
 
 namespace serpentine {
+namespace {
+
+/// Nothing where the bags determine no temperature: there is none, all are classified rightly (any
+/// sharper answer is better), or the fit ends on its bound.
+std::optional<double> determined_temperature(const BagPredictions& validation) {
+  bool all_right = true;
+  for (size_t i = 0; i < validation.logits.size(); ++i) {
+    const auto& row = validation.logits[i];
+    all_right = all_right && std::max_element(row.begin(), row.end()) - row.begin() ==
+                                 validation.targets[i];
+  }
+  if (all_right) return std::nullopt;
+  const double found = fit_temperature(validation.logits, validation.targets);
+  if (found < 0.0501 || found > 19.9) return std::nullopt;  // fit_temperature's 0.05 to 20
+  return found;
+}
+
+}  // namespace
 
 std::string calibration_file(const std::string& folder) { return folder + "/calibration.json"; }
 
@@ -19,14 +41,23 @@ void write_bag_results(const RunParts& parts, torch::Device device, const std::s
   const bool survival = source->set().survival;
   const auto said = [&](Part part) { return predict_bags(*model, *source->bags(part), device); };
   const NamedPredictions validation = said(Part::kValidation), test = said(Part::kTest);
-  double temperature = 1;
-  if (!survival && !validation.names.empty())
-    temperature = fit_temperature(validation.all.logits, validation.all.targets);
+  const auto fitted = survival ? std::nullopt : determined_temperature(validation.all);
+  const double temperature = fitted.value_or(1);
+  if (!survival && !fitted) {
+    std::cout << "note       probabilities are not calibrated (temperature 1): "
+              << (validation.names.empty()
+                      ? std::string("there are no validation bags")
+                      : "the " + std::to_string(validation.names.size()) +
+                            " validation bags determine no temperature")
+              << std::endl;
+  }
   write_predictions(folder + "/validation_predictions.csv", validation, survival, temperature);
   write_predictions(folder + "/test_predictions.csv", test, survival, temperature);
   write_split(folder, fold, source->split(), source->infos(), source->set().classes);
-  const nlohmann::json mark = {
-      {"temperature", temperature}, {"survival", survival}, {"fold", fold}};
+  const nlohmann::json mark = {{"temperature", temperature},
+                               {"calibrated", fitted.has_value()},
+                               {"survival", survival},
+                               {"fold", fold}};
   write_atomically(calibration_file(folder), mark.dump(1) + "\n");
 }
 

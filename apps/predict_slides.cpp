@@ -10,6 +10,7 @@
 
 #include "apps/bag_ensemble.h"
 #include "apps/command.h"
+#include "core/io/atomic_file.h"
 #include "core/io/json_file.h"
 #include "core/io/progress.h"
 
@@ -17,6 +18,7 @@ namespace serpentine {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::json;
 
 /// What the features that the model learnt from went through: encoder, stain, tiles.
 void use_settings(PredictRequest& request, TileJob& tiling, const std::string& folder) {
@@ -42,16 +44,64 @@ double since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
+/// Everything that decides what is said of a slide and how it is drawn.
+Json inputs_of(const PredictRequest& request, const TileJob& tiling, const Encoder& encoder,
+               const BagEnsemble& ensemble) {
+  Json tiles = tiling.settings();
+  tiles.erase("layout");
+  tiles.erase("read");
+  return {{"run", ensemble.identity()},
+          {"encoder", encoder.name},
+          {"input_size", request.encoder.input_size},
+          {"precision", request.encoder.precision},
+          {"stain", {request.job.stain, request.job.stain_target}},
+          {"tiles", tiles},
+          {"pictures",
+           {request.files.heat_mpp, request.files.style.opacity, request.files.style.map,
+            request.files.top, request.files.threshold}}};
+}
+
+/// What the CSV of resolutions gives this file; 0 when it does not name it.
+double mpp_from_csv(const SlideOptions& options, const std::string& path) {
+  const fs::path file(path);
+  for (const auto& key : {file.filename().string(), file.stem().string()}) {
+    const auto found = options.mpp_of.find(key);
+    if (found != options.mpp_of.end()) return found->second;
+  }
+  return 0;
+}
+
+/// The same with what the options say of this slide.
+Json inputs_of_slide(Json inputs, const SlideFile& file, const TileJob& tiling) {
+  inputs["slide"] = fs::absolute(file.path).lexically_normal().string();
+  inputs["resolution"] = {mpp_from_csv(tiling.slide, file.path), tiling.slide.default_mpp};
+  return inputs;
+}
+
+/// "" when the slide was predicted from the same; "-" when it was not predicted; else what differs.
+std::string changed_inputs(const std::string& folder, const Json& now) {
+  if (!fs::exists(folder + "/prediction.json")) return "-";
+  Json old = read_json(folder + "/inputs.json");
+  if (!old.is_object()) old = Json::object();
+  if (old == now) return "";
+  std::string keys;
+  for (const auto& [key, value] : now.items()) {
+    if (!old.contains(key) || old[key] != value) keys += (keys.empty() ? "" : ", ") + key;
+  }
+  return keys;
+}
+
 /// One slide, from the file to its folder of results.
 std::string predict_slide(const SlideFile& file, const PredictRequest& request,
-                          const TileJob& tiling, const Encoder& encoder, BagEnsemble& ensemble) {
+                          const TileJob& tiling, const Encoder& encoder, BagEnsemble& ensemble,
+                          const Json& inputs) {
   const auto begin = std::chrono::steady_clock::now();
   const auto slide = open_slide(file.path, tiling.slide);
   const Tissue tissue = find_tissue(*slide, tiling.tissue);
   const TileGrid grid = plan_tiles(*slide, tissue, tiling.tile);
   if (grid.coords.size(0) == 0) throw std::runtime_error(file.path + ": no tissue was found");
   EmbedJob job = request.job;
-  job.min_sharpness = tiling.min_sharpness;  // as the tiles that the model learnt from
+  job.min_sharpness = tiling.read ? tiling.min_sharpness : 0;  // as the tiles that the model learnt from
   std::unique_ptr<Progress> bar;
   std::string stage;
   const auto show = [&](const std::string& what, int64_t done, int64_t all) {
@@ -74,7 +124,10 @@ std::string predict_slide(const SlideFile& file, const PredictRequest& request,
   PredictionFiles files = request.files;
   files.progress = show;
   const auto drawing = std::chrono::steady_clock::now();
-  write_slide_prediction(request.out + "/" + file.name, *slide, tissue, prediction, files);
+  const std::string folder = request.out + "/" + file.name;
+  fs::remove(folder + "/inputs.json");  // written last: without it the slide is predicted again
+  write_slide_prediction(folder, *slide, tissue, prediction, files);
+  write_atomically(folder + "/inputs.json", inputs.dump(1) + "\n");
   bar.reset();
   char times[96];
   std::snprintf(times, sizeof times, " (%lld tiles in %.1f s, pictures in %.1f s)",
@@ -88,6 +141,7 @@ std::string predict_slide(const SlideFile& file, const PredictRequest& request,
 int predict_slides(PredictRequest request) {
   TileJob tiling = request.options.finished();
   BagEnsemble ensemble(request.run, request.encoder.device);
+  if (!ensemble.note().empty()) std::cout << "note       " << ensemble.note() << std::endl;
   const std::string features =
       request.features.empty() ? ensemble.features_folder() : request.features;
   use_settings(request, tiling, features);
@@ -97,15 +151,20 @@ int predict_slides(PredictRequest request) {
   ensemble.check_width(encoder.width, encoder.name);
   request.job.stream.threads = tiling.threads;
   request.job.stream.ahead = std::max<int64_t>(2, tiling.threads + 1);
+  const Json inputs = inputs_of(request, tiling, encoder, ensemble);
   int64_t failed = 0;
   for (const auto& file : own_share(all)) {
     std::string sentence;
-    if (!request.again && fs::exists(request.out + "/" + file.name + "/prediction.json")) {
+    const Json own = inputs_of_slide(inputs, file, tiling);
+    const std::string differs = changed_inputs(request.out + "/" + file.name, own);
+    if (!request.again && differs.empty()) {
       std::cout << file.name << ": finished before" << std::endl;
       continue;
     }
+    if (!request.again && differs != "-")
+      std::cout << file.name << ": predicted anew, other " << differs << " than before" << std::endl;
     try {
-      sentence = predict_slide(file, request, tiling, encoder, ensemble);
+      sentence = predict_slide(file, request, tiling, encoder, ensemble, own);
     } catch (const c10::Error& error) {
       sentence = "FAILED: " + std::string(error.what_without_backtrace());
       ++failed;

@@ -55,10 +55,14 @@ class LeftOut {
   void add(const std::string& name, const std::string& why) {
     if (++count_ <= kNamed) text_ += (text_.empty() ? "" : "; ") + name + " (" + why + ")";
   }
-  void tell(std::vector<std::string>& notes) const {
-    if (count_ == 0) return;
-    notes.push_back(std::to_string(count_) + (count_ == 1 ? " bag is" : " bags are") +
-                    " left out: " + text_ + (count_ > kNamed ? "; ..." : ""));
+  /// "" when there is none.
+  std::string sentence() const {
+    if (count_ == 0) return "";
+    return std::to_string(count_) + (count_ == 1 ? " bag is" : " bags are") + " left out: " +
+           text_ + (count_ > kNamed ? "; ..." : "");
+  }
+  void tell(BagSet& set) const {
+    if (count_ > 0) set.notes.push_back(sentence());
   }
 
  private:
@@ -144,17 +148,34 @@ std::vector<Bag> described_bags(const CsvTable& table, const BagSetOptions& opti
   return bags;
 }
 
-/// Throws unless the tiles can be used; the first bag's width is the set's.
-void check_tiles(const TileFeatures& tiles, BagSet& set) {
+/// Throws unless the tiles can be used.
+void check_tiles(const TileFeatures& tiles) {
   TORCH_CHECK(tiles.features.size(0) > 0, "it holds no tile");
-  if (set.width == 0) set.width = tiles.features.size(1);
-  TORCH_CHECK(tiles.features.size(1) == set.width, "its tiles have ", tiles.features.size(1),
-              " features, those before ", set.width);
   int64_t bad = 0;
   for (const auto& part : tiles.features.split(65536))  // a large bag once, not several times
     bad += part.isfinite().all(1).logical_not().sum().item<int64_t>();
   TORCH_CHECK(bad == 0, bad, " of its ", tiles.features.size(0), " tiles have features that are ",
               "not finite");
+}
+
+/// Keeps the bags of the most frequent width (the first of several). widths: of set.bags.
+void choose_width(BagSet& set, const std::vector<int64_t>& widths, LeftOut& left) {
+  std::map<int64_t, int64_t> count;
+  for (const int64_t width : widths) ++count[width];
+  for (size_t i = 0; i < widths.size(); ++i) {
+    if (set.width == 0 || count[widths[i]] > count[set.width]) set.width = widths[i];
+  }
+  std::vector<Bag> kept;
+  for (size_t i = 0; i < widths.size(); ++i) {
+    if (widths[i] == set.width) {
+      kept.push_back(std::move(set.bags[i]));
+    } else {
+      left.add(set.bags[i].name,
+               "its tiles have " + std::to_string(widths[i]) + " features, most have " +
+                   std::to_string(set.width));
+    }
+  }
+  set.bags = std::move(kept);
 }
 
 TileFeatures joined(const std::vector<std::string>& files) {
@@ -203,20 +224,23 @@ void read_folder(const BagSetOptions& options, BagSet& set, LeftOut& left) {
   if (options.level == "patient") found = by_patient(std::move(found));
   Progress progress("reading bags", static_cast<int64_t>(found.size()));
   int64_t done = 0;
+  std::vector<int64_t> widths;
   for (Bag& bag : found) {
     try {
       TileFeatures tiles = joined(bag.files);
-      check_tiles(tiles, set);
+      check_tiles(tiles);
       if (options.keep) {
         bag.features = tiles.features;
         bag.coords = tiles.coords;
       }
+      widths.push_back(tiles.features.size(1));
       set.bags.push_back(std::move(bag));
     } catch (const std::exception& error) {
       left.add(bag.name, sentence_of(error));
     }
     progress.update(++done);
   }
+  choose_width(set, widths, left);
 }
 
 void read_packed(const BagSetOptions& options, BagSet& set, LeftOut& left) {
@@ -236,7 +260,8 @@ void read_packed(const BagSetOptions& options, BagSet& set, LeftOut& left) {
   const auto size = static_cast<int64_t>(bytes.tellg());
   SERPENTINE_CHECK(total > 0 && size > 0 && size % (2 * total) == 0, file, "holds ", size,
                    " bytes, which are not ", total, " rows of float16 as ", options.path, " says");
-  const torch::Tensor all = torch::empty({total, size / (2 * total)}, torch::kHalf);
+  set.width = size / (2 * total);
+  const torch::Tensor all = torch::empty({total, set.width}, torch::kHalf);
   bytes.seekg(0);
   bytes.read(static_cast<char*>(all.mutable_data_ptr()), size);
   SERPENTINE_CHECK(bytes.good(), file, "cannot be read");
@@ -253,7 +278,7 @@ void read_packed(const BagSetOptions& options, BagSet& set, LeftOut& left) {
     try {
       TORCH_CHECK(from >= 0 && count >= 0, "first_row and rows must not be negative");
       bag.features = all.narrow(0, from, count);
-      check_tiles({bag.features, {}}, set);
+      check_tiles({bag.features, {}});
       set.bags.push_back(std::move(bag));
     } catch (const std::exception& error) {
       left.add(bag.name, sentence_of(error));
@@ -266,6 +291,7 @@ void read_instances(const BagSetOptions& options, BagSet& set, LeftOut& left) {
   SERPENTINE_CHECK(table.columns() >= 3, options.path,
                    "rows must be: bag label, bag number, features of an instance");
   const int64_t width = table.columns() - 2;
+  set.width = width;
   std::vector<std::vector<float>> rows;
   std::map<std::string, size_t> place;
   for (int64_t row = 0; row < table.rows(); ++row) {
@@ -289,7 +315,7 @@ void read_instances(const BagSetOptions& options, BagSet& set, LeftOut& left) {
   for (size_t i = 0; i < all.size(); ++i) {
     all[i].features = torch::tensor(rows[i]).view({-1, width});
     try {
-      check_tiles({all[i].features, {}}, set);
+      check_tiles({all[i].features, {}});
       set.bags.push_back(std::move(all[i]));
     } catch (const std::exception& error) {
       left.add(all[i].name, sentence_of(error));
@@ -311,8 +337,18 @@ void number_classes(const BagSetOptions& options, BagSet& set, LeftOut& left) {
       return other;
     });
   }
+  std::string counts;
+  std::vector<int64_t> count(set.classes.size(), 0);
+  for (const Bag& bag : set.bags)
+    ++count[static_cast<size_t>(
+        std::find(set.classes.begin(), set.classes.end(), bag.label) - set.classes.begin())];
+  for (size_t c = 0; c < count.size(); ++c)
+    counts += (c == 0 ? "" : ", ") + set.classes[c] + " (" + std::to_string(count[c]) + ")";
   SERPENTINE_CHECK(set.classes.size() >= 2, options.path,
-                   "there must be two classes at least, got ", set.classes.size());
+                   "there must be two classes at least, got ", set.classes.size(),
+                   counts.empty() ? "" : ": " + counts,
+                   left.sentence().empty() ? "" : "; " + left.sentence());
+  set.notes.push_back("classes, with their bags: " + counts);
 }
 
 }  // namespace
@@ -354,7 +390,7 @@ BagSet read_bag_set(const BagSetOptions& options) {
     read_instances(options, set, left);
   }
   number_classes(options, set, left);
-  left.tell(set.notes);
+  left.tell(set);
   SERPENTINE_CHECK(!set.bags.empty(), options.path, "no bag can be used",
                    set.notes.empty() ? "" : ": " + set.notes.back());
   return set;

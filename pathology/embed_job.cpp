@@ -1,6 +1,8 @@
 #include "pathology/embed_job.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
@@ -155,7 +157,14 @@ SlideReport embed_slide(const SlideFile& file, const TileRecord& record, const T
     return report;
   }
   const Json before = read_json(path);
-  if (!job.again && before.is_object() && before.value("outcome", "") == "done") {
+  const bool same_tiles =
+      std::abs(before.is_object() ? before.value("mpp", record.slide_mpp) - record.slide_mpp : 0.0) <
+      1e-9;
+  const bool whole = std::all_of(job.formats.begin(), job.formats.end(), [&](const auto& format) {
+    return fs::exists(path_of(job, format, file.name));
+  });
+  if (!job.again && same_tiles && whole && before.is_object() &&
+      before.value("outcome", "") == "done") {
     report.outcome = SlideReport::Outcome::kSkipped;
     report.content = before;
     return report;
@@ -182,6 +191,7 @@ SlideReport embed_slide(const SlideFile& file, const TileRecord& record, const T
     own.slide_path = fs::absolute(file.path).string();
     const EmbeddedTiles made = embed_tiles(*slide, record.grid, encoder, job);
     write_features(job, own, made);
+    content["mpp"] = record.slide_mpp;
     content["tiles"] = made.features.size(0);
     content["features"] = made.features.size(1);
     content["tiles_unreadable"] = made.unreadable;

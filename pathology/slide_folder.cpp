@@ -105,6 +105,7 @@ std::map<std::string, double> read_mpp_csv(const std::string& path) {
   if (!file) throw std::runtime_error(path + ": cannot be opened");
   std::string line;
   std::getline(file, line);
+  if (line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);  // a byte-order mark, as Excel writes
   const auto header = cells(line);
   size_t slide = header.size(), mpp = header.size();
   for (size_t i = 0; i < header.size(); ++i) {

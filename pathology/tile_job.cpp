@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 
@@ -139,12 +141,35 @@ void tile_opened(const std::string& name, const Slide& slide, const TileJob& job
                     {"level", grid.level},
                     {"mpp", grid.mpp}};
   if (kept.empty()) {
-    report["outcome"] = "no tissue";
-    report["reason"] = bad > 0 ? "no tile with tissue can be read" : "no tissue was found";
+    const bool planned = !seen.marks.empty();
+    report["outcome"] = bad > 0 ? "failed" : "no tissue";
+    report["reason"] = bad > 0   ? "no tile with tissue can be read"
+                       : planned ? "every tile is blurred (--min-sharpness)"
+                                 : "no tissue was found";
     return;
   }
   write_coords(in_folder(job, "coords", name, ".h5"), record_of(name, slide, grid), job.layout);
   report["outcome"] = "done";
+}
+
+/// What the CSV of resolutions gives this file; 0 when it does not name it.
+double listed_mpp(const SlideOptions& options, const std::string& path) {
+  const fs::path file(path);
+  for (const auto& key : {file.filename().string(), file.stem().string()}) {
+    const auto found = options.mpp_of.find(key);
+    if (found != options.mpp_of.end()) return found->second;
+  }
+  return 0;
+}
+
+/// A resolution that the options give and that the finished slide was not tiled with.
+bool resolution_corrected(const SlideFile& file, const SlideOptions& options, const Json& before) {
+  const double mpp = before.value("mpp", 0.0);
+  if (const double given = listed_mpp(options, file.path); given > 0)
+    return std::abs(given - mpp) > 1e-9 * given;
+  const std::string source = before.value("mpp_source", "");
+  return options.default_mpp > 0 && (source == "default" || source == "unknown") &&
+         std::abs(options.default_mpp - mpp) > 1e-9 * options.default_mpp;
 }
 
 SlideReport::Outcome outcome_of(const Json& report) {
@@ -208,6 +233,12 @@ std::string SlideReport::sentence() const {
   if (content.value("tiles_coarser", 0) > 0)
     text += ", " + number("tiles_coarser") + " from a coarser level";
   if (content.value("tiles_blurred", 0) > 0) text += ", " + number("tiles_blurred") + " blurred";
+  if (content.contains("mpp_before")) {
+    char numbers[96];
+    std::snprintf(numbers, sizeof numbers, "; made anew at %.6g microns per pixel instead of %.6g",
+                  content.value("mpp", 0.0), content.value("mpp_before", 0.0));
+    text += numbers;
+  }
   if (content.contains("remark")) text += "; " + content["remark"].get<std::string>();
   return text;
 }
@@ -224,7 +255,8 @@ SlideReport tile_slide(const SlideFile& file, const TileJob& job) {
   }
   const Json before = read_json(path);
   // a slide that failed is tried again: its file may have been replaced
-  if (!job.again && before.is_object() && before.value("outcome", "") != "failed") {
+  const bool finished = before.is_object() && before.value("outcome", "failed") != "failed";
+  if (!job.again && finished && !resolution_corrected(file, job.slide, before)) {
     report.outcome = SlideReport::Outcome::kSkipped;
     report.content = before;
     return report;
@@ -232,6 +264,9 @@ SlideReport tile_slide(const SlideFile& file, const TileJob& job) {
   const auto begin = std::chrono::steady_clock::now();
   Json& content = report.content;
   content = {{"name", file.name}, {"path", fs::absolute(file.path).string()}};
+  if (!job.again && finished) content["mpp_before"] = before.value("mpp", 0.0);
+  std::error_code gone;  // tiles of an earlier resolution must not outlive a failure
+  fs::remove(in_folder(job, "coords", file.name, ".h5"), gone);
   std::shared_ptr<Slide> slide;
   try {
     slide = open_slide(file.path, job.slide);

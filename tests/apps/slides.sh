@@ -37,6 +37,33 @@ expect 1 'good: finished before' "$serpentine" tile slides -o tiles --size 224 -
 grep -Eq '^(nompp|renamed),' tiles/quarantine.csv && fail "a resolution was given: $(cat tiles/quarantine.csv)"
 grep -q '^renamed.*ordinary picture' tiles/quality.csv || fail "the renamed picture needs a remark"
 refuse 1 'other settings' "$serpentine" tile slides -o tiles --size 512
+
+# a corrected resolution reaches finished slides, and only those that it concerns
+mkdir two && cp "$sample" two/one.svs && cp "$sample" two/other.svs
+expect 0 'one: [0-9]+ tiles' "$serpentine" tile two -o two_tiles --no-read
+printf '\xef\xbb\xbfslide,mpp\r\none.svs,0.25\r\n' >mpp.csv # with a byte-order mark
+expect 0 'one: [0-9]+ tiles; made anew at 0.25 microns per pixel instead of 0.499' \
+  "$serpentine" tile two -o two_tiles --no-read --mpp-csv mpp.csv
+grep -q 'other: finished before' out.txt || fail "an unconcerned slide was made again: $(cat out.txt)"
+expect 0 'one: finished before' "$serpentine" tile two -o two_tiles --no-read --mpp-csv mpp.csv
+
+# no tile can be read: that is a failure, not a slide without tissue
+python3 - "$sample" spoilt.svs <<'PY'
+import struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+order = "<" if data[:2] == b"II" else ">"
+at = struct.unpack_from(order + "I", data, 4)[0]  # level 0
+for i in range(struct.unpack_from(order + "H", data, at)[0]):
+    tag, kind, count, value = struct.unpack_from(order + "HHII", data, at + 2 + 12 * i)
+    if tag == 324: offsets = struct.unpack_from(order + "%dI" % count, data, value)
+    if tag == 325: sizes = struct.unpack_from(order + "%dI" % count, data, value)
+for offset, size in zip(offsets, sizes): data[offset:offset + size] = bytes(size)
+open(sys.argv[2], "wb").write(data)
+PY
+if [ -s spoilt.svs ]; then
+  expect 1 'spoilt: FAILED' "$serpentine" tile spoilt.svs -o spoilt_tiles
+  grep -q '^spoilt,' spoilt_tiles/quarantine.csv || fail "a slide without readable tiles is not in quarantine"
+fi
 refuse 1 'nowhere' "$serpentine" tile nowhere -o other
 
 # a slide without tissue, and one that may not be read
@@ -71,6 +98,12 @@ expect_file features/h5_files/good.h5 features/pt_files/good.pt features/good.sa
 expect 1 'good: finished before' "$serpentine" embed-slides slides --encoder colour --tiles tiles -o features \
   --format h5,pt,safetensors
 refuse 1 'other settings' "$serpentine" embed-slides slides --encoder colour --tiles tiles -o features --stain macenko
+expect 0 'good: [0-9]+ tiles' "$serpentine" embed-slides slides/good.svs --encoder colour --tiles tiles -o formats
+expect 0 'good: [0-9]+ tiles' "$serpentine" embed-slides slides/good.svs --encoder colour --tiles tiles -o formats \
+  --format pt
+expect_file formats/pt_files/good.pt
+expect 0 'good: finished before' "$serpentine" embed-slides slides/good.svs --encoder colour --tiles tiles -o formats \
+  --format pt,h5
 refuse 2 'there is no such' "$serpentine" embed-slides slides --encoder nothing.ts -o features2
 printf 'no model' >wrong.ts
 refuse 1 'wrong.ts: is no TorchScript' "$serpentine" embed-slides slides --encoder wrong.ts -o features3
@@ -102,7 +135,17 @@ trainer: {epochs: 2, device: cpu}
 optimizer: {type: adam, lr: 0.001}
 YAML
 { echo slide_id,case_id,label; for i in 1 2 3 4 5 6; do echo "s$i,p$i,$((i % 2))"; done; } >labels.csv
-expect 0 'test +[a-z]' "$serpentine" train bags.yaml --out bagrun
+echo s9,p9,1 >>labels.csv
+sed -i '2i s0,p0,1' labels.csv # the first bag has another width than the others
+python3 - <<'PY'
+header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 7), }"
+header += " " * (117 - len(header)) + "\n"
+open("killed/s0.npy", "wb").write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(84))
+PY
+expect 0 'classes, with their bags: 0 \(3\), 1 \(3\)' "$serpentine" train bags.yaml --out bagrun
+grep -q 'test  ' out.txt || fail "no test: $(cat out.txt)"
+grep -q '2 bags are left out: s9 (no file of features.*s0 (its tiles have 7 features, most have 48)' out.txt ||
+  fail "what is left out is not named: $(cat out.txt)"
 "$serpentine" wsi predict bagrun slides/good.svs -o predictions --heat-mpp 0.5 >predict.txt 2>&1 &
 pid=$!
 for _ in $(seq 1200); do
@@ -116,6 +159,20 @@ expect 0 'good: .*probability' "$serpentine" wsi predict bagrun slides/good.svs 
 expect_file predictions/good/{report.html,overlay.png,heatmap.ome.tif,top_tiles.png,tiles.geojson,prediction.json}
 ls predictions/good/*.part-* >/dev/null 2>&1 && fail "parts of a killed heatmap are left"
 expect 0 'good: finished before' "$serpentine" wsi predict bagrun slides/good.svs -o predictions
+# another model, other tiles: a new answer, and a line that says why
+expect 0 'test +[a-z]' "$serpentine" train bags.yaml --out otherrun model.type=mean_mil
+expect 0 'good: predicted anew, other run than before' "$serpentine" wsi predict otherrun slides/good.svs -o predictions
+grep -q 'mean_mil' predictions/good/prediction.json || fail "the answer is the other model's"
+expect 0 'good: finished before' "$serpentine" wsi predict otherrun slides/good.svs -o predictions
+expect 0 'good: predicted anew, other tiles than before' "$serpentine" wsi predict otherrun slides/good.svs \
+  -o predictions --size 128 --mpp 0.5
+
+# a cross-validation whose folds are not all finished
+expect 0 'pooled' "$serpentine" crossval bags.yaml --folds 3 --out folds trainer.epochs=1
+rm folds/fold_1/calibration.json
+expect 0 'not finished: fold 1 of 3; 2 folds are averaged' "$serpentine" wsi predict folds slides/good.svs -o by_folds
+rm folds/fold_{0,2}/calibration.json
+refuse 2 'none of its 3 folds is finished' "$serpentine" wsi predict folds slides/good.svs -o by_folds
 expect 1 'truncated: FAILED' "$serpentine" wsi predict bagrun slides/truncated.svs -o predictions
 refuse 2 'does not read bags|no run folder' "$serpentine" wsi predict nothing slides/good.svs -o predictions2
 finish

@@ -79,7 +79,7 @@ TEST_F(BagFiles, LeavesOutWhatCannotBeUsedAndNamesIt) {
       "slide_id,label\ngood,a\nempty,a\nwide,a\nnan,a\nbroken,a\nmissing,a\nunlabelled,\n"
       "fine,b\ngood,b\n";
   const std::map<std::string, std::string> reasons = {{"empty", "holds no tile"},
-                                                      {"wide", "5 features, those before 4"},
+                                                      {"wide", "5 features, most have 4"},
                                                       {"nan", "not finite"},
                                                       {"broken", "no HDF5 file"},
                                                       {"missing", "no file of features"},
@@ -97,6 +97,29 @@ TEST_F(BagFiles, LeavesOutWhatCannotBeUsedAndNamesIt) {
   EXPECT_THROW(read("slide_id,label\nempty,a\nmissing,b\n"), c10::Error);
   EXPECT_THROW(read("slide_id,label\ngood,a\nfine,a\n"), c10::Error);  // one class
   EXPECT_THROW(read("slide_id,other\ngood,a\nfine,b\n"), c10::Error);
+}
+
+TEST_F(BagFiles, TheMostFrequentWidthCounts) {
+  write_h5("odd.h5", torch::randn({3, 7}));
+  write_h5("good.h5", torch::randn({3, 4}));
+  write_h5("fine.h5", torch::randn({2, 4}));
+  const std::string table = "slide_id,label\nodd,b\ngood,a\nfine,b\n";
+  const BagSet set = read(table);
+  EXPECT_EQ(set.width, 4);
+  EXPECT_EQ(set.bags.size(), 2U);
+  EXPECT_NE(notes(set).find("1 bag is left out: odd (its tiles have 7 features, most have 4)"),
+            std::string::npos)
+      << notes(set);
+  EXPECT_NE(notes(set).find("classes, with their bags: a (1), b (1)"), std::string::npos);
+  try {  // too few classes: the error repeats why bags were left out
+    read("slide_id,label\nodd,b\ngood,a\nfine,a\n");
+    FAIL() << "one class";
+  } catch (const c10::Error& error) {
+    const std::string text = error.what_without_backtrace();
+    EXPECT_NE(text.find("a (2); 1 bag is left out: odd (its tiles have 7 features"),
+              std::string::npos)
+        << text;
+  }
 }
 
 TEST_F(BagFiles, JoinsThePatientsSlides) {

@@ -20,8 +20,8 @@ std::optional<double> determined_temperature(const BagPredictions& validation) {
   bool all_right = true;
   for (size_t i = 0; i < validation.logits.size(); ++i) {
     const auto& row = validation.logits[i];
-    all_right = all_right && std::max_element(row.begin(), row.end()) - row.begin() ==
-                                 validation.targets[i];
+    all_right = all_right &&
+                std::max_element(row.begin(), row.end()) - row.begin() == validation.targets[i];
   }
   if (all_right) return std::nullopt;
   const double found = fit_temperature(validation.logits, validation.targets);
@@ -45,10 +45,9 @@ void write_bag_results(const RunParts& parts, torch::Device device, const std::s
   const double temperature = fitted.value_or(1);
   if (!survival && !fitted) {
     std::cout << "note       probabilities are not calibrated (temperature 1): "
-              << (validation.names.empty()
-                      ? std::string("there are no validation bags")
-                      : "the " + std::to_string(validation.names.size()) +
-                            " validation bags determine no temperature")
+              << (validation.names.empty() ? std::string("there are no validation bags")
+                                           : "the " + std::to_string(validation.names.size()) +
+                                                 " validation bags determine no temperature")
               << std::endl;
   }
   write_predictions(folder + "/validation_predictions.csv", validation, survival, temperature);

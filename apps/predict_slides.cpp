@@ -101,7 +101,8 @@ std::string predict_slide(const SlideFile& file, const PredictRequest& request,
   const TileGrid grid = plan_tiles(*slide, tissue, tiling.tile);
   if (grid.coords.size(0) == 0) throw std::runtime_error(file.path + ": no tissue was found");
   EmbedJob job = request.job;
-  job.min_sharpness = tiling.read ? tiling.min_sharpness : 0;  // as the tiles that the model learnt from
+  job.min_sharpness =
+      tiling.read ? tiling.min_sharpness : 0;  // as the tiles that the model learnt from
   std::unique_ptr<Progress> bar;
   std::string stage;
   const auto show = [&](const std::string& what, int64_t done, int64_t all) {
@@ -162,7 +163,8 @@ int predict_slides(PredictRequest request) {
       continue;
     }
     if (!request.again && differs != "-")
-      std::cout << file.name << ": predicted anew, other " << differs << " than before" << std::endl;
+      std::cout << file.name << ": predicted anew, other " << differs << " than before"
+                << std::endl;
     try {
       sentence = predict_slide(file, request, tiling, encoder, ensemble, own);
     } catch (const c10::Error& error) {

@@ -58,8 +58,8 @@ class LeftOut {
   /// "" when there is none.
   std::string sentence() const {
     if (count_ == 0) return "";
-    return std::to_string(count_) + (count_ == 1 ? " bag is" : " bags are") + " left out: " +
-           text_ + (count_ > kNamed ? "; ..." : "");
+    return std::to_string(count_) + (count_ == 1 ? " bag is" : " bags are") +
+           " left out: " + text_ + (count_ > kNamed ? "; ..." : "");
   }
   void tell(BagSet& set) const {
     if (count_ > 0) set.notes.push_back(sentence());
@@ -170,9 +170,8 @@ void choose_width(BagSet& set, const std::vector<int64_t>& widths, LeftOut& left
     if (widths[i] == set.width) {
       kept.push_back(std::move(set.bags[i]));
     } else {
-      left.add(set.bags[i].name,
-               "its tiles have " + std::to_string(widths[i]) + " features, most have " +
-                   std::to_string(set.width));
+      left.add(set.bags[i].name, "its tiles have " + std::to_string(widths[i]) +
+                                     " features, most have " + std::to_string(set.width));
     }
   }
   set.bags = std::move(kept);
@@ -340,8 +339,8 @@ void number_classes(const BagSetOptions& options, BagSet& set, LeftOut& left) {
   std::string counts;
   std::vector<int64_t> count(set.classes.size(), 0);
   for (const Bag& bag : set.bags)
-    ++count[static_cast<size_t>(
-        std::find(set.classes.begin(), set.classes.end(), bag.label) - set.classes.begin())];
+    ++count[static_cast<size_t>(std::find(set.classes.begin(), set.classes.end(), bag.label) -
+                                set.classes.begin())];
   for (size_t c = 0; c < count.size(); ++c)
     counts += (c == 0 ? "" : ", ") + set.classes[c] + " (" + std::to_string(count[c]) + ")";
   SERPENTINE_CHECK(set.classes.size() >= 2, options.path,

@@ -158,8 +158,8 @@ SlideReport embed_slide(const SlideFile& file, const TileRecord& record, const T
   }
   const Json before = read_json(path);
   const bool same_tiles =
-      std::abs(before.is_object() ? before.value("mpp", record.slide_mpp) - record.slide_mpp : 0.0) <
-      1e-9;
+      std::abs(before.is_object() ? before.value("mpp", record.slide_mpp) - record.slide_mpp
+                                  : 0.0) < 1e-9;
   const bool whole = std::all_of(job.formats.begin(), job.formats.end(), [&](const auto& format) {
     return fs::exists(path_of(job, format, file.name));
   });

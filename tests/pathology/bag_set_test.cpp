@@ -78,12 +78,9 @@ TEST_F(BagFiles, LeavesOutWhatCannotBeUsedAndNamesIt) {
   const std::string table =
       "slide_id,label\ngood,a\nempty,a\nwide,a\nnan,a\nbroken,a\nmissing,a\nunlabelled,\n"
       "fine,b\ngood,b\n";
-  const std::map<std::string, std::string> reasons = {{"empty", "holds no tile"},
-                                                      {"wide", "5 features, most have 4"},
-                                                      {"nan", "not finite"},
-                                                      {"broken", "no HDF5 file"},
-                                                      {"missing", "no file of features"},
-                                                      {"unlabelled", "no label"}};
+  const std::map<std::string, std::string> reasons = {
+      {"empty", "holds no tile"}, {"wide", "5 features, most have 4"}, {"nan", "not finite"},
+      {"broken", "no HDF5 file"}, {"missing", "no file of features"},  {"unlabelled", "no label"}};
   const BagSet set = read(table);
   EXPECT_EQ(set.bags.size(), 2U);
   EXPECT_NE(notes(set).find("7 bags are left out"), std::string::npos) << notes(set);

@@ -7,6 +7,7 @@
 #include <torch/torch.h>
 
 #include "apps/command.h"
+#include "apps/fold_record.h"
 #include "apps/trained.h"
 #include "apps/training.h"
 #include "core/io/atomic_file.h"
@@ -93,6 +94,8 @@ int run_segment_crossval(const SegmentCrossval& wanted) {
     TORCH_CHECK(split.test.empty(), data.path, ": the data name their own test cases, so that ",
                 "every fold would be the same; train once with `serpentine train`");
   }
+  keep_configuration(packages, wanted.out, read_plan(packages, wanted.config, wanted.overrides),
+                     data.folds);
   make_folder(wanted.out);
   const std::string plan = shared_plan(data, wanted.out);
   PredictFiles how = wanted.predict;

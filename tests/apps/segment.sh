@@ -30,6 +30,7 @@ rm -r runs/cv/report runs/cv/held_out/case_004.nii.gz runs/cv/fold_1/finished
 expect 0 'fold 0 +finished before' cross --out runs/cv
 grep -q 'resumed' out.txt || fail "fold 1 must go on from its checkpoint"
 cmp before.csv runs/cv/report/cases.csv || fail "the report of the repeated end differs"
+refuse 2 'runs/cv: its folds began with trainer.seed = .*, this call says 77' cross --out runs/cv trainer.seed=77
 
 # a cross-validation stands for its folds, and its rules are applied unless told otherwise
 echo '{"foreground": true, "largest": [1], "fill_holes": []}' |

@@ -262,8 +262,6 @@ void check_masked(Fixture& fixture) {
                 {"mask_ratio", "mask_ratio"},
                 {"mask_type", "mask_type"}});
   const auto masked = build_cloud_model(fixture, options);
-  // worst measured on a GPU: 4.0e-3, of the first convolution's weight; all others below 3e-6
-  if (fixture.device.is_cuda()) fixture.gradient_tolerance = 1e-2;
   Batch batch;
   batch.input = fixture.input("input").requires_grad_();
   batch.named["mask"] = fixture.input("mask").to(torch::kBool);
@@ -271,7 +269,14 @@ void check_masked(Fixture& fixture) {
   const Tensor output = run_traced(fixture, *masked, batch);
   fixture.check("output", output);
   (output * fixture.input("cotangent")).sum().backward();
-  check_gradients(fixture, *masked);
+  const std::string first = "MAE_encoder.encoder.first_conv.0.weight";
+  for (const auto& parameter : masked->named_parameters()) {
+    const std::string name = "grad." + parameter.key();
+    if (!fixture.has(name)) continue;
+    // on a GPU 4.0e-3 were measured of this one, below 3e-6 of all others
+    const bool loose = fixture.device.is_cuda() && parameter.key() == first;
+    fixture.check(name, parameter.value().grad(), loose ? 1e-2 : fixture.tolerance_of(name));
+  }
   fixture.check("grad.input", batch.input.grad());
 }
 

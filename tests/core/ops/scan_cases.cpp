@@ -184,8 +184,11 @@ ScanRun run_scan(ScanFunction function, const SelectiveScanArgs& args, const Sca
     leaves.push_back(tensor.detach().requires_grad_(true));
   const auto result = function(with_operands(args, leaves), order, scan.rows, scan.merge, true);
   torch::manual_seed(7);
-  const auto weigh = [&](const torch::Tensor& made) {  // equal on every device, in every type
-    const auto weights = torch::randn(made.sizes(), torch::kDouble).to(args.A.options());
+  // equal on every device and in every precision: values that the type holds, for they become its
+  // cotangents
+  const auto weigh = [&](const torch::Tensor& made) {
+    const auto weights =
+        torch::randn(made.sizes(), torch::kDouble).to(scan.type).to(args.A.options());
     return (made.to(args.A.dtype()) * weights).sum();
   };
   const auto weighed = weigh(result.y);

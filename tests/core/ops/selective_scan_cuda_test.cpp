@@ -21,8 +21,8 @@ double tolerance(at::ScalarType type, bool gradient) {
       return 1e-11;
     case torch::kBFloat16:
       return 8e-3;
-    case torch::kHalf:  // the cotangents that gradients are sums of are rounded too
-      return gradient ? 2e-3 : 1e-3;
+    case torch::kHalf:
+      return 1e-3;
     default:
       return gradient ? 2e-5 : 1e-5;
   }

@@ -19,20 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// FNV-1a over a file's bytes.
-std::string hash_of_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::vector<char> bytes(size_t{1} << 20);
-  uint64_t hash = 1469598103934665603ULL;
-  while (file.read(bytes.data(), static_cast<std::streamsize>(bytes.size())) || file.gcount() > 0) {
-    for (std::streamsize i = 0; i < file.gcount(); ++i)
-      hash = (hash ^ static_cast<unsigned char>(bytes[static_cast<size_t>(i)])) * 1099511628211ULL;
-  }
-  char text[20];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-  return text;
-}
-
 /// `features` of the run's data section, from where the program stands or beside the YAML.
 std::string features_of(const std::string& folder) {
   std::ifstream file(folder + "/config.yaml");
@@ -146,7 +132,7 @@ void BagEnsemble::add(const std::string& folder) {
   if (features_.empty()) features_ = features_of(folder);
   identity_["model"] = type_;
   identity_["weights"].push_back({{"file", fs::weakly_canonical(weights).string()},
-                                  {"hash", hash_of_file(weights)},
+                                  {"checksum", checksum(state)},
                                   {"temperature", member.temperature}});
   members_.push_back(std::move(member));
 }

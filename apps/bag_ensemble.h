@@ -22,7 +22,7 @@ class BagEnsemble {
 
   /// Which folds are not finished, as a sentence; "" when all are.
   const std::string& note() const { return note_; }
-  /// Run, model, and the weights of every member by a hash of their bytes.
+  /// Run, model, and the weights of every member by the checksum of their tensors.
   const nlohmann::json& identity() const { return identity_; }
   /// The features that it was trained on, "" when the run does not say.
   const std::string& features_folder() const { return features_; }

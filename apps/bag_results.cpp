@@ -25,7 +25,7 @@ std::optional<double> determined_temperature(const BagPredictions& validation) {
   }
   if (all_right) return std::nullopt;
   const double found = fit_temperature(validation.logits, validation.targets);
-  if (found < 0.0501 || found > 19.9) return std::nullopt;  // fit_temperature's 0.05 to 20
+  if (found < 1.002 * kLeastTemperature || found > 0.995 * kMostTemperature) return std::nullopt;
   return found;
 }
 

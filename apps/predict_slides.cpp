@@ -61,20 +61,10 @@ Json inputs_of(const PredictRequest& request, const TileJob& tiling, const Encod
             request.files.top, request.files.threshold}}};
 }
 
-/// What the CSV of resolutions gives this file; 0 when it does not name it.
-double mpp_from_csv(const SlideOptions& options, const std::string& path) {
-  const fs::path file(path);
-  for (const auto& key : {file.filename().string(), file.stem().string()}) {
-    const auto found = options.mpp_of.find(key);
-    if (found != options.mpp_of.end()) return found->second;
-  }
-  return 0;
-}
-
 /// The same with what the options say of this slide.
 Json inputs_of_slide(Json inputs, const SlideFile& file, const TileJob& tiling) {
   inputs["slide"] = fs::absolute(file.path).lexically_normal().string();
-  inputs["resolution"] = {mpp_from_csv(tiling.slide, file.path), tiling.slide.default_mpp};
+  inputs["resolution"] = {tiling.slide.given_mpp(file.path), tiling.slide.default_mpp};
   return inputs;
 }
 

@@ -95,14 +95,19 @@ bool named_like_slide(const std::string& path) {
 
 }  // namespace
 
-void Slide::find_mpp(const SlideOptions& options) {
-  const fs::path file(path_);
+double SlideOptions::given_mpp(const std::string& path) const {
+  const fs::path file(path);
   for (const auto& key : {file.filename().string(), file.stem().string()}) {
-    const auto given = options.mpp_of.find(key);
-    if (given != options.mpp_of.end()) {
-      mpp_ = {given->second, "CSV"};
-      return;
-    }
+    const auto found = mpp_of.find(key);
+    if (found != mpp_of.end()) return found->second;
+  }
+  return 0;
+}
+
+void Slide::find_mpp(const SlideOptions& options) {
+  if (const double given = options.given_mpp(path_); given > 0) {
+    mpp_ = {given, "CSV"};
+    return;
   }
   // what stands nearest to the scanner's own word comes first
   const std::pair<double, const char*> rules[] = {

@@ -29,6 +29,9 @@ struct MicronsPerPixel {
 struct SlideOptions {
   std::map<std::string, double> mpp_of;  // microns per pixel by file name or stem (from a CSV)
   double default_mpp = 0;                // for slides that no rule helps; 0: leave it unknown
+
+  /// What mpp_of says of this file; 0 when it does not name it.
+  double given_mpp(const std::string& path) const;
 };
 
 class Slide {

@@ -178,7 +178,7 @@ double fit_temperature(const std::vector<std::vector<double>>& logits,
   if (logits.empty()) return 1;
   // the cross entropy has one minimum over the logarithm of the temperature: golden sections
   const double ratio = (std::sqrt(5.0) - 1) / 2;
-  double low = std::log(0.05), high = std::log(20.0);
+  double low = std::log(kLeastTemperature), high = std::log(kMostTemperature);
   const auto cost = [&](double at) { return cross_entropy(logits, targets, std::exp(at)); };
   double left = high - ratio * (high - low), right = low + ratio * (high - low);
   double cost_left = cost(left), cost_right = cost(right);

@@ -49,8 +49,11 @@ double mean_of(const std::vector<double>& values);
 double deviation_of(const std::vector<double>& values);
 double median_of(std::vector<double> values);
 
+/// Where fit_temperature looks.
+inline constexpr double kLeastTemperature = 0.05, kMostTemperature = 20;
+
 /// The temperature that minimises the cross entropy of logits / temperature (Guo et al., 2017).
-/// logits: a row a bag.
+/// logits: a row a bag; 1 without bags.
 double fit_temperature(const std::vector<std::vector<double>>& logits,
                        const std::vector<int64_t>& targets);
 

@@ -152,20 +152,10 @@ void tile_opened(const std::string& name, const Slide& slide, const TileJob& job
   report["outcome"] = "done";
 }
 
-/// What the CSV of resolutions gives this file; 0 when it does not name it.
-double listed_mpp(const SlideOptions& options, const std::string& path) {
-  const fs::path file(path);
-  for (const auto& key : {file.filename().string(), file.stem().string()}) {
-    const auto found = options.mpp_of.find(key);
-    if (found != options.mpp_of.end()) return found->second;
-  }
-  return 0;
-}
-
 /// A resolution that the options give and that the finished slide was not tiled with.
 bool resolution_corrected(const SlideFile& file, const SlideOptions& options, const Json& before) {
   const double mpp = before.value("mpp", 0.0);
-  if (const double given = listed_mpp(options, file.path); given > 0)
+  if (const double given = options.given_mpp(file.path); given > 0)
     return std::abs(given - mpp) > 1e-9 * given;
   const std::string source = before.value("mpp_source", "");
   return options.default_mpp > 0 && (source == "default" || source == "unknown") &&

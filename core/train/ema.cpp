@@ -21,6 +21,9 @@ Ema::Ema(const torch::nn::Module& module, double decay) : decay_(decay) {
       names_.push_back(item.key());
       live_.push_back(item.value());
       averages_.push_back(item.value().detach().clone());
+      if (!item.value().is_floating_point()) continue;
+      tracked_.push_back(live_.back());
+      averaged_.push_back(averages_.back());
     }
   };
   add(module.named_parameters());
@@ -32,12 +35,10 @@ void Ema::update() {
   ++updates_;
   const auto t = static_cast<double>(updates_);
   const double decay = std::min(decay_, (1 + t) / (10 + t));
+  // one call for all: on a GPU one launch in place of one for each tensor
+  if (!averaged_.empty()) at::_foreach_lerp_(averaged_, tracked_, 1 - decay);
   for (size_t i = 0; i < live_.size(); ++i) {
-    if (live_[i].is_floating_point()) {
-      averages_[i].lerp_(live_[i].detach(), 1 - decay);
-    } else {
-      averages_[i].copy_(live_[i]);
-    }
+    if (!live_[i].is_floating_point()) averages_[i].copy_(live_[i]);
   }
 }
 

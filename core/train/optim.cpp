@@ -10,6 +10,7 @@
 
 #include "core/check.h"
 #include "core/nn/parameter_groups.h"
+#include "core/train/fused_optim.h"
 
 namespace serpentine {
 
@@ -86,7 +87,7 @@ std::unique_ptr<optim::Optimizer> build(const Options& base, const std::vector<G
     if (!group.decayed) own->weight_decay(0);
     all.emplace_back(group.parameters, std::move(own));
   }
-  return std::make_unique<Optimizer>(all, base);
+  return std::make_unique<FusedOnGpu<Optimizer>>(all, base);
 }
 
 }  // namespace

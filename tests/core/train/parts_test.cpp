@@ -9,6 +9,7 @@
 
 #include "core/nn/parameter_groups.h"
 #include "core/train/ema.h"
+#include "core/train/fused_optim.h"
 #include "core/train/optim.h"
 #include "core/train/precision.h"
 #include "toy.h"
@@ -79,6 +80,50 @@ TEST_P(Optimizers, MoveTheWeightsAsTorchDoes) {
   steps(copy, *theirs, 4);
   EXPECT_TRUE(torch::equal(net.first->weight, copy.first->weight));
   EXPECT_TRUE(torch::equal(net.first->bias, copy.first->bias));
+}
+
+/// `net` after steps of LibTorch's optimiser, fused ones and LibTorch's again.
+template <class Optimizer, class Options>
+void expect_fused_as_plain(const Options& options, torch::Device device) {
+  toy::Net plain(0), fused(0);
+  load_state_dict(fused, state_dict(plain));
+  fused.to(device);
+  Optimizer theirs(plain.parameters(), options), ours(fused.parameters(), options);
+  for (int i = 0; i < 6; ++i) {
+    theirs.zero_grad();
+    loss_of(plain).backward();
+    theirs.step();
+    ours.zero_grad();
+    toy::Squares task;
+    task.loss(fused, toy::Points(9).get_batch({0, 1, 2, 3, 4}).to(device)).value.backward();
+    if (i == 0 || i == 4) {
+      ours.Optimizer::step();
+    } else {
+      fused_step(ours);
+    }
+  }
+  for (const auto& item : plain.named_parameters()) {
+    const torch::Tensor other = fused.named_parameters()[item.key()].cpu();
+    EXPECT_TRUE(torch::allclose(item.value(), other, 1e-5, 1e-6))
+        << item.key() << " on " << device << ": " << (item.value() - other).abs().max();
+  }
+}
+
+TEST(Optimizers, StepAsOneOnEveryDevice) {
+  namespace optim = torch::optim;
+  std::vector<torch::Device> devices = {torch::kCPU};
+  if (torch::cuda::is_available()) devices.emplace_back(torch::kCUDA);
+  for (const torch::Device device : devices) {
+    for (const bool amsgrad : {false, true}) {
+      expect_fused_as_plain<optim::AdamW>(
+          optim::AdamWOptions(0.01).weight_decay(0.1).amsgrad(amsgrad), device);
+      expect_fused_as_plain<optim::Adam>(
+          optim::AdamOptions(0.01).weight_decay(0.1).amsgrad(amsgrad), device);
+    }
+    expect_fused_as_plain<optim::SGD>(optim::SGDOptions(0.01).weight_decay(0.1), device);
+    expect_fused_as_plain<optim::SGD>(optim::SGDOptions(0.01).momentum(0.9).nesterov(true), device);
+    expect_fused_as_plain<optim::SGD>(optim::SGDOptions(0.01).momentum(0.9).dampening(0.1), device);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, Optimizers, ::testing::Values("adamw", "adam", "sgd"));

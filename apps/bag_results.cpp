@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/io/atomic_file.h"
+#include "core/io/csv.h"
 #include "pathology/cross_validation.h"
 #include "pathology/statistics.h"
 
@@ -32,6 +33,17 @@ std::optional<double> determined_temperature(const BagPredictions& validation) {
 }  // namespace
 
 std::string calibration_file(const std::string& folder) { return folder + "/calibration.json"; }
+
+std::string write_left_out(const RunParts& parts, const std::string& folder) {
+  const auto source = std::dynamic_pointer_cast<BagSource>(parts.source);
+  if (!source || source->set().left_out.empty()) return "";
+  const auto& all = source->set().left_out;
+  std::string text = "name,reason\n";
+  for (const auto& [name, why] : all) text += csv_cell(name) + "," + csv_cell(why) + "\n";
+  write_atomically(folder + "/left_out.csv", text);
+  return std::to_string(all.size()) + (all.size() == 1 ? " bag is" : " bags are") +
+         " left out; why stands in " + folder + "/left_out.csv";
+}
 
 void write_bag_results(const RunParts& parts, torch::Device device, const std::string& folder) {
   const auto source = std::dynamic_pointer_cast<BagSource>(parts.source);

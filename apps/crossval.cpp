@@ -13,6 +13,7 @@
 #include "apps/training.h"
 #include "core/check.h"
 #include "core/io/atomic_file.h"
+#include "core/io/csv.h"
 #include "core/io/json_file.h"
 #include "pathology/cross_validation.h"
 
@@ -118,6 +119,11 @@ int run_crossval(const CrossvalArguments& arguments) {
   write_atomically(out + "/summary.md", table.markdown());
   write_predictions(out + "/predictions.csv", ensemble(results, survival), survival, 1);
   std::cout << table.markdown();
+  if (std::filesystem::exists(out + "/fold_0/left_out.csv")) {
+    std::cout << read_csv(out + "/fold_0/left_out.csv", {.header = "yes"}).rows()
+              << " bags of the table are left out; why stands in " << out
+              << "/fold_0/left_out.csv\n";
+  }
   if (survival) std::cout << draw_survival(results, out + "/survival") << "\n";
   if (!arguments.apply.empty()) {
     const int64_t bags = apply_folds(packages, out, folds, arguments.apply,

@@ -39,10 +39,13 @@ struct EmbedSlidesArguments {
 /// Coordinates of a slide, made now if they are not there. "" in `why` unless there are none.
 TileRecord tiles_of(const SlideFile& slide, const TileJob& tiling, std::string& why) {
   const std::string path = tiling.out + "/coords/" + slide.name + ".h5";
-  if (!std::filesystem::exists(path)) {
+  // a finished slide is left alone, unless the options correct its resolution
+  const bool ours = std::filesystem::exists(tiling.out + "/reports/" + slide.name + ".json");
+  if (ours || !std::filesystem::exists(path)) {
     const SlideReport report = tile_slide(slide, tiling);
     if (!std::filesystem::exists(path)) {
-      why = report.sentence();
+      why = report.outcome == SlideReport::Outcome::kSkipped ? report.content.value("reason", "its tiles are gone")
+                                                             : report.sentence();
       return {};
     }
   }
@@ -95,12 +98,14 @@ int run_embed_slides(EmbedSlidesArguments arguments) {
   }
   const auto all = find_slides(arguments.slides);
   if (all.empty()) throw UsageError(arguments.slides + ": holds no slide");
+  arguments.options.tell_unmatched(all);
   const auto slides = own_share(all);
   open_tile_folder(tiling);
   const Encoder encoder = open_encoder(arguments.encoder, tiling.tile.size);
   EmbedJob& job = arguments.job;
   job.encoder = encoder.name;
   job.precision = arguments.encoder.precision;
+  job.input_size = arguments.encoder.input_size;
   job.tiling = tiling.settings();
   job.slide = tiling.slide;
   job.stream.threads = tiling.threads;
@@ -158,11 +163,13 @@ void add_embed_slides_command(CLI::App& app, Action& action) {
   command->add_option("--precision", arguments->encoder.precision, "fp32, tf32, bf16 or fp16")
       ->check(CLI::IsMember({"fp32", "tf32", "bf16", "fp16"}));
   command->add_option("--input-size", arguments->encoder.input_size,
-                      "Resize tiles for the encoder");
+                      "Pixels that tiles are resized to for the encoder; 0: as they are")
+      ->check(CLI::Range(0, 65536));
   command->add_flag("--half", arguments->job.half, "Store float16");
   command->add_flag("--again", arguments->job.again, "Also slides that are finished");
   add_mpp_options(*command, arguments->options);
   add_tile_options(*command, arguments->options);
+  add_read_option(*command, arguments->options);
   command->callback(
       [&action, arguments] { action = [arguments] { return run_embed_slides(*arguments); }; });
 }

@@ -106,9 +106,30 @@ bool is_torchscript(const std::string& path) {
          path.ends_with(".ptl");
 }
 
+/// The sentence of an error; TorchScript's stands below a traceback of many lines.
+std::string cause_of(const std::exception& error) {
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = torch_error ? torch_error->what_without_backtrace() : error.what();
+  const auto at = text.rfind("RuntimeError: ");
+  const std::string from = at == std::string::npos ? text : text.substr(at + 14);
+  return from.substr(0, from.find('\n'));
+}
+
+torch::Tensor answer_of(const Network& network, const torch::Tensor& images,
+                        const std::string& name) {
+  try {
+    return network(images);
+  } catch (const std::exception& error) {
+    throw std::runtime_error("the encoder " + name + " fails on tiles of " +
+                             std::to_string(images.size(3)) + " pixels: " + cause_of(error) +
+                             "; --input-size resizes tiles for it");
+  }
+}
+
 /// uint8 tiles to scaled images on the device, through the network, back as float32.
 TileEncoder encoder_of(Network network, const Scaling& scaling, torch::Device device,
                        const EncoderOptions& options) {
+  const std::string name = options.source;
   const auto plane = [&](const std::vector<float>& values) {
     return torch::tensor(values).view({1, 3, 1, 1}).to(device);
   };
@@ -130,7 +151,7 @@ TileEncoder encoder_of(Network network, const Scaling& scaling, torch::Device de
     torch::Tensor features;
     {
       const Autocast half(device.type(), type);
-      features = network(images);
+      features = answer_of(network, images, name);
     }
     if (features.dim() > 2) features = features.flatten(2).mean(2);  // a map: its mean
     return features.to(torch::kCPU, torch::kFloat).contiguous();

@@ -37,7 +37,11 @@ void use_settings(PredictRequest& request, TileJob& tiling, const std::string& f
   request.encoder.precision = settings.value("precision", "fp32");
   request.job.stain = settings.value("stain", "");
   request.job.stain_target = settings.value("stain_target", "");
-  if (settings.contains("tiling") && !request.tiles_given) tiling.use(settings["tiling"]);
+  if (!request.input_given) request.encoder.input_size = settings.value("input_size", int64_t{0});
+  if (settings.contains("tiling")) {
+    tiling.use(settings["tiling"]);
+    request.options.lay_over(tiling, request.given);
+  }
 }
 
 double since(std::chrono::steady_clock::time_point begin) {
@@ -138,6 +142,7 @@ int predict_slides(PredictRequest request) {
   use_settings(request, tiling, features);
   const auto all = find_slides(request.slides);
   if (all.empty()) throw UsageError(request.slides + ": holds no slide");
+  request.options.tell_unmatched(all);
   const Encoder encoder = open_encoder(request.encoder, tiling.tile.size);
   ensemble.check_width(encoder.width, encoder.name);
   request.job.stream.threads = tiling.threads;

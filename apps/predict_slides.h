@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "apps/encoder.h"
 #include "apps/slide_options.h"
@@ -18,7 +19,8 @@ struct PredictRequest {
   EncoderOptions encoder;
   EmbedJob job;
   PredictionFiles files;
-  bool tiles_given = false;  // the command line says how tiles are cut
+  std::vector<std::string> given;  // options of tiles on the command line: they win
+  bool input_given = false;        // the command line has --input-size
   bool again = false;        // also what is finished
 };
 

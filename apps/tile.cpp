@@ -29,6 +29,7 @@ int run_tile(const TileArguments& arguments) {
   TileJob job = arguments.options.finished();
   const auto all = find_slides(arguments.slides);
   if (all.empty()) throw UsageError(arguments.slides + ": holds no slide");
+  arguments.options.tell_unmatched(all);
   const auto slides = own_share(all);
   open_tile_folder(job);
   int64_t failed = 0, done = 0, tiles = 0;
@@ -74,6 +75,7 @@ void add_tile_command(CLI::App& app, Action& action) {
   command->add_option("-o,--out", arguments->options.job.out, "Folder of the results")->required();
   add_mpp_options(*command, arguments->options);
   add_tile_options(*command, arguments->options);
+  add_read_option(*command, arguments->options);
   command->add_option("--layout", arguments->options.layout, "Of the HDF5: trident or clam")
       ->check(CLI::IsMember({"trident", "clam"}))
       ->capture_default_str();

@@ -188,6 +188,8 @@ TrainResult train_run(const Packages& packages, const TrainRequest& request) {
     if (request.replace && holds_run(result.folder)) std::filesystem::remove_all(result.folder);
     write_description(result.folder, plan, parts);
     introduce(plan, parts, result.folder, device);
+    const std::string left_out = write_left_out(parts, result.folder);
+    if (!left_out.empty()) std::cout << "note       " << left_out << std::endl;
   }
   if (group) group->barrier();
 

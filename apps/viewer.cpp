@@ -180,7 +180,10 @@ class Viewer {
   void top_tile(const Request& request, Response& response) {
     const auto open = slide(request.matches[1]);
     const Json prediction = read_json(viewed(request.matches[1]).folder + "/prediction.json");
-    const Json& tile = prediction.at("top_tiles").at(std::stoul(request.matches[2]));
+    const size_t number = std::stoul(request.matches[2]);
+    if (!prediction.is_object() || number >= prediction.at("top_tiles").size())
+      throw std::out_of_range("no such tile");
+    const Json& tile = prediction.at("top_tiles").at(number);
     const double side = prediction.at("tile_size_level0");
     picture_of(response, read_view(*open, tile.at("x"), tile.at("y"), side, side, 160, 160));
   }

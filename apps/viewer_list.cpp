@@ -15,6 +15,7 @@ namespace fs = std::filesystem;
 
 std::vector<ViewedSlide> find_viewed(const std::string& folder) {
   if (!fs::exists(folder)) throw std::runtime_error(folder + ": there is no such file or folder");
+  if (!fs::is_directory(folder)) open_slide(folder);  // throws for what is no slide
   std::vector<ViewedSlide> all;
   std::set<std::string> seen;
   const auto add = [&](const fs::path& path) {

@@ -63,6 +63,10 @@ void add_predict(CLI::App& wsi, Action& action) {
                       "Folder whose settings (encoder, tiles) hold; default: the run's");
   command->add_option("--encoder", arguments->encoder.source,
                       "Instead of the one in those settings");
+  command
+      ->add_option("--input-size", arguments->encoder.input_size,
+                   "Pixels that tiles are resized to, instead of the one in those settings")
+      ->check(CLI::Range(0, 65536));
   command->add_option("--device", arguments->encoder.device, "auto, cpu or cuda");
   command->add_option("--batch", arguments->job.stream.batch, "Tiles of a batch")
       ->check(CLI::Range(1, 65536));
@@ -88,9 +92,8 @@ void add_predict(CLI::App& wsi, Action& action) {
   add_mpp_options(*command, arguments->options);
   add_tile_options(*command, arguments->options);
   command->callback([&action, arguments, command] {
-    arguments->tiles_given = command->count("--mpp") + command->count("--size") +
-                                 command->count("--downsample") + command->count("--overlap") >
-                             0;
+    arguments->given = given_tile_options(*command);
+    arguments->input_given = command->count("--input-size") > 0;
     action = [arguments] { return predict_slides(*arguments); };
   });
 }

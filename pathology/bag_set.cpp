@@ -53,6 +53,7 @@ std::string plain_name(std::string slide) {
 class LeftOut {
  public:
   void add(const std::string& name, const std::string& why) {
+    all_.emplace_back(name, why);
     if (++count_ <= kNamed) text_ += (text_.empty() ? "" : "; ") + name + " (" + why + ")";
   }
   /// "" when there is none.
@@ -63,9 +64,11 @@ class LeftOut {
   }
   void tell(BagSet& set) const {
     if (count_ > 0) set.notes.push_back(sentence());
+    set.left_out = all_;
   }
 
  private:
+  std::vector<std::pair<std::string, std::string>> all_;
   size_t count_ = 0;
   std::string text_;
 };
@@ -158,11 +161,14 @@ void check_tiles(const TileFeatures& tiles) {
               "not finite");
 }
 
-/// Keeps the bags of the most frequent width (the first of several). widths: of set.bags.
-void choose_width(BagSet& set, const std::vector<int64_t>& widths, LeftOut& left) {
+/// Keeps the bags of the width that was asked for, or of the most frequent one (the first of
+/// several). widths: of set.bags.
+void choose_width(const BagSetOptions& options, BagSet& set, const std::vector<int64_t>& widths,
+                  LeftOut& left) {
   std::map<int64_t, int64_t> count;
   for (const int64_t width : widths) ++count[width];
-  for (size_t i = 0; i < widths.size(); ++i) {
+  set.width = options.width;
+  for (size_t i = 0; i < widths.size() && options.width == 0; ++i) {
     if (set.width == 0 || count[widths[i]] > count[set.width]) set.width = widths[i];
   }
   std::vector<Bag> kept;
@@ -170,8 +176,10 @@ void choose_width(BagSet& set, const std::vector<int64_t>& widths, LeftOut& left
     if (widths[i] == set.width) {
       kept.push_back(std::move(set.bags[i]));
     } else {
-      left.add(set.bags[i].name, "its tiles have " + std::to_string(widths[i]) +
-                                     " features, most have " + std::to_string(set.width));
+      left.add(set.bags[i].name,
+               "its tiles have " + std::to_string(widths[i]) + " features, " +
+                   (options.width > 0 ? "data.width is " : "most have ") +
+                   std::to_string(set.width));
     }
   }
   set.bags = std::move(kept);
@@ -239,7 +247,7 @@ void read_folder(const BagSetOptions& options, BagSet& set, LeftOut& left) {
     }
     progress.update(++done);
   }
-  choose_width(set, widths, left);
+  choose_width(options, set, widths, left);
 }
 
 void read_packed(const BagSetOptions& options, BagSet& set, LeftOut& left) {
@@ -369,6 +377,8 @@ void BagSetOptions::fields(Fields& f) {
   f("level", level, "what is one bag: a slide, or all slides of a patient",
     {.choices = {"slide", "patient"}});
   f.group("columns", columns, "of the table");
+  f("width", width, "features of a tile; bags of another width are left out; 0: the most frequent",
+    {.least = 0});
   f("classes", classes, "labels in the sequence of the outputs; default all, by name");
   f("keep", keep, "features stay in memory; false: a bag is read whenever it is needed");
 }

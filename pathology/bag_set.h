@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/config.h"
@@ -21,6 +22,7 @@ struct BagSetOptions {
   BagColumns columns;
   std::vector<std::string> classes;
   bool keep = true;
+  int64_t width = 0;     // F of a tile; 0: the most frequent one
   bool labelled = true;  // false: bags to be predicted, which need neither label nor time
   void fields(Fields& f);
 };
@@ -42,6 +44,7 @@ struct BagSet {
   bool survival = false;
   int64_t width = 0;               // F
   std::vector<std::string> notes;  // sentences: what was left out, what was guessed
+  std::vector<std::pair<std::string, std::string>> left_out;  // bags by name, and why
 
   TileFeatures read(const Bag& bag) const;
 };

@@ -1,6 +1,7 @@
 #include "pathology/bag_source.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
@@ -136,6 +137,15 @@ std::shared_ptr<const BagDataset> BagSource::bags(Part which) const {
 std::shared_ptr<const Dataset> BagSource::part(Part which) const { return bags(which); }
 
 void BagSource::fill_model(Config& model, const Config& task) {
+  if (model.has("in_dim")) {
+    // strict reading of the model comes later; here only a whole number is compared
+    const std::string text = model.yaml();
+    const auto at = text.find("in_dim:");
+    const int64_t given = at == std::string::npos ? 0 : std::atoll(text.c_str() + at + 7);
+    TORCH_CHECK(given <= 0 || given == set_->width, options_.path, ": model.in_dim is ", given,
+                ", but the bags have ", set_->width, " features; data.width: ", given,
+                " takes those of that width");
+  }
   model.set_default("in_dim", set_->width);
   auto outputs = static_cast<int64_t>(set_->classes.size());
   if (set_->survival) {

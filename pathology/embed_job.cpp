@@ -92,7 +92,8 @@ Json EmbedJob::settings() const {
               {"stain", stain},
               {"stain_target", stain_target},
               {"half", half},
-              {"precision", precision}};
+              {"precision", precision},
+              {"input_size", input_size}};
   if (!tiling.is_null()) all["tiling"] = tiling;
   return all;
 }

@@ -31,6 +31,7 @@ struct EmbedJob {
   std::string stain;                          // "", "macenko", "reinhard"
   std::string stain_target;                   // a picture whose colours are the target, or ""
   std::string precision = "fp32";             // that the encoder runs in
+  int64_t input_size = 0;                     // pixels that tiles are resized to; 0: as they are
   bool half = false;                          // store float16
   double min_sharpness = 0;                   // tiles below are left out, where none did before
   nlohmann::json tiling;                      // settings of the tiles

@@ -46,6 +46,13 @@ expect 0 'one: [0-9]+ tiles; made anew at 0.25 microns per pixel instead of 0.49
   "$serpentine" tile two -o two_tiles --no-read --mpp-csv mpp.csv
 grep -q 'other: finished before' out.txt || fail "an unconcerned slide was made again: $(cat out.txt)"
 expect 0 'one: finished before' "$serpentine" tile two -o two_tiles --no-read --mpp-csv mpp.csv
+printf 'slide,mpp\nsomething.svs,0.25\n' >stray.csv
+expect 0 "stray.csv: names none of the 2 slides" "$serpentine" tile two -o two_tiles --no-read --mpp-csv stray.csv
+refuse 2 'overlap 256 must be below' "$serpentine" tile two -o none --overlap 256
+for wrong in '--size 0' '--mpp 0' '--min-tissue 2' '--overlap -1'; do
+  # shellcheck disable=SC2086
+  expect 2 "${wrong%% *}" "$serpentine" tile two -o none $wrong
+done
 
 # no tile can be read: that is a failure, not a slide without tissue
 python3 - "$sample" spoilt.svs <<'PY'
@@ -146,6 +153,9 @@ expect 0 'classes, with their bags: 0 \(3\), 1 \(3\)' "$serpentine" train bags.y
 grep -q 'test  ' out.txt || fail "no test: $(cat out.txt)"
 grep -q '2 bags are left out: s9 (no file of features.*s0 (its tiles have 7 features, most have 48)' out.txt ||
   fail "what is left out is not named: $(cat out.txt)"
+grep -q '2 bags are left out; why stands in bagrun/left_out.csv' out.txt || fail "left_out.csv is not named"
+grep -q '^s9,no file of features' bagrun/left_out.csv || fail "left_out.csv: $(cat bagrun/left_out.csv)"
+grep -q '^s0,"its tiles have 7 features, most have 48"' bagrun/left_out.csv || fail "left_out.csv: $(cat bagrun/left_out.csv)"
 "$serpentine" wsi predict bagrun slides/good.svs -o predictions --heat-mpp 0.5 >predict.txt 2>&1 &
 pid=$!
 for _ in $(seq 1200); do
@@ -165,10 +175,12 @@ expect 0 'good: predicted anew, other run than before' "$serpentine" wsi predict
 grep -q 'mean_mil' predictions/good/prediction.json || fail "the answer is the other model's"
 expect 0 'good: finished before' "$serpentine" wsi predict otherrun slides/good.svs -o predictions
 expect 0 'good: predicted anew, other tiles than before' "$serpentine" wsi predict otherrun slides/good.svs \
-  -o predictions --size 128 --mpp 0.5
+  -o predictions --min-tissue 0.5 --heat-mpp 2
+refuse 2 'no-read' "$serpentine" wsi predict otherrun slides/good.svs -o predictions --no-read
 
 # a cross-validation whose folds are not all finished
 expect 0 'pooled' "$serpentine" crossval bags.yaml --folds 3 --out folds trainer.epochs=1
+grep -q '2 bags of the table are left out; why stands in folds/fold_0/left_out.csv' out.txt || fail "crossval: $(cat out.txt)"
 rm folds/fold_1/calibration.json
 expect 0 'not finished: fold 1 of 3; 2 folds are averaged' "$serpentine" wsi predict folds slides/good.svs -o by_folds
 rm folds/fold_{0,2}/calibration.json

@@ -14,8 +14,8 @@ namespace serpentine {
 /// Does nothing for data that are not bags.
 void write_bag_results(const RunParts& parts, torch::Device device, const std::string& folder);
 
-/// FOLDER/left_out.csv with every bag that could not be used, and why; returns a sentence that names
-/// the number and the file, "" when there is none.
+/// FOLDER/left_out.csv with every bag that could not be used, and why; returns a sentence that
+/// names the number and the file, "" when there is none.
 std::string write_left_out(const RunParts& parts, const std::string& folder);
 
 /// The file that is written last.

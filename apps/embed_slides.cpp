@@ -44,8 +44,9 @@ TileRecord tiles_of(const SlideFile& slide, const TileJob& tiling, std::string& 
   if (ours || !std::filesystem::exists(path)) {
     const SlideReport report = tile_slide(slide, tiling);
     if (!std::filesystem::exists(path)) {
-      why = report.outcome == SlideReport::Outcome::kSkipped ? report.content.value("reason", "its tiles are gone")
-                                                             : report.sentence();
+      why = report.outcome == SlideReport::Outcome::kSkipped
+                ? report.content.value("reason", "its tiles are gone")
+                : report.sentence();
       return {};
     }
   }
@@ -162,8 +163,9 @@ void add_embed_slides_command(CLI::App& app, Action& action) {
   command->add_option("--device", arguments->encoder.device, "auto, cpu or cuda");
   command->add_option("--precision", arguments->encoder.precision, "fp32, tf32, bf16 or fp16")
       ->check(CLI::IsMember({"fp32", "tf32", "bf16", "fp16"}));
-  command->add_option("--input-size", arguments->encoder.input_size,
-                      "Pixels that tiles are resized to for the encoder; 0: as they are")
+  command
+      ->add_option("--input-size", arguments->encoder.input_size,
+                   "Pixels that tiles are resized to for the encoder; 0: as they are")
       ->check(CLI::Range(0, 65536));
   command->add_flag("--half", arguments->job.half, "Store float16");
   command->add_flag("--again", arguments->job.again, "Also slides that are finished");

@@ -21,7 +21,7 @@ struct PredictRequest {
   PredictionFiles files;
   std::vector<std::string> given;  // options of tiles on the command line: they win
   bool input_given = false;        // the command line has --input-size
-  bool again = false;        // also what is finished
+  bool again = false;              // also what is finished
 };
 
 /// Says what it does; returns the exit code. A slide that fails does not end the others.

@@ -63,8 +63,9 @@ void SlideArguments::tell_unmatched(const std::vector<SlideFile>& slides) const 
 void add_mpp_options(CLI::App& command, SlideArguments& arguments) {
   command.add_option("--mpp-csv", arguments.mpp_csv,
                      "CSV with the columns slide and mpp; wins over what the files say");
-  command.add_option("--default-mpp", arguments.job.slide.default_mpp,
-                     "Microns per pixel of slides that do not say theirs")
+  command
+      .add_option("--default-mpp", arguments.job.slide.default_mpp,
+                  "Microns per pixel of slides that do not say theirs")
       ->check(CLI::Range(0.01, 50.0));
 }
 
@@ -73,8 +74,9 @@ void add_tile_options(CLI::App& command, SlideArguments& arguments) {
   command.add_option("--mpp", job.tile.mpp, "Microns per pixel of the tiles")
       ->check(CLI::Range(0.01, 1000.0))
       ->capture_default_str();
-  command.add_option("--downsample", job.tile.downsample,
-                     "Instead of --mpp: level-0 pixels along a tile's pixel")
+  command
+      .add_option("--downsample", job.tile.downsample,
+                  "Instead of --mpp: level-0 pixels along a tile's pixel")
       ->check(CLI::Range(0.01, 10000.0));
   command.add_option("--size", job.tile.size, "Pixels of a tile's side")
       ->check(CLI::Range(1, 65536))

@@ -176,10 +176,9 @@ void choose_width(const BagSetOptions& options, BagSet& set, const std::vector<i
     if (widths[i] == set.width) {
       kept.push_back(std::move(set.bags[i]));
     } else {
-      left.add(set.bags[i].name,
-               "its tiles have " + std::to_string(widths[i]) + " features, " +
-                   (options.width > 0 ? "data.width is " : "most have ") +
-                   std::to_string(set.width));
+      left.add(set.bags[i].name, "its tiles have " + std::to_string(widths[i]) + " features, " +
+                                     (options.width > 0 ? "data.width is " : "most have ") +
+                                     std::to_string(set.width));
     }
   }
   set.bags = std::move(kept);

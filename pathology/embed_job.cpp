@@ -88,12 +88,8 @@ void write_features(const EmbedJob& job, TileRecord record, const EmbeddedTiles&
 }  // namespace
 
 Json EmbedJob::settings() const {
-  Json all = {{"encoder", encoder},
-              {"stain", stain},
-              {"stain_target", stain_target},
-              {"half", half},
-              {"precision", precision},
-              {"input_size", input_size}};
+  Json all = {{"encoder", encoder}, {"stain", stain},         {"stain_target", stain_target},
+              {"half", half},       {"precision", precision}, {"input_size", input_size}};
   if (!tiling.is_null()) all["tiling"] = tiling;
   return all;
 }

@@ -19,6 +19,7 @@ optimiser's averages are left out.
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -80,11 +81,12 @@ class FirstOutput(nn.Module):
 
 def mambamil():
     from models.MambaMIL import MambaMIL
-    for tiles in (10_000, 50_000, 100_000):
+    for tiles, precision in itertools.product((10_000, 50_000, 100_000), ("fp32", "tf32", "bf16")):
         yield Case(f"MambaMIL, {tiles} tiles",
                    lambda: FirstOutput(MambaMIL(1024, 2, 0.25, "relu", layer=2, rate=10, type="SRMamba")),
                    {"type": "mamba_mil", "in_dim": 1024, "classes": 2, "dropout": 0.25, "rate": 10},
-                   (tiles, 1024), "fp32", (500, 1024) if tiles == 10_000 else None, whats=("step",))
+                   (tiles, 1024), precision, (500, 1024) if tiles == 10_000 and precision == "fp32" else None,
+                   whats=("step",))
 
 
 def umamba():

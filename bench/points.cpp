@@ -1,14 +1,15 @@
-// The timed side of bench/pointcloud.py: reads commands from standard input, answers one JSON line
-// each.
+// The timed side of bench/pointcloud.py and bench/pointcloud_gpu.py: reads commands from standard
+// input, answers one JSON line each.
 //
-//   load FILE.npy THREADS            a cloud [N, 3]
+//   load FILE.npy THREADS            a cloud [N, 3], or clouds [B, N, 3]
+//   device NAME                      cpu or cuda; times then last until the device has finished
 //   model FILE.yaml WEIGHTS          a classifier of clouds
 //   time OPERATION X Y COUNT WARM    COUNT times in milliseconds, after WARM calls not counted
 //   save OPERATION X Y FILE.npy      the result: indices or normals
 //
 // Operations: farthest X points; nearest X neighbours of every point; ball of radius Y, X points;
-// voxel of side Y; normals of X neighbours; classes: the model's logits. Each call begins with the
-// points alone: trees are built anew.
+// voxel of side Y; normals of X neighbours; walk-NAME: the order NAME with cells of side Y;
+// classes: the model's logits. Each call begins with the points alone: trees are built anew.
 #include <chrono>
 #include <iostream>
 #include <memory>
@@ -20,6 +21,7 @@
 #include "core/io/npy.h"
 #include "core/io/state_dict.h"
 #include "pointcloud/geometry.h"
+#include "pointcloud/point_order.h"
 #include "pointcloud/pointcloud.h"
 #include "pointcloud/sampling.h"
 
@@ -43,17 +45,23 @@ std::shared_ptr<Model> read_model(const std::string& yaml, const std::string& we
 }
 
 torch::Tensor result_of(const torch::Tensor& points, const Request& request, Model* model) {
-  const torch::Tensor one = points.unsqueeze(0);
-  if (request.operation == "farthest") return farthest_points(one, request.x)[0];
-  if (request.operation == "nearest") return nearest_points(one, one, request.x).index[0];
-  if (request.operation == "ball") return ball_query(one, one, request.y, request.x)[0];
+  const torch::Tensor all = points.dim() == 3 ? points : points.unsqueeze(0);
+  const auto shaped = [&](const torch::Tensor& result) {
+    return points.dim() == 3 ? result : result[0];
+  };
+  const std::string walk = "walk-";
+  if (request.operation == "farthest") return shaped(farthest_points(all, request.x));
+  if (request.operation == "nearest") return shaped(nearest_points(all, all, request.x).index);
+  if (request.operation == "ball") return shaped(ball_query(all, all, request.y, request.x));
   if (request.operation == "voxel") return voxel_grid(points, request.y).centroids;
-  if (request.operation == "normals") return surface_normals(one, request.x).direction[0];
+  if (request.operation == "normals") return shaped(surface_normals(all, request.x).direction);
+  if (request.operation.starts_with(walk))
+    return shaped(point_walk(all, request.operation.substr(walk.size()), {.cell = request.y}));
   if (request.operation == "classes" && model) {
     const c10::InferenceMode inference;
     Batch batch;
-    batch.input = one;
-    return model->forward(batch)[0];
+    batch.input = all;
+    return shaped(model->forward(batch));
   }
   throw std::runtime_error("unknown operation " + request.operation);
 }
@@ -65,6 +73,7 @@ std::string times_of(const torch::Tensor& points, const Request& request, Model*
   for (int i = -warm; i < count; ++i) {
     const auto start = Clock::now();
     result_of(points, request, model);
+    if (points.is_cuda()) torch::cuda::synchronize();
     const std::chrono::duration<double, std::milli> elapsed = Clock::now() - start;
     if (i >= 0) times += (i > 0 ? ", " : "") + std::to_string(elapsed.count());
   }
@@ -84,6 +93,13 @@ int serve() {
       std::cout << "{\"points\": " << points.size(0) << "}" << std::endl;
       continue;
     }
+    if (command == "device") {
+      std::string name;
+      std::cin >> name;
+      points = points.to(torch::Device(name));
+      std::cout << "{\"device\": true}" << std::endl;
+      continue;
+    }
     if (command == "model") {
       std::string yaml, weights;
       std::cin >> yaml >> weights;
@@ -101,7 +117,7 @@ int serve() {
     } else {
       std::string path;
       std::cin >> path;
-      write_npy(path, result_of(points, request, model.get()));
+      write_npy(path, result_of(points, request, model.get()).cpu());
       std::cout << "{\"saved\": true}" << std::endl;
     }
   }

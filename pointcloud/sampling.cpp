@@ -1,6 +1,7 @@
 #include "pointcloud/sampling.h"
 
 #include <algorithm>
+#include <tuple>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -8,13 +9,14 @@
 
 #include "core/check.h"
 #include "pointcloud/sampling_cpu.h"
+#include "pointcloud/sampling_device.h"
 
 namespace serpentine {
 namespace {
 
 constexpr const char* kSamplingWho = "sampling";
-constexpr double kNearZero = 1e-3;     // |p|^2 up to which pointnet2_ops never chooses a point
-constexpr double kSamplingFar = 1e10;  // before the first choice, as published
+constexpr float kNearZero = 1e-3F;     // |p|^2 up to which pointnet2_ops never chooses a point
+constexpr float kSamplingFar = 1e10F;  // before the first choice, as published
 constexpr int64_t kSamplingBlock = 16'000'000;  // distances at a time
 
 void check_points(const at::Tensor& points, const char* name) {
@@ -67,10 +69,17 @@ int64_t block_of(const at::Tensor& queries, const at::Tensor& points) {
 Neighbours nearest_of_all(const at::Tensor& queries, const at::Tensor& points, int64_t k,
                           Distance distance) {
   const at::NoGradGuard no_grad;
+  const bool by_warps =
+      cuda::takes_points(points) && cuda::takes_points(queries) && k <= cuda::most_neighbours();
   std::vector<at::Tensor> nearest, index;
   for (const at::Tensor& some : queries.split(block_of(queries, points), 1)) {
-    const auto [values, indices] =
-        squared_distances(some, points, distance).topk(k, -1, /*largest=*/false, /*sorted=*/true);
+    const at::Tensor distances = squared_distances(some, points, distance);
+    at::Tensor values, indices;
+    if (by_warps) {
+      cuda::nearest_of_rows(distances, k, indices, values);
+    } else {
+      std::tie(values, indices) = distances.topk(k, -1, /*largest=*/false, /*sorted=*/true);
+    }
     nearest.push_back(values);
     index.push_back(indices);
   }
@@ -87,8 +96,11 @@ at::Tensor farthest_points(const at::Tensor& points, int64_t count, FarthestRule
   const at::NoGradGuard no_grad;
   const at::Tensor cloud = points.detach().contiguous();
   const int64_t batch = cloud.size(0);
+  const bool away = rule == FarthestRule::kAwayFromZero;
+  if (cuda::takes_points(cloud))
+    return cuda::farthest_points(cloud, count, away, kNearZero, kSamplingFar);
   at::Tensor never;
-  if (rule == FarthestRule::kAwayFromZero) never = sum_of_squares(cloud) <= kNearZero;
+  if (away) never = sum_of_squares(cloud) <= kNearZero;
   if (is_plain(cloud)) return cpu::farthest_points(cloud, never, count);
   at::Tensor distance = at::full({batch, cloud.size(1)}, kSamplingFar, cloud.options());
   if (never.defined()) distance.masked_fill_(never, -1);
@@ -122,6 +134,10 @@ Neighbours nearest_points(const at::Tensor& queries, const at::Tensor& points, i
   if (distance == Distance::kExact && is_plain(points) && is_plain(queries)) {
     cpu::nearest_points(queries.detach().contiguous(), points.detach().contiguous(), k, found.index,
                         found.squared_distance);
+  } else if (distance == Distance::kExact && cuda::takes_points(points) &&
+             cuda::takes_points(queries) && k <= cuda::most_neighbours()) {
+    cuda::nearest_points(queries.detach().contiguous(), points.detach().contiguous(), k,
+                         found.index, found.squared_distance);
   } else {
     found = nearest_of_all(queries, points, k, distance);
   }
@@ -146,6 +162,9 @@ at::Tensor ball_query(const at::Tensor& queries, const at::Tensor& points, doubl
   if (is_plain(points) && is_plain(queries))
     return cpu::ball_query(queries.detach().contiguous(), points.detach().contiguous(),
                            static_cast<float>(radius * radius), k);
+  if (cuda::takes_points(points) && cuda::takes_points(queries))
+    return cuda::ball_query(queries.detach().contiguous(), points.detach().contiguous(),
+                            static_cast<float>(radius * radius), k);
   const at::Tensor none = at::full({}, count, queries.options().dtype(at::kLong));
   const at::Tensor all = at::arange(count, none.options());
   std::vector<at::Tensor> found;

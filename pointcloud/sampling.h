@@ -40,8 +40,9 @@ struct Neighbours {
 };
 
 /// The k nearest points of each query, the nearest first; k in 1..N. On a CPU through a tree (of
-/// points as near, the lower index first); elsewhere, and with kPublished, through all distances of
-/// a block of queries: some 64 MB at a time, whatever the size.
+/// points as near, the lower index first); on a GPU a warp a query, for up to 32 neighbours of
+/// float32 points; otherwise, and with kPublished, through all distances of a block of queries:
+/// some 64 MB at a time, whatever the size.
 Neighbours nearest_points(const at::Tensor& queries, const at::Tensor& points, int64_t k,
                           Distance distance = Distance::kExact);
 

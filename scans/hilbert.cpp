@@ -5,10 +5,12 @@
 #include <ATen/ATen.h>
 
 #include "scans/cells.h"
+#include "scans/curve_device.h"
 
 namespace serpentine {
 
 at::Tensor hilbert_key(const Cells& cells, int64_t depth) {
+  if (cuda::takes_cells(cells)) return cuda::hilbert_key(cells, depth);
   const int64_t dims = cells.index.size(-1), levels = depth > 0 ? depth : kCellBits;
   const at::Tensor most = cells.extent.max() - 1;
   std::vector<at::Tensor> at = cells.index.unbind(-1);

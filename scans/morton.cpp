@@ -4,10 +4,12 @@
 #include <ATen/ATen.h>
 
 #include "scans/cells.h"
+#include "scans/curve_device.h"
 
 namespace serpentine {
 
 at::Tensor morton_key(const Cells& cells) {
+  if (cuda::takes_cells(cells)) return cuda::morton_key(cells);
   const int64_t dims = cells.index.size(-1);
   const auto options = cells.index.options();
 

@@ -41,7 +41,7 @@ struct InfoArguments {
   std::vector<int64_t> batch = {1, 16}, tiles;
   int64_t warmup = 3, repeats = 15, size = 0;
   double seconds = 10;
-  bool json = false, train = false;
+  bool json = false, train = false, profile = false, graph = false;
 };
 
 int run_info(const InfoArguments& arguments) {
@@ -53,7 +53,8 @@ int run_info(const InfoArguments& arguments) {
   if (!arguments.io.empty()) {
     return model_info({arguments.run, arguments.overrides, arguments.weights, arguments.io,
                        arguments.device, arguments.precision, arguments.warmup, arguments.repeats,
-                       arguments.seconds, arguments.train, arguments.json});
+                       arguments.seconds, arguments.train, arguments.json, arguments.profile,
+                       arguments.graph});
   }
   if (!arguments.weights.empty() || !arguments.overrides.empty())
     throw UsageError("info: --weights and overrides are for models with --io or --tiles");
@@ -173,6 +174,16 @@ void add_info_command(CLI::App& app, Action& action) {
       ->capture_default_str();
   command->add_option("--device", arguments->device, "auto, cpu or cuda");
   command->add_flag("--json", arguments->json, "Print JSON");
+  command
+      ->add_flag("--profile", arguments->profile,
+                 "With --io: where one pass' time goes, by kernel on a GPU, by operator on a CPU")
+      ->needs("--io");
+  command
+      ->add_flag("--graph", arguments->graph,
+                 "With --io and --train, on a GPU: forward and backward as one CUDA graph, as "
+                 "trainer.cuda_graph does")
+      ->needs("--io")
+      ->needs("--train");
   command->callback(
       [&action, arguments] { action = [arguments] { return run_info(*arguments); }; });
 }

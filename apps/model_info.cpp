@@ -10,6 +10,7 @@
 #include "apps/model_file.h"
 #include "apps/model_pass.h"
 #include "apps/parity.h"
+#include "apps/profile.h"
 #include "apps/run.h"
 #include "core/check.h"
 #include "core/io/safetensors.h"
@@ -44,23 +45,28 @@ int model_info(const ModelInfoRequest& request) {
     flops = count.total();
   }
   ModelPass pass(*model, device, request.precision, request.train);
+  if (request.graph) pass.use_graph();
   const auto once = [&] { pass(batch); };
   const double peak = peak_bytes(once, device);
   const Timing timing = time_calls(once, request.warmup, 3, request.repeats, request.seconds);
+  const auto rows = request.profile ? profile(once, device) : std::vector<ProfileRow>();
   const char* what = request.train ? "training step" : "forward";
   if (request.json) {
-    const nlohmann::json out = {{"model", request.run},
-                                {"device", device.str()},
-                                {"threads", at::get_num_threads()},
-                                {"precision", request.precision},
-                                {"what", what},
-                                {"input", batch.input.sizes().vec()},
-                                {"parameters", parameters},
-                                {"flops", flops},
-                                {"seconds", timing.median},
-                                {"quartiles", {timing.low, timing.high}},
-                                {"repetitions", timing.repeats},
-                                {"peak_bytes", peak}};
+    nlohmann::json out = {{"model", request.run},
+                          {"device", device.str()},
+                          {"threads", at::get_num_threads()},
+                          {"precision", request.precision},
+                          {"what", what},
+                          {"input", batch.input.sizes().vec()},
+                          {"parameters", parameters},
+                          {"flops", flops},
+                          {"seconds", timing.median},
+                          {"quartiles", {timing.low, timing.high}},
+                          {"repetitions", timing.repeats},
+                          {"peak_bytes", peak}};
+    for (const auto& row : rows)
+      out["profile"].push_back(
+          {{"name", row.name}, {"seconds", row.seconds}, {"calls", row.calls}});
     std::cout << out.dump(1) << "\n";
     return 0;
   }
@@ -74,6 +80,7 @@ int model_info(const ModelInfoRequest& request) {
               amount(flops, "FLOP").c_str());
   if (peak >= 0) std::printf(", peak memory +%s", amount(peak, "B").c_str());
   std::printf("\n");
+  if (request.profile) std::printf("\n%s", profile_text(rows).c_str());
   return 0;
 }
 

@@ -14,7 +14,7 @@ struct ModelInfoRequest {
   std::string device, precision;
   int64_t warmup = 3, repeats = 15;
   double seconds = 10;
-  bool train = false, json = false;
+  bool train = false, json = false, profile = false, graph = false;
 };
 
 int model_info(const ModelInfoRequest& request);

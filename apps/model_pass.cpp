@@ -1,5 +1,7 @@
 #include "apps/model_pass.h"
 
+#include <utility>
+
 #include <torch/torch.h>
 
 #include "core/train/optim.h"
@@ -28,12 +30,26 @@ void ModelPass::operator()(const Batch& batch) {
 }
 
 void ModelPass::learn(const Batch& batch) {
-  torch::Tensor loss;
-  {
-    const Autocast autocast(device_.type(), type_);
-    loss = model_.forward(batch).to(torch::kFloat).square().mean();
+  const auto pass = [this](const Batch& there) {
+    torch::Tensor loss;
+    {
+      const Autocast autocast(device_.type(), type_);
+      loss = model_.forward(there).to(torch::kFloat).square().mean();
+    }
+    scaler_.scale(loss).backward();
+    return Loss{loss, there.size()};
+  };
+  if (!with_graph_) {
+    pass(batch);
+  } else if (graph_ && graph_->fits(batch)) {
+    graph_->replay(batch);
+  } else {
+    pass(batch);  // first chooses algorithms and fills caches
+    optimizer_->zero_grad();
+    auto recorded = StepGraph::record(pass, model_, batch);
+    TORCH_CHECK(recorded.graph, "--graph: ", recorded.refusal);
+    graph_ = std::move(recorded.graph);
   }
-  scaler_.scale(loss).backward();
   bool finite = true;
   if (scaler_.enabled()) {
     std::vector<torch::Tensor> gradients;

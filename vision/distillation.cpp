@@ -63,6 +63,7 @@ class DistillationTask : public ClassificationTask {
         teacher_(open_teacher(options_.teacher)) {}
 
   void at_step(int64_t step) override { step_ = step; }
+  bool same_every_step() const override { return false; }
 
   Loss loss(Model& model, const Batch& batch) override {
     if (device_ != batch.input.device()) {

@@ -1,7 +1,9 @@
 #include "core/train/step.h"
 
 #include <csignal>
+#include <iostream>
 #include <string>
+#include <utility>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <torch/torch.h>
@@ -33,7 +35,7 @@ Stepper::Stepper(const TrainerOptions& options, Model& model, Task& task, torch:
 Wishes Stepper::step(const std::vector<Batch>& batches, Wishes mine, const TrainState& state) {
   rng_state_ = at::detail::getDefaultCPUGenerator().get_state();
   optimizer_.zero_grad();
-  Counts counts = forward_backward(batches);
+  Counts counts = forward_backward(batches, state);
   const Wishes wishes = exchange(counts, mine);
   if (counts.all == 0) return wishes;  // nothing to learn from
   add_up(counts);
@@ -55,18 +57,47 @@ Wishes Stepper::step(const std::vector<Batch>& batches, Wishes mine, const Train
   return wishes;
 }
 
-Stepper::Counts Stepper::forward_backward(const std::vector<Batch>& batches) {
+Loss Stepper::pass(const Batch& batch) {
+  Loss loss;
+  {
+    const Autocast autocast(device_.type(), apply_precision(options_.precision));
+    loss = task_.loss(model_, batch);
+  }
+  SERPENTINE_CHECK(loss.value.defined() && loss.value.dim() == 0, "trainer",
+                   "the task's loss must be a scalar");
+  return loss;
+}
+
+Loss Stepper::pass_or_replay(const Batch& batch, const TrainState& state) {
+  constexpr int64_t kWarmSteps = 3;  // first steps choose algorithms and fill caches
+  if (graph_ && graph_->fits(batch)) return graph_->replay(batch);
+  const auto with_backward = [this](const Batch& there) {
+    Loss loss = pass(there);
+    if (loss.count > 0) loss.value.backward();
+    return loss;
+  };
+  const Batch there = batch.to(device_, /*non_blocking=*/true);
+  if (graph_tried_ || ++graph_steps_ <= kWarmSteps) return with_backward(there);
+  graph_tried_ = true;
+  auto recorded = StepGraph::record(with_backward, model_, there);
+  graph_ = std::move(recorded.graph);
+  if (!graph_) {
+    std::cerr << "trainer.cuda_graph: step " << state.step
+              << " is not recorded: " << recorded.refusal << "; training goes on without."
+              << std::endl;
+  }
+  return recorded.loss;
+}
+
+Stepper::Counts Stepper::forward_backward(const std::vector<Batch>& batches,
+                                          const TrainState& state) {
   Counts counts;
+  const bool whole = options_.cuda_graph && device_.is_cuda() && !scaler_.enabled() &&
+                     batches.size() == 1 && task_.same_every_step();
   for (const auto& batch : batches) {
     if (batch.size() == 0) continue;
-    const Batch there = batch.to(device_, /*non_blocking=*/true);
-    Loss loss;
-    {
-      const Autocast autocast(device_.type(), apply_precision(options_.precision));
-      loss = task_.loss(model_, there);
-    }
-    SERPENTINE_CHECK(loss.value.defined() && loss.value.dim() == 0, "trainer",
-                     "the task's loss must be a scalar");
+    Loss loss =
+        whole ? pass_or_replay(batch, state) : pass(batch.to(device_, /*non_blocking=*/true));
     if (loss.count <= 0) continue;  // every element was masked: the mean is 0 / 0
 
     // weights relative to the first micro-batch keep the usual case exact and fp16 in range
@@ -74,7 +105,7 @@ Stepper::Counts Stepper::forward_backward(const std::vector<Batch>& batches) {
     if (counts.first == 0) counts.first = count;
     counts.mine += count;
     const double weight = count / counts.first;
-    scaler_.scale(weight == 1 ? loss.value : loss.value * weight).backward();
+    if (!whole) scaler_.scale(weight == 1 ? loss.value : loss.value * weight).backward();
     sum_.add_(loss.value.detach().to(torch::kFloat64), count);
   }
   running_.count += counts.mine;

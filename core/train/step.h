@@ -11,6 +11,7 @@
 #include "core/dist/gradient_reducer.h"
 #include "core/train/ema.h"
 #include "core/train/precision.h"
+#include "core/train/step_graph.h"
 #include "core/train/task.h"
 
 namespace serpentine {
@@ -50,7 +51,10 @@ class Stepper {
   struct Counts {
     double first = 0, mine = 0, all = 0;
   };
-  Counts forward_backward(const std::vector<Batch>& batches);
+  Counts forward_backward(const std::vector<Batch>& batches, const TrainState& state);
+  Loss pass(const Batch& batch);  // on the device
+  /// Loss and gradients of the only batch of a step, through the graph where there is one.
+  Loss pass_or_replay(const Batch& batch, const TrainState& state);
   Wishes exchange(Counts& counts, Wishes mine);
   void add_up(const Counts& counts);
   std::vector<torch::Tensor> gradients() const;
@@ -69,7 +73,10 @@ class Stepper {
   std::unique_ptr<GradientReducer> reducer_;
   std::vector<bool> used_;
   RunningLoss running_;
-  torch::Tensor sum_;        // float64 scalar on the device, ahead of running_.sum
+  torch::Tensor sum_;  // float64 scalar on the device, ahead of running_.sum
+  std::unique_ptr<StepGraph> graph_;
+  bool graph_tried_ = false;
+  int64_t graph_steps_ = 0;  // of this process, before it is recorded
   torch::Tensor rng_state_;  // before the step, so that the guard repeats it exactly
 };
 

@@ -34,6 +34,7 @@ struct TrainerOptions {
   std::string device = "auto";
   int64_t seed = 0;
   bool deterministic = false;
+  bool cuda_graph = false;
   int64_t evaluate_epochs = 1;
   int64_t evaluate_steps = 0;
   int64_t evaluation_batch = 0;

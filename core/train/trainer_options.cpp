@@ -23,6 +23,9 @@ void TrainerOptions::fields(Fields& f) {
     {.choices = {"auto", "cpu", "cuda"}});
   f("seed", seed, "of the weights, the order of examples and dropout");
   f("deterministic", deterministic, "refuse operators whose results differ between runs");
+  f("cuda_graph", cuda_graph,
+    "on a GPU record forward and backward once and launch them as one: for small models whose "
+    "batches have one shape; refused, with the reason, where a replay would differ");
   f("evaluate_epochs", evaluate_epochs, "epochs between evaluations; 0: not by epochs",
     {.least = 0});
   f("evaluate_steps", evaluate_steps, "steps between evaluations; 0: not by steps", {.least = 0});

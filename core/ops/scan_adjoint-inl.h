@@ -21,7 +21,8 @@ inline constexpr int64_t kAdjointStates = 4;  // states replayed at once
 template <class T>
 struct History {
   explicit History(int64_t capacity)
-      : decay(capacity * kAdjointStates * kBlock), h((capacity + 1) * kAdjointStates * kBlock) {}
+      : decay(capacity * kAdjointStates * kBlock, Unset()),
+        h((capacity + 1) * kAdjointStates * kBlock, Unset()) {}
   Buffer<T> decay, h;
 };
 
@@ -29,13 +30,13 @@ struct History {
 template <class T>
 struct AdjointRows {
   explicit AdjointRows(int64_t capacity)
-      : u(capacity * kBlock),
-        dt(capacity * kBlock),
-        dtu(capacity * kBlock),
-        slope(capacity * kBlock),
-        dy(capacity * kBlock),
-        ddt(capacity * kBlock),
-        ddtu(capacity * kBlock) {}
+      : u(capacity * kBlock, Unset()),
+        dt(capacity * kBlock, Unset()),
+        dtu(capacity * kBlock, Unset()),
+        slope(capacity * kBlock, Unset()),
+        dy(capacity * kBlock, Unset()),
+        ddt(capacity * kBlock, Unset()),
+        ddtu(capacity * kBlock, Unset()) {}
 
   static RowsView dense(const void* data) {
     return {const_cast<void*>(data),

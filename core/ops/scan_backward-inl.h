@@ -10,7 +10,7 @@
 #endif
 
 #include "core/ops/scan_adjoint-inl.h"
-#include "core/ops/scan_few-inl.h"
+#include "core/ops/scan_few_adjoint-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serpentine::cpu::HWY_NAMESPACE {
@@ -24,8 +24,11 @@ class BackwardUnit {
         first_(first),
         last_(last),
         group_(group),
+        whole_(call.steps == nullptr
+                   ? first
+                   : std::max(first, std::min(last, call.channels / kBlock))),
         tile_(call, call.chunk),
-        rows_(call.chunk),
+        rows_(whole_ < last ? call.chunk : 0),
         history_(call.chunk),
         start_(2 * block_size()),
         carry_((last - first) * block_size()),
@@ -76,9 +79,8 @@ class BackwardUnit {
       tile_.read(batch_, branch_, at, std::min(call_.chunk, end - at));
       std::fill_n(dB_.get(), tile_.count * block_size(), T{0});
       std::fill_n(dC_.get(), tile_.count * block_size(), T{0});
-      for (int64_t block = few_states(s, chunk); block < last_; ++block) {
-        run_block(s, chunk, block);
-      }
+      if (whole_ > first_) few_states(s, chunk);
+      for (int64_t block = whole_; block < last_; ++block) run_block(s, chunk, block);
       sum_channels(dB_.get(), static_cast<T*>(call_.dB));
       sum_channels(dC_.get(), static_cast<T*>(call_.dC));
     }
@@ -101,12 +103,12 @@ class BackwardUnit {
                  dbias_.get() + local * kBlock);
   }
 
-  /// Whole blocks of one or two states; returns the first block that is left.
-  int64_t few_states(int64_t s, int64_t chunk) {
-    if (call_.steps == nullptr) return first_;
-    const int64_t whole = std::min(last_, call_.channels / kBlock);
+  /// The chunk's whole blocks of one or two states.
+  void few_states(int64_t s, int64_t chunk) {
     const bool one = call_.states == 1;
-    each_width<2, T>(first_, whole, [&](auto vectors, int64_t channel) {
+    const bool own = is_own<T>(call_.u) && is_own<T>(call_.dy) && is_own<T>(call_.du) &&
+                     is_own<T>(call_.ddelta);
+    each_width<2, T>(first_, whole_, -call_.chunk, [&](auto vectors, int64_t channel, FewNext next) {
       constexpr int kVectors = decltype(vectors)::value;
       const int64_t place = few_place(channel, call_.states);
       const int64_t unit = place - first_ * block_size(), local = channel - first_ * kBlock;
@@ -116,13 +118,19 @@ class BackwardUnit {
       // the start of two blocks lies together in the saved states; an initial state is gathered
       const T* start = start_of(s, chunk, channel / kBlock, kVectors) + channel % kBlock;
       const FewHistory<T> history{history_.decay.get(), history_.h.get()};
-      (one ? few_replay<1, kVectors, T> : few_replay<2, kVectors, T>)(call_, tile_, channel, A,
-                                                                      start, history);
-      (one ? few_retreat<1, kVectors, T>
-           : few_retreat<2, kVectors, T>)(call_, tile_, branch_, channel, A, carry_.get() + unit,
-                                          sums, history, dB_.get(), dC_.get());
+      const auto walk = [&](auto replay, auto retreat) {
+        replay(call_, tile_, channel, next, A, start, history);
+        retreat(call_, tile_, branch_, channel, A, carry_.get() + unit, sums, history, dB_.get(),
+                dC_.get());
+      };
+      if (own) {
+        one ? walk(few_replay<1, kVectors, true, T>, few_retreat<1, kVectors, true, T>)
+            : walk(few_replay<2, kVectors, true, T>, few_retreat<2, kVectors, true, T>);
+      } else {
+        one ? walk(few_replay<1, kVectors, false, T>, few_retreat<1, kVectors, false, T>)
+            : walk(few_replay<2, kVectors, false, T>, few_retreat<2, kVectors, false, T>);
+      }
     });
-    return std::max(first_, whole);
   }
 
   /// The states [N, 16] of neighbouring blocks before a chunk's first position.
@@ -171,6 +179,7 @@ class BackwardUnit {
 
   const ScanCall& call_;
   int64_t first_, last_, group_, batch_ = 0, branch_ = 0;
+  int64_t whole_;  // blocks [first, whole) have few states
   Tile<T> tile_;
   AdjointRows<T> rows_;
   History<T> history_;

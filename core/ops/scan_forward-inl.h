@@ -57,8 +57,11 @@ class ForwardUnit {
       : call_(call),
         first_(first),
         last_(last),
+        whole_(call.states > kStatesWithSteps
+                   ? first
+                   : std::max(first, std::min(last, call.channels / kBlock))),
         tile_(call, kForwardTile),
-        inputs_(kForwardTile),
+        inputs_(whole_ < last ? kForwardTile : 0),
         h_((last - first) * call.states * kBlock) {}
 
   void run(int64_t batch, const Slab& slab) {
@@ -82,7 +85,8 @@ class ForwardUnit {
         save(next_saved++);
       }
       tile_.read(batch_, branch_, at, std::min(kForwardTile, end - at));
-      for (int64_t block = few_states(); block < last_; ++block) {
+      if (whole_ > first_) few_states();
+      for (int64_t block = whole_; block < last_; ++block) {
         prepare(block);
         scan(block);
         for (int64_t p = 0; p < tile_.count; ++p) {
@@ -114,20 +118,19 @@ class ForwardUnit {
     std::copy_n(h_.get(), (last_ - first_) * block_size(), to);
   }
 
-  /// Whole blocks of one or two states; returns the first block that is left.
-  int64_t few_states() {
-    if (call_.states > kStatesWithSteps) return first_;
-    const int64_t whole = std::min(last_, call_.channels / kBlock);
+  /// The tile's whole blocks of one or two states.
+  void few_states() {
     const bool one = call_.states == 1;
-    each_width<kTogether, T>(first_, whole, [&](auto vectors, int64_t channel) {
+    const bool own = is_own<T>(call_.u) && is_own<T>(call_.delta) && is_own<T>(call_.y);
+    each_width<kTogether, T>(first_, whole_, kForwardTile, [&](auto vectors, int64_t channel, FewNext next) {
       constexpr int kVectors = decltype(vectors)::value;
       const T* A = static_cast<const T*>(call_.A) + branch_ * call_.num_blocks() * block_size() +
                    few_place(channel, call_.states);
       T* h = h_.get() + few_place(channel, call_.states) - first_ * block_size();
-      (one ? few_forward<1, kVectors, T> : few_forward<2, kVectors, T>)(call_, tile_, branch_,
-                                                                        channel, A, h);
+      const auto run = own ? (one ? few_forward<1, kVectors, true, T> : few_forward<2, kVectors, true, T>)
+                           : (one ? few_forward<1, kVectors, false, T> : few_forward<2, kVectors, false, T>);
+      run(call_, tile_, branch_, channel, next, A, h);
     });
-    return std::max(first_, whole);
   }
 
   /// dt, dt u and D u of the tile's rows.
@@ -191,6 +194,7 @@ class ForwardUnit {
 
   const ScanCall& call_;
   int64_t first_, last_, batch_ = 0, branch_ = 0;
+  int64_t whole_;  // blocks [first, whole) have few states
   Tile<T> tile_;
   Inputs<T> inputs_;
   Buffer<T> h_;

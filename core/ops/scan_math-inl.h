@@ -13,6 +13,10 @@
 
 #include <hwy/contrib/math/math-inl.h>
 
+#include <type_traits>
+
+#include "core/ops/softplus_table.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace serpentine::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -159,6 +163,43 @@ HWY_INLINE V softplus(D d, V x, V* slope = nullptr) {
   V one[1] = {x};
   softplus(d, one, slope);
   return one[0];
+}
+
+/// softplus by table, where 32 floats lie in two registers. Values that no piece reaches (NaN, too)
+/// and other machines take the way above: what a lane gets does not depend on its neighbours.
+template <class D, class V = hn::Vec<D>, int K>
+HWY_INLINE void softplus(D d, [[maybe_unused]] const SoftplusTable& table, V (&x)[K]) {
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  if constexpr (std::is_same_v<hn::TFromD<D>, float> && sizeof(V) == 64) {
+    const hn::RebindToUnsigned<D> du;
+    const V magic = hn::Set(d, 0x1.8p23f);  // leaves the nearest whole number in the low bits
+    const auto reach = hn::BitCast(du, hn::Set(d, SoftplusTable::kReach));
+    V whole[K], rest[K], p[K];
+    auto most = hn::Zero(du);
+    each_vector<K>([&](int k) { most = hn::Max(most, hn::BitCast(du, hn::Abs(x[k]))); });
+    each_vector<K>([&](int k) { whole[k] = hn::Add(x[k], magic); });
+    each_vector<K>([&](int k) { rest[k] = hn::Sub(x[k], hn::Sub(whole[k], magic)); });
+    const auto coefficient = [&](int j, int k) {
+      const float* at = table.coefficient[j];
+      return V{_mm512_permutex2var_ps(hn::Load(d, at).raw, _mm512_castps_si512(whole[k].raw),
+                                      hn::Load(d, at + 16).raw)};
+    };
+    each_vector<K>([&](int k) { p[k] = coefficient(SoftplusTable::kDegree, k); });
+#pragma GCC unroll 6
+    for (int j = SoftplusTable::kDegree; j-- > 0;) {
+      each_vector<K>([&](int k) { p[k] = hn::MulAdd(p[k], rest[k], coefficient(j, k)); });
+    }
+    if (HWY_UNLIKELY(!hn::AllTrue(du, hn::Lt(most, reach)))) {
+      each_vector<K>([&](int k) {
+        const auto within = hn::Lt(hn::Abs(x[k]), hn::Set(d, SoftplusTable::kReach));
+        p[k] = hn::IfThenElse(within, p[k], softplus(d, x[k]));
+      });
+    }
+    each_vector<K>([&](int k) { x[k] = p[k]; });
+    return;
+  }
+#endif
+  softplus(d, x);
 }
 
 /// Elements [index, index + lanes) as T.

@@ -15,12 +15,15 @@
 HWY_BEFORE_NAMESPACE();
 namespace serpentine::cpu::HWY_NAMESPACE {
 
-/// Zeroed memory on a cache line's boundary.
+struct Unset {};  // for memory that is written before it is read
+
+/// Memory on a cache line's boundary, zeros unless told otherwise.
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t size = 0)
-      : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{64}))) {
+  Buffer(int64_t size, Unset)
+      : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{64}))) {}
+  explicit Buffer(int64_t size = 0) : Buffer(size, Unset()) {
     std::fill_n(data_.get(), size, T{0});
   }
   T* get() const { return data_.get(); }
@@ -88,12 +91,13 @@ template <class T>
 class Tile {
  public:
   Tile(const ScanCall& call, int64_t capacity)
-      : B(capacity * call.states),
-        C(capacity * call.states),
+      : B(capacity * call.states, Unset()),
+        C(capacity * call.states, Unset()),
         call_(call),
         capacity_(capacity),
-        tokens_(capacity),
-        rows_(capacity * kTileRows) {}
+        tokens_(capacity, Unset()),
+        rows_(capacity * kTileRows, Unset()),
+        pads_(2 * kPadLanes) {}
 
   /// Reads the rows' places, B and C of positions [first, first + size).
   void read(int64_t batch, int64_t branch, int64_t first, int64_t size) {
@@ -129,6 +133,10 @@ class Tile {
            channel;
   }
 
+  /// What a pad's channels are read from and written to, 64 of either.
+  T* zeros() const { return pads_.get(); }
+  T* sink() const { return pads_.get() + kPadLanes; }
+
   Buffer<T> B, C;  // [count, N]
   int64_t begin = 0, count = 0;
 
@@ -160,9 +168,12 @@ class Tile {
     }
   }
 
+  static constexpr int64_t kPadLanes = 4 * kBlock;
+
   const ScanCall& call_;
   int64_t capacity_;
   Buffer<int64_t> tokens_, rows_;
+  Buffer<T> pads_;
   int64_t batch_ = 0, branch_ = 0;
 };
 

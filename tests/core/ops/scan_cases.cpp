@@ -171,6 +171,24 @@ std::vector<ScanCase> type_cases() {
       }
     }
   }
+  // whole blocks of one and two states have walks of their own; 40 and 72: and a rest, one vector
+  for (const auto type : {torch::kFloat, torch::kDouble, torch::kBFloat16}) {
+    for (const char* order : {"identity", "cross", "padded", "random", "ragged"}) {
+      for (const int64_t states : {1, 2}) {
+        const bool odd = states == 1;
+        all.push_back({.order = order,
+                       .tokens = 70,
+                       .channels = odd ? 72 : 40,
+                       .states = states,
+                       .optional_inputs = odd,
+                       .initial_state = !odd,
+                       .type = type});
+      }
+    }
+  }
+  for (const int64_t states : {1, 2}) {
+    all.push_back({.channels = 112, .states = states, .initial_state = true, .softplus = false});
+  }
   for (const bool softplus : {false, true}) {
     all.push_back({.order = "groups", .optional_inputs = false, .softplus = softplus});
   }

@@ -93,12 +93,15 @@ TEST(SelectiveScanPromise, ThreadsAreUsed) {
 
 TEST(SelectiveScanPromise, RunsAndThreadCountsAgreeBitForBit) {
   const int threads = torch::get_num_threads();
-  for (const char* name : {"identity", "cross", "ragged"}) {
+  for (const auto& [name, states] :
+       {std::pair{"identity", 16}, {"cross", 16}, {"ragged", 16}, {"identity", 1}, {"cross", 2}}) {
     ScanCase scan = kWide;
     scan.order = name;
+    scan.states = states;
     torch::manual_seed(5);
     const ScanOrder order = make_test_order(name, scan.batch, scan.tokens);
-    const SelectiveScanArgs args = random_args(scan, order);
+    SelectiveScanArgs args = random_args(scan, order);
+    args.delta = args.delta * 8;  // some of them beyond the table of softplus
     torch::set_num_threads(1);
     const ScanRun first = run_scan(selective_scan, args, order, scan);
     expect_same(run_scan(selective_scan, args, order, scan), first);
@@ -111,9 +114,12 @@ TEST(SelectiveScanPromise, RunsAndThreadCountsAgreeBitForBit) {
 }
 
 /// Every instruction set of this machine, not only the best.
-TEST(SelectiveScanPromise, InstructionSetsAgree) {
+class InstructionSets : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(States, InstructionSets, ::testing::Values(1, 2, 7));
+
+TEST_P(InstructionSets, Agree) {
   torch::manual_seed(6);
-  const ScanCase scan{.order = "cross", .tokens = 70, .channels = 40, .states = 7};
+  const ScanCase scan{.order = "cross", .tokens = 70, .channels = 40, .states = GetParam()};
   const ScanOrder order = make_test_order(scan.order, scan.batch, scan.tokens);
   const SelectiveScanArgs args = random_args(scan, order);
   const ScanRun best = run_scan(selective_scan, args, order, scan);
@@ -190,19 +196,47 @@ TEST(SelectiveScanPromise, LargeResultsHaveTheBitsOfSmallOnes) {
 
 TEST(SelectiveScanPromise, DecaysToZeroAndSurvivesExtremes) {
   const ScanOrder order = identity_order(4);
-  SelectiveScanArgs args =
-      random_args({.batch = 1, .tokens = 4, .channels = 3, .states = 2}, order);
-  args.delta =
-      torch::tensor({-200.0f, 200.0f, 25.0f, -30.0f}).view({1, 4, 1, 1}).expand({1, 4, 1, 3});
-  args.A = torch::full({1, 3, 2}, -50.0f);
-  const auto actual = selective_scan(args, order, Rows::kToken, Merge::kSum, true);
-  const auto expected = selective_scan_reference(args, order, Rows::kToken, Merge::kSum, true);
-  EXPECT_TRUE(is_close_max(actual.y, expected.y, 1e-6));
-  EXPECT_TRUE(is_close_max(actual.final_state, expected.final_state, 1e-6));
-  args.u[0][1][1] = NAN;
-  const auto y = selective_scan(args, order).y;
-  EXPECT_TRUE(torch::isnan(y[0][1][1]).item<bool>());
-  EXPECT_TRUE(torch::isfinite(y.select(2, 0)).all().item<bool>());
+  for (const auto& [channels, states] : {std::pair<int64_t, int64_t>{3, 2}, {64, 1}, {48, 2}}) {
+    SelectiveScanArgs args =
+        random_args({.batch = 1, .tokens = 4, .channels = channels, .states = states}, order);
+    args.delta = torch::tensor({-200.0f, 200.0f, 25.0f, -30.0f})
+                     .view({1, 4, 1, 1})
+                     .expand({1, 4, 1, channels});
+    args.A = torch::full({1, channels, states}, -50.0f);
+    const auto actual = selective_scan(args, order, Rows::kToken, Merge::kSum, true);
+    const auto expected = selective_scan_reference(args, order, Rows::kToken, Merge::kSum, true);
+    EXPECT_TRUE(is_close_max(actual.y, expected.y, 1e-6));
+    EXPECT_TRUE(is_close_max(actual.final_state, expected.final_state, 1e-6));
+    args.u[0][1][1] = NAN;
+    const auto y = selective_scan(args, order).y;
+    EXPECT_TRUE(torch::isnan(y[0][1][1]).item<bool>());
+    EXPECT_TRUE(torch::isfinite(y.select(2, 0)).all().item<bool>());
+    args.u = torch::ones_like(args.u);
+    args.delta = args.delta.clone();
+    args.delta[0][2][0][0] = NAN;
+    const auto poisoned = selective_scan(args, order).y;
+    EXPECT_TRUE(torch::isnan(poisoned[0][2][0]).item<bool>());
+    EXPECT_TRUE(torch::isfinite(poisoned.narrow(2, 1, channels - 1)).all().item<bool>());
+  }
+}
+
+/// From far below to far above: as exact as double says, wherever a piece of the curve ends.
+TEST(SelectiveScanPromise, StepsAreExactOverTheWholeRange) {
+  const int64_t tokens = 4000, channels = 16;
+  const ScanOrder order = identity_order(tokens);
+  SelectiveScanArgs args = random_args(
+      {.batch = 1, .tokens = tokens, .channels = channels, .states = 1, .optional_inputs = false},
+      order);
+  args.A = torch::full({1, channels, 1}, -1e30f);  // forgets at once: y is the step
+  args.u = torch::ones_like(args.u);
+  args.B = torch::ones_like(args.B);
+  args.C = torch::ones_like(args.C);
+  args.delta = torch::linspace(-40, 40, tokens * channels).view_as(args.delta);
+  const auto y = selective_scan(args, order).y.to(torch::kDouble).flatten();
+  const auto expected = torch::log1p(torch::exp(args.delta.to(torch::kDouble))).flatten();
+  const auto error = ((y - expected) / expected).abs();
+  EXPECT_LT(error.masked_select(args.delta.flatten().abs() < 15.5).max().item<double>(), 2.5e-7);
+  EXPECT_LT(error.max().item<double>(), 3e-6);
 }
 
 /// A decay of 1 - 1e-6 a step must not lose its last digits, or the error grows with the length.

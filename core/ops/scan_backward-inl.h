@@ -24,9 +24,8 @@ class BackwardUnit {
         first_(first),
         last_(last),
         group_(group),
-        whole_(call.steps == nullptr
-                   ? first
-                   : std::max(first, std::min(last, call.channels / kBlock))),
+        whole_(call.steps == nullptr ? first
+                                     : std::max(first, std::min(last, call.channels / kBlock))),
         tile_(call, call.chunk),
         rows_(whole_ < last ? call.chunk : 0),
         history_(call.chunk),
@@ -106,31 +105,32 @@ class BackwardUnit {
   /// The chunk's whole blocks of one or two states.
   void few_states(int64_t s, int64_t chunk) {
     const bool one = call_.states == 1;
-    const bool own = is_own<T>(call_.u) && is_own<T>(call_.dy) && is_own<T>(call_.du) &&
-                     is_own<T>(call_.ddelta);
-    each_width<2, T>(first_, whole_, -call_.chunk, [&](auto vectors, int64_t channel, FewNext next) {
-      constexpr int kVectors = decltype(vectors)::value;
-      const int64_t place = few_place(channel, call_.states);
-      const int64_t unit = place - first_ * block_size(), local = channel - first_ * kBlock;
-      const T* A =
-          static_cast<const T*>(call_.A) + branch_ * call_.num_blocks() * block_size() + place;
-      const FewSums<T> sums{dA_.get() + unit, dD_.get() + local, dbias_.get() + local};
-      // the start of two blocks lies together in the saved states; an initial state is gathered
-      const T* start = start_of(s, chunk, channel / kBlock, kVectors) + channel % kBlock;
-      const FewHistory<T> history{history_.decay.get(), history_.h.get()};
-      const auto walk = [&](auto replay, auto retreat) {
-        replay(call_, tile_, channel, next, A, start, history);
-        retreat(call_, tile_, branch_, channel, A, carry_.get() + unit, sums, history, dB_.get(),
-                dC_.get());
-      };
-      if (own) {
-        one ? walk(few_replay<1, kVectors, true, T>, few_retreat<1, kVectors, true, T>)
-            : walk(few_replay<2, kVectors, true, T>, few_retreat<2, kVectors, true, T>);
-      } else {
-        one ? walk(few_replay<1, kVectors, false, T>, few_retreat<1, kVectors, false, T>)
-            : walk(few_replay<2, kVectors, false, T>, few_retreat<2, kVectors, false, T>);
-      }
-    });
+    const bool own =
+        is_own<T>(call_.u) && is_own<T>(call_.dy) && is_own<T>(call_.du) && is_own<T>(call_.ddelta);
+    each_width<2, T>(
+        first_, whole_, -call_.chunk, [&](auto vectors, int64_t channel, FewNext next) {
+          constexpr int kVectors = decltype(vectors)::value;
+          const int64_t place = few_place(channel, call_.states);
+          const int64_t unit = place - first_ * block_size(), local = channel - first_ * kBlock;
+          const T* A =
+              static_cast<const T*>(call_.A) + branch_ * call_.num_blocks() * block_size() + place;
+          const FewSums<T> sums{dA_.get() + unit, dD_.get() + local, dbias_.get() + local};
+          // the start of two blocks lies together in the saved states; an initial state is gathered
+          const T* start = start_of(s, chunk, channel / kBlock, kVectors) + channel % kBlock;
+          const FewHistory<T> history{history_.decay.get(), history_.h.get()};
+          const auto walk = [&](auto replay, auto retreat) {
+            replay(call_, tile_, channel, next, A, start, history);
+            retreat(call_, tile_, branch_, channel, A, carry_.get() + unit, sums, history,
+                    dB_.get(), dC_.get());
+          };
+          if (own) {
+            one ? walk(few_replay<1, kVectors, true, T>, few_retreat<1, kVectors, true, T>)
+                : walk(few_replay<2, kVectors, true, T>, few_retreat<2, kVectors, true, T>);
+          } else {
+            one ? walk(few_replay<1, kVectors, false, T>, few_retreat<1, kVectors, false, T>)
+                : walk(few_replay<2, kVectors, false, T>, few_retreat<2, kVectors, false, T>);
+          }
+        });
   }
 
   /// The states [N, 16] of neighbouring blocks before a chunk's first position.

@@ -29,8 +29,8 @@ struct FewNext {
   int64_t channels, positions;
 };
 
-/// Calls run(vectors, channel, next) over the channels of whole blocks [first, last), at most `kMost`
-/// vectors at once where they fit; the next tile is `positions` away.
+/// Calls run(vectors, channel, next) over the channels of whole blocks [first, last), at most
+/// `kMost` vectors at once where they fit; the next tile is `positions` away.
 template <int kMost, class T, class Run>
 HWY_INLINE void each_width(int64_t first, int64_t last, int64_t positions, Run walk) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(Lanes<T>()));
@@ -62,7 +62,8 @@ inline constexpr int64_t kStreamBytes = int64_t{8} << 20;
 
 template <class T>
 bool few_streams(const ScanCall& call, const void* data) {
-  return data != nullptr && call.batch * call.positions * call.channels * static_cast<int64_t>(sizeof(T)) >=
+  return data != nullptr &&
+         call.batch * call.positions * call.channels * static_cast<int64_t>(sizeof(T)) >=
              kStreamBytes &&
          call.channels % kBlock == 0 && reinterpret_cast<uintptr_t>(data) % 64 == 0;
 }

@@ -1,5 +1,5 @@
-// The backward pass of one or two states. It takes the steps dt that the forward pass kept instead of
-// forming softplus again.
+// The backward pass of one or two states. It takes the steps dt that the forward pass kept instead
+// of forming softplus again.
 #include "core/ops/scan_few-inl.h"
 
 #if defined(SERPENTINE_CORE_OPS_SCAN_FEW_ADJOINT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -59,8 +59,8 @@ struct FewHistory {
   T *decays, *states;
 };
 
-/// Positions ahead of which lines are asked for: what comes earlier, the first cache has lost, since
-/// the rows of one channel block lie in few of its sets.
+/// Positions ahead of which lines are asked for: what comes earlier, the first cache has lost,
+/// since the rows of one channel block lie in few of its sets.
 inline constexpr int64_t kFewAhead = 6;
 
 /// Computes the states of a chunk again. start: blocks [N, 16] of `channel` and on.

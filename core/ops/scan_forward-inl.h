@@ -122,15 +122,18 @@ class ForwardUnit {
   void few_states() {
     const bool one = call_.states == 1;
     const bool own = is_own<T>(call_.u) && is_own<T>(call_.delta) && is_own<T>(call_.y);
-    each_width<kTogether, T>(first_, whole_, kForwardTile, [&](auto vectors, int64_t channel, FewNext next) {
-      constexpr int kVectors = decltype(vectors)::value;
-      const T* A = static_cast<const T*>(call_.A) + branch_ * call_.num_blocks() * block_size() +
-                   few_place(channel, call_.states);
-      T* h = h_.get() + few_place(channel, call_.states) - first_ * block_size();
-      const auto run = own ? (one ? few_forward<1, kVectors, true, T> : few_forward<2, kVectors, true, T>)
-                           : (one ? few_forward<1, kVectors, false, T> : few_forward<2, kVectors, false, T>);
-      run(call_, tile_, branch_, channel, next, A, h);
-    });
+    each_width<kTogether, T>(
+        first_, whole_, kForwardTile, [&](auto vectors, int64_t channel, FewNext next) {
+          constexpr int kVectors = decltype(vectors)::value;
+          const T* A = static_cast<const T*>(call_.A) +
+                       branch_ * call_.num_blocks() * block_size() +
+                       few_place(channel, call_.states);
+          T* h = h_.get() + few_place(channel, call_.states) - first_ * block_size();
+          const auto run =
+              own ? (one ? few_forward<1, kVectors, true, T> : few_forward<2, kVectors, true, T>)
+                  : (one ? few_forward<1, kVectors, false, T> : few_forward<2, kVectors, false, T>);
+          run(call_, tile_, branch_, channel, next, A, h);
+        });
   }
 
   /// dt, dt u and D u of the tile's rows.

@@ -4,11 +4,7 @@
 // 2401.09417), the branches summed, not averaged.
 #pragma once
 
-#include <torch/nn/modules/conv.h>
-#include <torch/nn/modules/linear.h>
-
-#include "core/nn/mamba.h"
-#include "core/scan_order.h"
+#include "core/nn/mamba_branch.h"
 
 namespace serpentine {
 
@@ -30,15 +26,8 @@ class BagMambaImpl : public torch::nn::Module {
   MambaOptions options;
 
  private:
-  struct Branch {
-    torch::nn::Conv1d conv{nullptr};
-    torch::nn::Linear x_proj{nullptr}, dt_proj{nullptr};
-    torch::Tensor a_log, D;
-  };
-  std::vector<torch::Tensor> weights(int64_t first, int64_t end) const;
-
   torch::nn::Linear in_proj_{nullptr}, out_proj_{nullptr};
-  std::vector<Branch> branches_;
+  std::vector<MambaBranch> branches_;
 };
 TORCH_MODULE(BagMamba);
 

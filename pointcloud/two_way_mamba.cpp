@@ -52,6 +52,12 @@ torch::Tensor TwoWayMambaImpl::forward(const torch::Tensor& x, const ScanOrder& 
   check_shape(kTwoWayMambaWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
   SERPENTINE_CHECK(order.num_branches == 1, kTwoWayMambaWho, "the order must have one branch, got ",
                    order.num_branches);
+  if (way != SecondWay::kChannels && takes_mamba_mixer(x)) {
+    if (way == SecondWay::kUnused)
+      return branch_mixer({&ahead_}, options, in_proj, out_proj, x, order, {});
+    const ScanOrder both = stack({order, reversed(order)}, 2 * order.num_visits());
+    return branch_mixer({&ahead_, &other_}, options, in_proj, out_proj, x, both, {});
+  }
   const auto xz = in_proj(x);
   const auto halves = xz.chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
   torch::Tensor gated;

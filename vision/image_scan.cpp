@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/TracerMode.h>
 
+#include "core/ops/branch_product.h"
+
 namespace serpentine {
 
 ImageScan::ImageScan(const Config& config, const std::string& fallback) {
@@ -27,20 +29,6 @@ RoutedOrder ImageScan::order(int64_t height, int64_t width, int64_t extra, at::D
   routed.order = strategy_->order(layout, context);
   routed.branch_sizes = branch_sizes(routed.order);
   return routed;
-}
-
-std::vector<int64_t> branch_sizes(const ScanOrder& order) {
-  const auto count = static_cast<size_t>(order.num_branches);
-  if (count == 1) return {order.num_positions()};
-  if (order.complete) return std::vector<int64_t>(count, order.num_tokens);
-  const at::Tensor offsets = order.offsets.to(at::kCPU, at::kLong),
-                   branch = order.branch.to(at::kCPU, at::kLong);
-  const auto *at_offset = offsets.const_data_ptr<int64_t>(),
-             *at_branch = branch.const_data_ptr<int64_t>();
-  std::vector<int64_t> sizes(count, 0);
-  for (int64_t s = 0; s < branch.size(0); ++s)
-    sizes[static_cast<size_t>(at_branch[s])] += at_offset[s + 1] - at_offset[s];
-  return sizes;
 }
 
 }  // namespace serpentine

@@ -35,7 +35,4 @@ class ImageScan {
   std::shared_ptr<Serialization> strategy_;
 };
 
-/// The positions of each branch. Waits for a GPU unless every branch visits every token once.
-std::vector<int64_t> branch_sizes(const ScanOrder& order);
-
 }  // namespace serpentine

@@ -3,8 +3,8 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/ops/branch_product.h"
 #include "core/ops/gate.h"
-#include "vision/image_scan.h"
 
 namespace serpentine {
 namespace {
@@ -85,6 +85,15 @@ torch::Tensor RoutedMambaImpl::forward(const torch::Tensor& x, const ScanOrder& 
   SERPENTINE_CHECK(order.num_branches == static_cast<int64_t>(branches_.size()), kRoutedMambaWho,
                    "the order must have ", branches_.size(), " branches, got ", order.num_branches);
   if (trace != nullptr) (*trace)["mixer_in"] = x;
+  if (!attn_ && !A_b_log_.defined() && takes_mamba_mixer(x)) {
+    std::vector<const MambaBranch*> branches;
+    for (const MambaBranch& branch : branches_) branches.push_back(&branch);
+    MambaMixerOptions passes;
+    passes.sizes = branch_sizes(order);
+    passes.merge = options.mean ? Merge::kMean : Merge::kSum;
+    const auto y = branch_mixer(branches, options.mamba, in_proj, out_proj, x, order, passes);
+    return gamma_.defined() ? y * gamma_ : y;
+  }
   const auto halves = in_proj(x).chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
   torch::Tensor mixed;
   if (attn_) {

@@ -73,6 +73,8 @@ VimStack::VimStack(torch::nn::Module& owner, const VimStackOptions& options)
   for (int64_t i = 0; i < options.depth; ++i) {
     RoutedMambaOptions mixer = options.mixer;
     mixer.mamba.d_model = options.dim;
+    // a layer that is made again as a whole has its inner part for a moment only
+    if (options.recompute && mixer.mamba.keep == "auto") mixer.mamba.keep = "all";
     mixers_.emplace_back(mixer, scan_.num_branches());
     // the reference's first two layers drop nothing: a rate of 0 stands before its linspace
     block.drop_path = i == 0 ? 0 : drop_[static_cast<size_t>(i - 1)];

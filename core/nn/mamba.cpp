@@ -30,6 +30,15 @@ void MambaOptions::fields(Fields& f) {
   f("dt_max", dt_max, "largest initial step size", {.least = 0});
   f("dt_scale", dt_scale, "scale of the initial projection to delta", {.least = 0});
   f("dt_init_floor", dt_init_floor, "initial step sizes are not below this", {.least = 0});
+  f("keep", keep,
+    "of the mixer's inner part for the backward pass: nothing (it is computed again: least memory), "
+    "scan (not the scan), all; auto: nothing on a GPU, all on a CPU",
+    {.choices = {"auto", "nothing", "scan", "all"}});
+}
+
+MixerKeep MambaOptions::kept(at::Device device) const {
+  if (keep == "all" || (keep == "auto" && device.is_cpu())) return MixerKeep::kAll;
+  return keep == "scan" ? MixerKeep::kScan : MixerKeep::kNothing;
 }
 
 MambaImpl::MambaImpl(const MambaOptions& chosen) : options(chosen) {
@@ -76,6 +85,17 @@ void MambaImpl::reset() {
 
 torch::Tensor MambaImpl::mix(const torch::Tensor& x, const ScanOrder& order, MixerState* state) {
   check_shape(kMambaWho, x, "x", {-1, order.num_tokens, options.d_model}, "B, T, d_model");
+  if (state == nullptr && trace == nullptr && order.num_branches == 1 && takes_mamba_mixer(x)) {
+    const auto row = [](const torch::Tensor& one) {
+      return one.defined() ? one.unsqueeze(0) : one;
+    };
+    MambaMixerOptions passes;
+    passes.keep = options.kept(x.device());
+    return mamba_mixer({x, in_proj->weight, in_proj->bias, row(conv1d->weight.squeeze(1)),
+                        row(conv1d->bias), row(x_proj->weight), row(dt_proj->weight),
+                        row(dt_proj->bias), row(A_log), row(D), out_proj->weight, out_proj->bias},
+                       order, passes);
+  }
   const auto xz = in_proj(x);
   const auto halves = xz.chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
 

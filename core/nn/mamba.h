@@ -8,6 +8,7 @@
 
 #include "core/config.h"
 #include "core/nn/mixer.h"
+#include "core/ops/mamba_mixer.h"
 
 namespace serpentine {
 
@@ -20,10 +21,12 @@ struct MambaOptions {
   bool bias = false;      // of in_proj and out_proj
   bool conv_bias = true;
   double dt_min = 1e-3, dt_max = 1e-1, dt_scale = 1, dt_init_floor = 1e-4;
+  std::string keep = "auto";  // what training keeps: auto, nothing, scan or all
   int64_t inner() const {
     return static_cast<int64_t>(expand * static_cast<double>(d_model));
   }  // D
   int64_t rank() const { return dt_rank > 0 ? dt_rank : (d_model + 15) / 16; }  // R
+  MixerKeep kept(at::Device device) const;  // auto: nothing on a GPU, all on a CPU
   void fields(Fields& f);  // all but d_model, which the model around it knows
 };
 

@@ -94,4 +94,32 @@ SelectiveScanArgs branch_scan_args(at::ArrayRef<const MambaBranch*> branches,
   return args;
 }
 
+torch::Tensor branch_mixer(at::ArrayRef<const MambaBranch*> branches, const MambaOptions& options,
+                           const torch::nn::Linear& in_proj, const torch::nn::Linear& out_proj,
+                           const torch::Tensor& x, const ScanOrder& order,
+                           const MambaMixerOptions& passes) {
+  const auto stacked = [&](const auto& of) {
+    std::vector<torch::Tensor> all;
+    for (const MambaBranch* branch : branches) all.push_back(of(*branch));
+    if (!all[0].defined()) return torch::Tensor();
+    return all.size() == 1 ? all[0].unsqueeze(0) : torch::stack(all);
+  };
+  MambaMixerArgs args;
+  args.h = x;
+  args.in_proj = in_proj->weight;
+  args.in_bias = in_proj->bias;
+  args.conv = stacked([](const MambaBranch& of) { return of.conv->weight.squeeze(1); });
+  args.conv_bias = stacked([](const MambaBranch& of) { return of.conv->bias; });
+  args.x_proj = stacked([](const MambaBranch& of) { return of.x_proj->weight; });
+  args.dt_proj = stacked([](const MambaBranch& of) { return of.dt_proj->weight; });
+  args.dt_bias = stacked([](const MambaBranch& of) { return of.dt_proj->bias; });
+  args.A_log = stacked([](const MambaBranch& of) { return of.A_log; });
+  args.D = stacked([](const MambaBranch& of) { return of.D; });
+  args.out_proj = out_proj->weight;
+  args.out_bias = out_proj->bias;
+  MambaMixerOptions chosen = passes;
+  chosen.keep = options.kept(x.device());
+  return mamba_mixer(args, order, chosen);
+}
+
 }  // namespace serpentine

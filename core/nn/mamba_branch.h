@@ -34,4 +34,11 @@ SelectiveScanArgs branch_scan_args(at::ArrayRef<const MambaBranch*> branches,
                                    const MambaOptions& options, const torch::Tensor& x,
                                    const ScanOrder& order, at::IntArrayRef sizes = {});
 
+/// The whole mixer of `branches` behind one projection in, x: [B, T, d_model] -> [B, T, C], as one
+/// function that keeps for the backward pass what the options say. takes_mamba_mixer(x) must hold.
+torch::Tensor branch_mixer(at::ArrayRef<const MambaBranch*> branches, const MambaOptions& options,
+                           const torch::nn::Linear& in_proj, const torch::nn::Linear& out_proj,
+                           const torch::Tensor& x, const ScanOrder& order,
+                           const MambaMixerOptions& passes);
+
 }  // namespace serpentine

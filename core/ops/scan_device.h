@@ -22,6 +22,9 @@ struct ScanOptions {
   bool keep_states = false;  // for the backward pass
 };
 
+/// Those of a scan that writes the rows of y as its order and merge have it; keeps nothing.
+ScanOptions scan_options(const ScanOrder& order, Rows rows, Merge merge);
+
 struct ScanForward {
   at::Tensor y;  // [B, T, D] of u's dtype, or [B, P, D] (kPositions) of a type of the device
   at::Tensor final_state;  // [B, S, D, N] if wanted

@@ -92,6 +92,17 @@ bool needs_gradients(const SelectiveScanArgs& args) {
 
 }  // namespace
 
+ScanOptions scan_options(const ScanOrder& order, Rows rows, Merge merge) {
+  ScanOptions options;
+  options.order = order;
+  options.rows = rows;
+  options.merge = merge;
+  options.output = order.num_visits() == 1   ? ScanOutput::kDirect
+                   : merge == Merge::kConcat ? ScanOutput::kPositions
+                                             : ScanOutput::kMerged;
+  return options;
+}
+
 GradientRows::GradientRows(const at::Tensor& like, bool by_branch, const ScanOptions& options,
                            at::ScalarType pending_type) {
   const ScanOrder& order = options.order;
@@ -128,12 +139,7 @@ SelectiveScanResult selective_scan(const SelectiveScanArgs& args, const ScanOrde
   }
   const auto kept = c10::make_intrusive<Kept>();
   ScanOptions& options = kept->options;
-  options.order = order;
-  options.rows = rows;
-  options.merge = merge;
-  options.output = order.num_visits() == 1   ? ScanOutput::kDirect
-                   : merge == Merge::kConcat ? ScanOutput::kPositions
-                                             : ScanOutput::kMerged;
+  options = scan_options(order, rows, merge);
   options.want_final_state = want_final_state;
   options.keep_states = needs_gradients(args);
   kept->softplus = args.delta_softplus;

@@ -15,6 +15,7 @@ class CountingAllocator final : public c10::Allocator {
   }
   ~CountingAllocator() override { c10::SetCPUAllocator(real_, /*priority=*/255); }
   int64_t peak() const { return peak_; }  // above what was there before
+  int64_t now() const { return now_; }    // the same, at this moment
 
   c10::DataPtr allocate(size_t size) override {
     auto* block = new Block{real_->allocate(size), static_cast<int64_t>(size)};

@@ -53,8 +53,7 @@ torch::Tensor BranchMambaImpl::forward(const torch::Tensor& x, const ScanOrder& 
                    order.num_positions(), " positions");
   std::vector<const MambaBranch*> branches;
   for (const MambaBranch& branch : branches_) branches.push_back(&branch);
-  if (takes_mamba_mixer(x))
-    return branch_mixer(branches, options, in_proj, out_proj, x, order, {});
+  if (takes_mamba_mixer(x)) return branch_mixer(branches, options, in_proj, out_proj, x, order, {});
   const auto halves = in_proj(x).chunk(2, -1);  // [B, T, D]: what is scanned, and its gate
   // the sum over the order's branches, before the gate
   const auto args = branch_scan_args(branches, options, halves[0], order);

@@ -31,7 +31,8 @@ void MambaOptions::fields(Fields& f) {
   f("dt_scale", dt_scale, "scale of the initial projection to delta", {.least = 0});
   f("dt_init_floor", dt_init_floor, "initial step sizes are not below this", {.least = 0});
   f("keep", keep,
-    "of the mixer's inner part for the backward pass: nothing (it is computed again: least memory), "
+    "of the mixer's inner part for the backward pass: nothing (it is computed again: least "
+    "memory), "
     "scan (not the scan), all; auto: nothing on a GPU, all on a CPU",
     {.choices = {"auto", "nothing", "scan", "all"}});
 }

@@ -27,7 +27,7 @@ struct MambaOptions {
   }  // D
   int64_t rank() const { return dt_rank > 0 ? dt_rank : (d_model + 15) / 16; }  // R
   MixerKeep kept(at::Device device) const;  // auto: nothing on a GPU, all on a CPU
-  void fields(Fields& f);  // all but d_model, which the model around it knows
+  void fields(Fields& f);                   // all but d_model, which the model around it knows
 };
 
 /// Autocast safe: A, D, the bias of delta and the states stay fp32.

@@ -60,9 +60,9 @@ struct MambaMixer : torch::autograd::Function<MambaMixer> {
                             const at::Tensor& in_proj, const Optional& in_bias,
                             const at::Tensor& conv, const Optional& conv_bias,
                             const at::Tensor& x_proj, const at::Tensor& dt_proj,
-                            const at::Tensor& dt_bias, const at::Tensor& A_log,
-                            const at::Tensor& D, const at::Tensor& out_proj,
-                            const Optional& out_bias, const c10::intrusive_ptr<KeptMixer>& kept) {
+                            const at::Tensor& dt_bias, const at::Tensor& A_log, const at::Tensor& D,
+                            const at::Tensor& out_proj, const Optional& out_bias,
+                            const c10::intrusive_ptr<KeptMixer>& kept) {
     const NoAutocast no_autocast;
     const auto given = [](const Optional& tensor) { return tensor.value_or(at::Tensor()); };
     MambaMixerArgs args{h,       in_proj, given(in_bias), conv, given(conv_bias), x_proj,
@@ -86,8 +86,8 @@ struct MambaMixer : torch::autograd::Function<MambaMixer> {
         c10::static_intrusive_pointer_cast<KeptMixer>(context->saved_data["kept"].toCapsule());
     variable_list saved = context->get_saved_variables();
     const MambaMixerArgs args = named(saved);
-    MixerMade made{saved[kOperands + 1], saved[kOperands + 2], saved[kOperands + 3],
-                   saved[kOperands + 4], {}};
+    MixerMade made{
+        saved[kOperands + 1], saved[kOperands + 2], saved[kOperands + 3], saved[kOperands + 4], {}};
     made.scan.y = saved[kOperands + 5];
     made.scan.states = saved[kOperands + 6];
     made.scan.steps = saved[kOperands + 7];
@@ -115,10 +115,10 @@ void check(const MambaMixerArgs& args, const ScanOrder& order, const MambaMixerO
   check_shape(kMixerWho, args.out_proj, "out_proj", {-1, inner}, "E, D");
   int64_t positions = 0;
   for (const int64_t size : options.sizes) positions += size;
-  SERPENTINE_CHECK(static_cast<int64_t>(options.sizes.size()) == branches &&
-                       positions == order.num_positions(),
-                   kMixerWho, "sizes must hold the positions of each of the ", branches,
-                   " branches, ", order.num_positions(), " together");
+  SERPENTINE_CHECK(
+      static_cast<int64_t>(options.sizes.size()) == branches && positions == order.num_positions(),
+      kMixerWho, "sizes must hold the positions of each of the ", branches, " branches, ",
+      order.num_positions(), " together");
   SERPENTINE_CHECK(options.merge != Merge::kConcat && options.groups >= 1, kMixerWho,
                    "branches are added or averaged, in one group of channels at least");
 }
@@ -140,7 +140,8 @@ at::Tensor mamba_mixer(const MambaMixerArgs& args, const ScanOrder& order,
   kept->type = product_type(args.h);
   check(args, order, kept->options);
   bool learns = false;
-  for (const at::Tensor& one : list(args)) learns = learns || (one.defined() && one.requires_grad());
+  for (const at::Tensor& one : list(args))
+    learns = learns || (one.defined() && one.requires_grad());
   if (!learns || !at::GradMode::is_enabled()) {
     const NoAutocast no_autocast;
     MambaMixerArgs cast_args = args;
@@ -152,8 +153,8 @@ at::Tensor mamba_mixer(const MambaMixerArgs& args, const ScanOrder& order,
     return tensor.defined() ? Optional(tensor) : std::nullopt;
   };
   return MambaMixer::apply(args.h, args.in_proj, optional(args.in_bias), args.conv,
-                      optional(args.conv_bias), args.x_proj, args.dt_proj, args.dt_bias,
-                      args.A_log, args.D, args.out_proj, optional(args.out_bias), kept);
+                           optional(args.conv_bias), args.x_proj, args.dt_proj, args.dt_bias,
+                           args.A_log, args.D, args.out_proj, optional(args.out_bias), kept);
 }
 
 }  // namespace serpentine

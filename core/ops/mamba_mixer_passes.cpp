@@ -37,8 +37,8 @@ at::Tensor joined(const Parts& parts, int64_t axis) {
 
 /// Gradients while the groups are walked; a part for each group where a group has its own.
 struct MixerPasses::Sums {
-  at::Tensor h;         // [B T, C]
-  at::Tensor r, B, C;   // [B, P, R], [B, P, N]
+  at::Tensor h;        // [B T, C]
+  at::Tensor r, B, C;  // [B, P, R], [B, P, N]
   Parts in_x, in_z, in_x_bias, in_z_bias, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D;
   Parts out_proj;
 };
@@ -173,8 +173,7 @@ void MixerPasses::into_h(const at::Tensor& grad, const Group& group, bool is_gat
 }
 
 /// dy: [B, T, E] -> [B, T, w], the gradient of the scan's output.
-void MixerPasses::gate_back(MixerMade& made, at::Tensor& dy, const Group& group,
-                            Sums& sums) const {
+void MixerPasses::gate_back(MixerMade& made, at::Tensor& dy, const Group& group, Sums& sums) const {
   if (!made.z.defined()) made.z = entered(group, /*is_gate=*/true);
   const at::Tensor rows = matrix(dy);
   sums.out_proj.push_back(at::mm(rows.t(), matrix(gated(made.scan.y, made.z))));
@@ -189,15 +188,14 @@ void MixerPasses::gate_back(MixerMade& made, at::Tensor& dy, const Group& group,
 void MixerPasses::scan_back(MixerMade& made, at::Tensor& dy, const at::Tensor& steps,
                             const Group& group, Sums& sums) const {
   const SelectiveScanArgs scan = operands(made, steps, group);
-  ScanGradients grads =
-      made.u.is_cuda() ? cuda::backward_pass(scan, scan_, made.scan, dy, at::Tensor())
-                       : cpu::backward_pass(scan, scan_, made.scan, dy, at::Tensor());
+  ScanGradients grads = made.u.is_cuda()
+                            ? cuda::backward_pass(scan, scan_, made.scan, dy, at::Tensor())
+                            : cpu::backward_pass(scan, scan_, made.scan, dy, at::Tensor());
   dy = grads.u;
   made.scan = ScanForward();
   made.delta = at::Tensor();
   const bool first = !sums.r.defined();
-  if (first)
-    sums.r = at::empty({steps.size(0), steps.size(1), rank_}, steps.options());
+  if (first) sums.r = at::empty({steps.size(0), steps.size(1), rank_}, steps.options());
   branch_product(sums.r, grads.delta, group.of(args_.dt_proj, 1), options_.sizes, !first);
   sums.dt_proj.push_back(branch_gram(grads.delta, steps.narrow(2, 0, rank_), options_.sizes));
   add(sums.B, grads.B);
@@ -214,9 +212,9 @@ void MixerPasses::convolution_back(MixerMade& made, const at::Tensor& dsteps, at
   made.u = at::Tensor();
   branch_product(du, dsteps, group.of(args_.x_proj, 2), options_.sizes, /*add=*/true);
   const auto conv = conv_args(made.x, group.of(args_.conv, 1), group.of(args_.conv_bias, 1));
-  const ConvGradients grads =
-      made.x.is_cuda() ? cuda::conv_backward_pass(conv, scan_.order, du, {}, true)
-                       : cpu::conv_backward_pass(conv, scan_.order, du, {}, true);
+  const ConvGradients grads = made.x.is_cuda()
+                                  ? cuda::conv_backward_pass(conv, scan_.order, du, {}, true)
+                                  : cpu::conv_backward_pass(conv, scan_.order, du, {}, true);
   du = made.x = at::Tensor();
   sums.conv.push_back(grads.weight);
   if (grads.bias.defined()) sums.conv_bias.push_back(grads.bias);

@@ -135,8 +135,8 @@ TEST_P(MixerOfOrder, HasTheGradientsOfSingleOperators) {
     options.groups = groups;
     for (const MixerKeep keep : {MixerKeep::kNothing, MixerKeep::kScan, MixerKeep::kAll}) {
       options.keep = keep;
-      const Tensors found = run(
-          [&](const MambaMixerArgs& of) { return mamba_mixer(of, order, options); }, args);
+      const Tensors found =
+          run([&](const MambaMixerArgs& of) { return mamba_mixer(of, order, options); }, args);
       expect_all_close(found, expected, bound);
       const torch::NoGradGuard no_grad;
       EXPECT_TRUE(testing::is_close_max(mamba_mixer(args, order, options), found.back(), bound));
@@ -165,8 +165,8 @@ TEST_P(MixerOfOrder, CudaMatchesTheCpuAndRepeats) {
     const auto mixer = [&](const MambaMixerArgs& of) { return mamba_mixer(of, there, options); };
     const Tensors actual = run(mixer, from_list(moved)), again = run(mixer, from_list(moved));
     for (size_t i = 0; i < actual.size(); ++i) {
-      EXPECT_TRUE(testing::is_close_max(actual[i].cpu(), expected[i],
-                                        type == torch::kFloat ? 2e-5 : bound))
+      EXPECT_TRUE(
+          testing::is_close_max(actual[i].cpu(), expected[i], type == torch::kFloat ? 2e-5 : bound))
           << "value " << i;
       EXPECT_TRUE(again[i].equal(actual[i])) << "value " << i;
     }
@@ -213,8 +213,8 @@ TEST(MambaMixer, UnderAutocastProjectsInItsTypeAndKeepsNoFloatRows) {
       run([&](const MambaMixerArgs& of) { return mamba_mixer(of, order, {}); }, args);
   at::autocast::clear_cache();
   at::autocast::set_autocast_enabled(at::kCPU, false);
-  const Tensors expected = run(
-      [&](const MambaMixerArgs& of) { return single_operators(of, order, Merge::kSum); }, args);
+  const Tensors expected =
+      run([&](const MambaMixerArgs& of) { return single_operators(of, order, Merge::kSum); }, args);
   EXPECT_EQ(found.back().scalar_type(), torch::kBFloat16);
   for (size_t i = 0; i + 1 < found.size(); ++i) {
     EXPECT_EQ(found[i].scalar_type(), torch::kFloat) << i;

@@ -32,10 +32,14 @@ at::Tensor farthest_points(const at::Tensor& points, int64_t count, bool away_fr
   call.points_each = points.size(1);
   call.count = count;
   const at::Tensor chosen = new_index(points, {call.batch, count});
-  at::Tensor distance;
+  at::Tensor distance, whole;
   if (call.points_each > kFewPoints) {
     distance = at::empty({call.batch, call.points_each}, points.options());
+    whole =
+        at::empty({call.batch * (4 * kMostFarthestBlocks + 1)}, points.options().dtype(at::kInt));
     call.distance = distance.mutable_data_ptr<float>();
+    call.best = reinterpret_cast<unsigned*>(whole.mutable_data_ptr<int32_t>());
+    call.arrived = call.best + call.batch * 4 * kMostFarthestBlocks;
   }
   call.points = points.const_data_ptr<float>();
   call.chosen = chosen.mutable_data_ptr<int64_t>();

@@ -2,6 +2,7 @@
 //
 // Products and sums are rounded apart (no fused multiply-add), so that every device chooses the
 // same points; of equal distances the lower index wins.
+#include <algorithm>
 #include <limits>
 
 #include <cuda_runtime.h>
@@ -41,7 +42,7 @@ struct Best {
 
 /// Over the block, for all its threads. Two sets of places, so that one barrier a round will do.
 template <int kThreads>
-__device__ unsigned farthest_of_block(Best best, int round) {
+__device__ Best farthest_of_block(Best best, int round) {
   constexpr int kWarps = kThreads / kLanes;
   __shared__ unsigned distances[2][kLanes], indices[2][kLanes];
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes, set = round & 1;
@@ -54,7 +55,7 @@ __device__ unsigned farthest_of_block(Best best, int round) {
   best.distance = lane < kWarps ? distances[set][lane] : 0;
   best.index = lane < kWarps ? indices[set][lane] : kAll;
   best.over_warp();
-  return best.index;
+  return best;
 }
 
 /// A block a cloud, whose points and distances stay in registers.
@@ -90,40 +91,66 @@ __global__ void __launch_bounds__(kThreads) farthest_of_few(const FarthestCall c
         at = threadIdx.x + j * kThreads;
       }
     }
-    last = farthest_of_block<kThreads>({ordered(most), at}, round);
+    last = farthest_of_block<kThreads>({ordered(most), at}, round).index;
   }
 }
 
-/// The same for a large cloud, whose distances lie in memory.
+/// The blocks of a cloud wait for one another; all of them must be resident. `arrived` counts up.
+__device__ void wait_for_all(unsigned* arrived, unsigned target) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    atomicAdd(arrived, 1U);
+    while (*static_cast<volatile unsigned*>(arrived) < target) {
+    }
+    __threadfence();
+  }
+  __syncthreads();
+}
+
+/// Several blocks a large cloud: each leaves its farthest point, all read those of all. Distances
+/// lie in memory, of which each thread reads and writes its own.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads) farthest_of_many(const FarthestCall call) {
-  const float* points = call.points + blockIdx.x * 3 * call.points_each;
-  float* distance = call.distance + blockIdx.x * call.points_each;
-  int64_t* chosen = call.chosen + blockIdx.x * call.count;
-  for (int64_t i = threadIdx.x; i < call.points_each; i += kThreads) {
+  const int64_t cloud = blockIdx.y, blocks = gridDim.x;
+  const float* points = call.points + cloud * 3 * call.points_each;
+  float* distance = call.distance + cloud * call.points_each;
+  unsigned* best_of_blocks = call.best + cloud * 4 * blocks;  // [2 rounds, blocks, 2]
+  const int64_t begin = blockIdx.x * int64_t{kThreads} + threadIdx.x, step = blocks * kThreads;
+  for (int64_t i = begin; i < call.points_each; i += step) {
     const bool never = call.away_from_zero && squared(points[3 * i], points[3 * i + 1],
                                                       points[3 * i + 2]) <= call.near_zero;
     distance[i] = never ? -1.f : call.far;
   }
-  unsigned last = 0;
+  int64_t last = 0;
   for (int round = 1; round <= call.count; ++round) {
-    if (threadIdx.x == 0) chosen[round - 1] = last;
+    if (blockIdx.x == 0 && threadIdx.x == 0) call.chosen[cloud * call.count + round - 1] = last;
     if (round == call.count) break;
-    const float centre[3] = {points[3 * static_cast<int64_t>(last)],
-                             points[3 * static_cast<int64_t>(last) + 1],
-                             points[3 * static_cast<int64_t>(last) + 2]};
-    float most = -3.f;
-    unsigned at = 0;
-#pragma unroll 4
-    for (int64_t i = threadIdx.x; i < call.points_each; i += kThreads) {
+    const float centre[3] = {points[3 * last], points[3 * last + 1], points[3 * last + 2]};
+    Best best{0, kAll};
+    for (int64_t i = begin; i < call.points_each; i += step) {
       const float nearer = fminf(distance[i], squared_apart(points + 3 * i, centre));
       distance[i] = nearer;
-      if (nearer > most) {
-        most = nearer;
-        at = static_cast<unsigned>(i);
-      }
+      if (ordered(nearer) > best.distance) best = {ordered(nearer), static_cast<unsigned>(i)};
     }
-    last = farthest_of_block<kThreads>({ordered(most), at}, round);
+    best = farthest_of_block<kThreads>(best, round);
+    if (blocks > 1) {
+      volatile unsigned* here = best_of_blocks + (round & 1) * 2 * blocks;
+      if (threadIdx.x == 0) {
+        here[2 * blockIdx.x] = best.distance;
+        here[2 * blockIdx.x + 1] = best.index;
+      }
+      wait_for_all(call.arrived + cloud, static_cast<unsigned>(blocks) * round);
+      best = {0, kAll};
+      for (int b = static_cast<int>(threadIdx.x) % kLanes; b < blocks; b += kLanes) {
+        const Best other{here[2 * b], here[2 * b + 1]};
+        if (other.distance > best.distance ||
+            (other.distance == best.distance && other.index < best.index))
+          best = other;
+      }
+      best.over_warp();
+    }
+    last = best.index;
   }
 }
 
@@ -237,6 +264,31 @@ void launch_few(const FarthestCall& call, cudaStream_t queue) {
   farthest_of_few<kThreads, kEach><<<static_cast<unsigned>(call.batch), kThreads, 0, queue>>>(call);
 }
 
+/// As many blocks a cloud as are resident together, and no more than there are points for.
+const char* launch_many(FarthestCall call, cudaStream_t queue) {
+  constexpr int kThreads = 512;
+  constexpr int64_t kEachThread = 4;  // points that pay for a block's part in the waiting
+  int device = 0, processors = 0, each = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, farthest_of_many<kThreads>, kThreads, 0);
+  const int64_t resident = int64_t{processors} * each;
+  const int64_t wanted = (call.points_each + kEachThread * kThreads - 1) / (kEachThread * kThreads);
+  const int64_t blocks =
+      std::clamp(resident / call.batch, int64_t{1}, std::min(wanted, kMostFarthestBlocks));
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(call.batch));
+  if (blocks == 1) {
+    farthest_of_many<kThreads><<<grid, kThreads, 0, queue>>>(call);
+    return text_of_last_error();
+  }
+  void* arguments[] = {&call};
+  cudaMemsetAsync(call.arrived, 0, sizeof(unsigned) * static_cast<size_t>(call.batch), queue);
+  const cudaError_t error =
+      cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(&farthest_of_many<kThreads>), grid,
+                                  dim3(kThreads), arguments, 0, queue);
+  return error == cudaSuccess ? text_of_last_error() : cudaGetErrorString(error);
+}
+
 dim3 query_blocks(int64_t queries, int64_t batch) {
   return {static_cast<unsigned>((queries + kQueryWarps - 1) / kQueryWarps),
           static_cast<unsigned>(batch)};
@@ -258,7 +310,7 @@ const char* farthest(const FarthestCall& call, void* stream) {
   } else if (call.points_each <= kFewPoints) {
     launch_few<1024, 8>(call, queue);
   } else {
-    farthest_of_many<1024><<<static_cast<unsigned>(call.batch), 1024, 0, queue>>>(call);
+    return launch_many(call, queue);
   }
   return text_of_last_error();
 }

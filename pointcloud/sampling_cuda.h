@@ -9,13 +9,16 @@ inline constexpr int64_t kMostNeighbours = 32;  // a lane of a warp holds each
 
 struct FarthestCall {
   const float* points = nullptr;  // [B, N, 3]
-  float* distance = nullptr;      // [B, N], for clouds above kFewPoints alone
+  float* distance = nullptr;      // [B, N], this and what follows for clouds above kFewPoints alone
+  unsigned* best = nullptr;       // [B, 4 * kMostFarthestBlocks]
+  unsigned* arrived = nullptr;    // [B]
   int64_t* chosen = nullptr;      // [B, count]
   int64_t batch = 0, points_each = 0, count = 0;
   bool away_from_zero = false;  // points with |p|^2 <= near_zero are never chosen
   float far = 0, near_zero = 0;
 };
-inline constexpr int64_t kFewPoints = 8192;  // of a cloud that fits a block's registers
+inline constexpr int64_t kMostFarthestBlocks = 512;  // of one cloud
+inline constexpr int64_t kFewPoints = 8192;          // of a cloud that fits a block's registers
 
 struct NearestCall {
   const float* queries = nullptr;  // [B, S, 3]

@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/ops/instance_norm.h"
 
 namespace serpentine {
 namespace {
@@ -89,13 +90,12 @@ InstanceNormImpl::InstanceNormImpl(int64_t channels, double e) : eps(e) {
   bias = register_parameter("bias", torch::zeros({channels}));
 }
 
-torch::Tensor InstanceNormImpl::forward(const torch::Tensor& x) {
-  return torch::instance_norm(x, weight, bias, {}, {}, /*use_input_stats=*/true, /*momentum=*/0.1,
-                              eps, /*cudnn_enabled=*/true);
+torch::Tensor InstanceNormImpl::forward(const torch::Tensor& x, double slope) {
+  return instance_norm(x, weight, bias, eps, slope);
 }
 
-torch::Tensor instance_norm(const torch::Tensor& x, double eps) {
-  return torch::instance_norm(x, {}, {}, {}, {}, true, 0.1, eps, true);
+torch::Tensor plain_instance_norm(const torch::Tensor& x, double slope) {
+  return instance_norm(x, {}, {}, 1e-5, slope);
 }
 
 void he_init(torch::nn::Module& module) {

@@ -47,7 +47,8 @@ TORCH_MODULE(ExpandNd);
 class InstanceNormImpl : public torch::nn::Module {
  public:
   explicit InstanceNormImpl(int64_t channels, double eps = 1e-5);
-  torch::Tensor forward(const torch::Tensor& x);
+  /// slope: of the leaky ReLU that follows; 1: none.
+  torch::Tensor forward(const torch::Tensor& x, double slope = 1);
 
   torch::Tensor weight, bias;  // [C]
   double eps;
@@ -55,7 +56,7 @@ class InstanceNormImpl : public torch::nn::Module {
 TORCH_MODULE(InstanceNorm);
 
 /// The same without scale and shift.
-torch::Tensor instance_norm(const torch::Tensor& x, double eps = 1e-5);
+torch::Tensor plain_instance_norm(const torch::Tensor& x, double slope = 1);
 
 /// Kaiming's normal initialisation for leaky ReLU with slope 0.01, biases zero, in every
 /// convolution below `module`, as nnU-Net begins.

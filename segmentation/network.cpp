@@ -96,8 +96,7 @@ ConvUnitImpl::ConvUnitImpl(int64_t in, int64_t out, const Extent& kernel, const 
 }
 
 torch::Tensor ConvUnitImpl::forward(const torch::Tensor& x) {
-  auto y = norm_(conv_(x));
-  return active_ ? torch::leaky_relu_(y, kSlope) : y;
+  return norm_(conv_(x), active_ ? kSlope : 1);
 }
 
 BasicBlockImpl::BasicBlockImpl(int64_t in, int64_t out, const Extent& kernel, const Extent& stride,

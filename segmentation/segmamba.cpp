@@ -46,7 +46,7 @@ class GatedSpatialImpl : public Module {
   }
   Tensor forward(const Tensor& x) {
     const auto unit = [](ConvNd& conv, const Tensor& in) {
-      return torch::relu(instance_norm(conv(in)));
+      return plain_instance_norm(conv(in), 0);
     };
     const auto deep = unit(proj2_, unit(proj_, x));
     return unit(proj4_, deep + unit(proj3_, x)) + x;
@@ -113,7 +113,7 @@ class SegMambaEncoderImpl : public Module {
     std::vector<Tensor> outputs;
     for (size_t s = 0; s < 4; ++s) {
       const auto name = std::to_string(s);
-      x = gates_[s](downs_[s](s == 0 ? x : instance_norm(x)));
+      x = gates_[s](downs_[s](s == 0 ? x : plain_instance_norm(x)));
       leave("vit.gsc" + name, x);
       for (size_t i = 0; i < layers_[s].size(); ++i) {
         const auto added = layers_[s][i](x);
@@ -122,7 +122,7 @@ class SegMambaEncoderImpl : public Module {
         x = x + added;
         leave("vit.stage" + name + ".layer" + std::to_string(i), x);
       }
-      outputs.push_back(mlps_[s](instance_norm(x)));
+      outputs.push_back(mlps_[s](plain_instance_norm(x)));
       leave("vit.out" + name, outputs.back());
     }
     return outputs;
@@ -155,9 +155,9 @@ class ResBlockImpl : public Module {
     register_module("conv3", wrapped(conv3_));
   }
   Tensor forward(const Tensor& x) {
-    auto y = torch::leaky_relu(instance_norm(conv1_(x)), kSlope);
-    y = instance_norm(conv2_(y));
-    return torch::leaky_relu(y + (conv3_ ? instance_norm(conv3_(x)) : x), kSlope);
+    auto y = plain_instance_norm(conv1_(x), kSlope);
+    y = plain_instance_norm(conv2_(y));
+    return torch::leaky_relu(y + (conv3_ ? plain_instance_norm(conv3_(x)) : x), kSlope);
   }
 
  private:

@@ -40,8 +40,7 @@ class ProjectedBlockImpl : public torch::nn::Module {
     conv3_ = register_module("conv3", ConvNd(in, out, one, stride, true));
   }
   Tensor forward(const Tensor& x) {
-    auto y = norm1_(conv1_(x));
-    y = norm2_(conv2_(torch::leaky_relu_(y, kSlope)));
+    const auto y = norm2_(conv2_(norm1_(conv1_(x), kSlope)));
     return torch::leaky_relu(y + conv3_(x), kSlope);
   }
 

@@ -3,6 +3,7 @@
 #include "core/ops/causal_conv1d_device.h"
 #include "core/ops/exp_rate.h"
 #include "core/ops/fused_device.h"
+#include "core/ops/instance_norm_device.h"
 #include "core/ops/scan_device.h"
 
 namespace serpentine::cuda {
@@ -45,6 +46,18 @@ at::Tensor gate_forward_pass(const at::Tensor&, const at::Tensor&) {
 
 GateGradients gate_backward_pass(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
   SERPENTINE_CHECK(false, "silu_gate", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+bool takes_instances(const at::Tensor&, const at::Tensor&, const at::Tensor&) { return false; }
+
+InstanceForward instance_forward_pass(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                      double, double) {
+  SERPENTINE_CHECK(false, "instance_norm", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+InstanceGradients instance_backward_pass(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                         const InstanceForward&, const at::Tensor&, double) {
+  SERPENTINE_CHECK(false, "instance_norm", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
 }
 
 double exp_rate(c10::Device) {

@@ -213,7 +213,16 @@ TEST_P(LargeCloud, HasTheSameAnswersByShorterWays) {
     const auto expected = farthest_by_definition(near_zero[0], 100, away);
     const auto rule = away ? FarthestRule::kAwayFromZero : FarthestRule::kAllPoints;
     EXPECT_TRUE(farthest_points(near_zero, 100, rule)[0].equal(torch::tensor(expected))) << away;
+    if (!torch::cuda::is_available()) continue;
+    const Tensor several = near_zero.expand({3, -1, -1}).cuda();  // more blocks than one a cloud
+    const Tensor chosen = farthest_points(several, 100, rule).cpu();
+    for (int64_t b = 0; b < 3; ++b) EXPECT_TRUE(chosen[b].equal(torch::tensor(expected))) << b;
   }
+  if (!torch::cuda::is_available()) return;
+  const Neighbours there = nearest_points(queries.cuda(), points.cuda(), 9);
+  EXPECT_TRUE(there.index.cpu().equal(near.index));
+  EXPECT_TRUE(there.squared_distance.cpu().equal(near.squared_distance));
+  EXPECT_TRUE(ball_query(queries.cuda(), points.cuda(), radius, 17).cpu().equal(balls));
 }
 
 INSTANTIATE_TEST_SUITE_P(, LargeCloud, ::testing::Values("random", "grid", "same", "line", "far"));

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 #include <mutex>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -28,8 +31,22 @@ std::vector<int64_t> on_host(const at::Tensor& tensor) {
   return {host.data_ptr<int64_t>(), host.data_ptr<int64_t>() + host.numel()};
 }
 
+/// Small tables on a GPU are kept: a copy from the host would make a GPU wait in every layer that
+/// makes an order of its own, and cannot be part of a CUDA graph. Nobody writes to them.
 at::Tensor from_host(const std::vector<int64_t>& values, at::Device device) {
-  return at::tensor(values, at::kLong).to(device, at::kInt);
+  constexpr size_t kLongest = 64, kKeptTables = 1024;
+  if (device.is_cpu() || values.size() > kLongest)
+    return at::tensor(values, at::kLong).to(device, at::kInt);
+  static std::mutex mutex;
+  static std::map<std::pair<std::string, std::vector<int64_t>>, at::Tensor> kept;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (kept.size() > kKeptTables) kept.clear();
+  at::Tensor& table = kept[{device.str(), values}];
+  if (!table.defined()) {
+    const c10::InferenceMode training_may_use_it(false);
+    table = at::tensor(values, at::kLong).to(device, at::kInt);
+  }
+  return table;
 }
 
 /// Positions of each token, ascending: [..., T, V]. `num_visits` below 0 counts them (one
@@ -39,6 +56,12 @@ at::Tensor derive_visits(const at::Tensor& tokens, int64_t num_tokens, int64_t n
   const int64_t positions = tokens.size(-1);
   std::vector<int64_t> shape(wide.sizes().begin(), wide.sizes().end());
   shape.back() = num_tokens + 1;
+  if (num_visits == 1) {  // no sort is needed to write each position to its token
+    const at::Tensor slot = at::where(wide >= 0, wide, at::full({}, num_tokens, wide.options()));
+    const at::Tensor position = at::arange(positions, tokens.options()).expand_as(tokens);
+    const at::Tensor visits = at::full(shape, kPad, tokens.options()).scatter(-1, slot, position);
+    return visits.narrow(-1, 0, num_tokens).unsqueeze(-1).contiguous();
+  }
   const at::Tensor counts =
       at::zeros(shape, wide.options()).scatter_add(-1, wide + 1, at::ones_like(wide));
   if (num_visits < 0) {

@@ -1,5 +1,7 @@
 #include "scans/cells.h"
 
+#include <utility>
+
 #include <ATen/ATen.h>
 
 #include "core/check.h"
@@ -88,10 +90,11 @@ Cells mirrored(Cells cells, const std::string& axes) {
 }
 
 Cells exchanged(const Cells& cells) {
-  std::vector<int64_t> axes = {1, 0};
-  if (cells.index.size(-1) == 3) axes.push_back(2);
-  const at::Tensor from = at::tensor(axes, cells.index.options());
-  return {cells.index.index_select(-1, from), cells.extent.index_select(0, from)};
+  // no index from the host, for which a GPU would wait
+  auto index = cells.index.unbind(-1), extent = cells.extent.unbind(0);
+  std::swap(index[0], index[1]);
+  std::swap(extent[0], extent[1]);
+  return {at::stack(index, -1), at::stack(extent)};
 }
 
 at::Tensor raster_key(const Cells& cells, const std::string& axes) {

@@ -1,5 +1,6 @@
 #include "apps/bag_ensemble.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -39,26 +40,33 @@ std::string features_of(const std::string& folder) {
   return "";
 }
 
-/// One number a tile: what the models attended to for class `label`, or what they would say of
-/// each tile alone. Undefined when a model has neither.
-torch::Tensor scores_of(const BagOutput& said, int64_t label) {
-  const auto column = [&](const torch::Tensor& of) {
-    const auto flat = of.detach().to(torch::kCPU, torch::kDouble);
-    return flat.select(1, flat.size(1) > label ? label : 0);
-  };
-  if (said.attention.defined()) return torch::softmax(column(said.attention), 0);
+/// The negated sum of the survival over the time bins, or the one logit. [N, C] to [N].
+torch::Tensor risk_of(const torch::Tensor& logits) {
+  if (logits.size(1) == 1) return logits.select(1, 0);
+  return -(1 - torch::sigmoid(logits)).cumprod(1).sum(1);
+}
+
+/// One number a tile, undefined when the model has none of the kind. `tiles`: what the model would
+/// say of each tile alone, the risk or the probability of class `label`; else what it attended to.
+torch::Tensor scores_of(const BagOutput& said, int64_t label, bool survival, bool tiles) {
+  if (!tiles) {
+    if (!said.attention.defined()) return {};
+    const auto all = said.attention.detach().to(torch::kCPU, torch::kDouble);
+    return torch::softmax(all.select(1, all.size(1) > label ? label : 0), 0);
+  }
   if (!said.instance_logits.defined()) return {};
   const auto all = said.instance_logits.detach().to(torch::kCPU, torch::kDouble);
-  const auto chosen = all.size(1) > 1
-                          ? torch::softmax(all, 1).select(1, std::min(label, all.size(1) - 1))
-                          : torch::sigmoid(all.select(1, 0));
-  return chosen / chosen.sum().clamp_min(1e-12);
+  if (survival) return risk_of(all);
+  if (all.size(1) > 1)
+    return torch::softmax(all, 1).select(1, std::min(label, all.size(1) - 1));
+  const auto second = torch::sigmoid(all.select(1, 0));
+  return label == 0 ? 1 - second : second;
 }
 
 }  // namespace
 
-BagEnsemble::BagEnsemble(const std::string& run, const std::string& device)
-    : run_(run), device_(pick_device(device)) {
+BagEnsemble::BagEnsemble(const std::string& run, const std::string& device, std::string heat)
+    : run_(run), heat_(std::move(heat)), device_(pick_device(device)) {
   if (!fs::is_directory(run)) {
     throw UsageError("there is no run folder '" + run + "'; `serpentine train` makes one");
   }
@@ -142,6 +150,33 @@ void BagEnsemble::check_width(int64_t width, const std::string& encoder) const {
               ", but the encoder ", encoder, " gives ", width);
 }
 
+void BagEnsemble::draw_heat(const std::vector<BagOutput>& said, SlidePrediction& prediction) const {
+  const bool attends = std::all_of(said.begin(), said.end(),
+                                   [](const auto& one) { return one.attention.defined(); });
+  TORCH_CHECK(heat_ != "attention" || attends, run_, ": ", type_,
+              " attends to no tiles; --heat tile shows what it says of each tile alone");
+  const bool tiles = heat_ == "tile" || (heat_ == "auto" && (survival_ || !attends));
+  for (const auto& output : said) {
+    const auto scores = scores_of(output, prediction.label, survival_, tiles);
+    if (!scores.defined()) {
+      prediction.scores = torch::Tensor();
+      return;  // no heat from a model that says nothing of tiles
+    }
+    prediction.scores = prediction.scores.defined() ? prediction.scores + scores : scores;
+  }
+  prediction.scores = prediction.scores / static_cast<double>(said.size());
+  if (!tiles) {
+    prediction.meaning = {"attention", "attention of the model, summing to 1 over the slide"};
+  } else if (survival_) {
+    prediction.meaning = {"risk", "risk that the model would give each tile alone"};
+  } else {
+    prediction.meaning = {
+        "probability", "probability of " +
+                           prediction.probabilities[static_cast<size_t>(prediction.label)].first +
+                           " that the model would give each tile alone, not calibrated"};
+  }
+}
+
 SlidePrediction BagEnsemble::predict(const torch::Tensor& features, const torch::Tensor& coords) {
   const torch::NoGradGuard no_grad;
   SlidePrediction prediction;
@@ -160,9 +195,8 @@ SlidePrediction BagEnsemble::predict(const torch::Tensor& features, const torch:
     said.push_back(member.model->read(batch, false));
     const auto logits = said.back().logits.detach().to(torch::kCPU, torch::kDouble)[0];
     torch::Tensor value;
-    if (survival_) {  // the negated sum of the survival over the time bins, or the one logit
-      value =
-          logits.numel() > 1 ? -(1 - torch::sigmoid(logits)).cumprod(0).sum().view({1}) : logits;
+    if (survival_) {
+      value = risk_of(logits.unsqueeze(0));
     } else if (logits.numel() == 1) {
       const auto p = torch::sigmoid(logits / member.temperature);
       value = torch::cat({1 - p, p});
@@ -184,12 +218,7 @@ SlidePrediction BagEnsemble::predict(const torch::Tensor& features, const torch:
     }
     prediction.label = mean.argmax().item<int64_t>();
   }
-  for (const auto& output : said) {
-    const auto scores = scores_of(output, prediction.label);
-    if (!scores.defined()) return prediction;  // no heat from a model without attention
-    prediction.attention = prediction.attention.defined() ? prediction.attention + scores : scores;
-  }
-  prediction.attention = prediction.attention / static_cast<double>(members_.size());
+  draw_heat(said, prediction);
   return prediction;
 }
 

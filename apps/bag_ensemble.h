@@ -17,8 +17,9 @@ namespace serpentine {
 class BagEnsemble {
  public:
   /// `run`: a run folder, or one with fold_0, fold_1, …, of which those that are finished count.
-  /// Throws with what is missing.
-  BagEnsemble(const std::string& run, const std::string& device);
+  /// Throws with what is missing. `heat`: "attention"; "tile", what the model says of each tile
+  /// alone; "auto", attention where there is some, but "tile" for survival.
+  BagEnsemble(const std::string& run, const std::string& device, std::string heat = "auto");
 
   /// Which folds are not finished, as a sentence; "" when all are.
   const std::string& note() const { return note_; }
@@ -28,7 +29,7 @@ class BagEnsemble {
   const std::string& features_folder() const { return features_; }
   /// Throws unless the models read features of this width.
   void check_width(int64_t width, const std::string& encoder) const;
-  /// Probabilities and attention, averaged over the models. [T, F] and int64 [T, 2].
+  /// Probabilities and scores of tiles, averaged over the models. [T, F] and int64 [T, 2].
   SlidePrediction predict(const torch::Tensor& features, const torch::Tensor& coords);
 
  private:
@@ -39,8 +40,10 @@ class BagEnsemble {
   };
   std::vector<std::string> finished_folds();
   void add(const std::string& folder);
+  /// Scores of tiles and what they mean.
+  void draw_heat(const std::vector<BagOutput>& said, SlidePrediction& prediction) const;
 
-  std::string run_, type_, features_, note_;
+  std::string run_, heat_, type_, features_, note_;
   nlohmann::json identity_;
   std::vector<std::string> classes_;
   bool survival_ = false, calibrated_ = true;

@@ -120,9 +120,9 @@ int run_crossval(const CrossvalArguments& arguments) {
   write_predictions(out + "/predictions.csv", ensemble(results, survival), survival, 1);
   std::cout << table.markdown();
   if (std::filesystem::exists(out + "/fold_0/left_out.csv")) {
-    std::cout << read_csv(out + "/fold_0/left_out.csv", {.header = "yes"}).rows()
-              << " bags of the table are left out; why stands in " << out
-              << "/fold_0/left_out.csv\n";
+    const int64_t bags = read_csv(out + "/fold_0/left_out.csv", {.header = "yes"}).rows();
+    std::cout << bags << (bags == 1 ? " bag of the table is" : " bags of the table are")
+              << " left out; why stands in " << out << "/fold_0/left_out.csv\n";
   }
   if (survival) std::cout << draw_survival(results, out + "/survival") << "\n";
   if (!arguments.apply.empty()) {

@@ -12,6 +12,7 @@
 #include "apps/encoder.h"
 #include "apps/measure.h"
 #include "apps/slide_options.h"
+#include "apps/slide_pace.h"
 #include "core/check.h"
 #include "core/io/json_file.h"
 #include "core/io/progress.h"
@@ -31,13 +32,15 @@ TorchScript file (.ts), or `colour`: statistics that need no weights. Examples:
 
 struct EmbedSlidesArguments {
   std::string slides, tiles;
+  std::vector<std::string> given;  // options of tiles on the command line
   SlideArguments options;
   EncoderOptions encoder;
   EmbedJob job;
 };
 
 /// Coordinates of a slide, made now if they are not there. "" in `why` unless there are none.
-TileRecord tiles_of(const SlideFile& slide, const TileJob& tiling, std::string& why) {
+TileRecord tiles_of(const SlideFile& slide, const TileJob& tiling, const EmbedJob& job,
+                    std::string& why) {
   const std::string path = tiling.out + "/coords/" + slide.name + ".h5";
   // a finished slide is left alone, unless the options correct its resolution
   const bool ours = std::filesystem::exists(tiling.out + "/reports/" + slide.name + ".json");
@@ -47,6 +50,7 @@ TileRecord tiles_of(const SlideFile& slide, const TileJob& tiling, std::string& 
       why = report.outcome == SlideReport::Outcome::kSkipped
                 ? report.content.value("reason", "its tiles are gone")
                 : report.sentence();
+      if (report.content.contains("mpp_before")) forget_features(job, slide.name);
       return {};
     }
   }
@@ -57,22 +61,25 @@ struct Counts {
   int64_t done = 0, tiles = 0, failed = 0;
 };
 
-/// A whole slide: its sentence is printed, its outcome counted.
-void embed_one(const SlideFile& slide, const std::string& title, const TileJob& tiling,
-               const Encoder& encoder, EmbedJob& job, Counts& counts) {
+/// A whole slide: its sentence is printed, its outcome counted. Whether it had to be worked on.
+/// left: what stands behind the title while it lasts.
+bool embed_one(const SlideFile& slide, const std::string& title, const std::string& left,
+               const TileJob& tiling, const Encoder& encoder, EmbedJob& job, Counts& counts) {
   std::string sentence;
+  bool worked = true;
   try {
-    const TileRecord record = tiles_of(slide, tiling, sentence);
+    const TileRecord record = tiles_of(slide, tiling, job, sentence);
     if (!sentence.empty()) {
       counts.failed += sentence.starts_with("FAILED");
     } else {
       std::unique_ptr<Progress> bar;
       job.progress = [&](int64_t done, int64_t all) {
-        if (!bar) bar = std::make_unique<Progress>(title, all);
+        if (!bar) bar = std::make_unique<Progress>(title + left, all);
         bar->update(done);
       };
       const SlideReport report = embed_slide(slide, record, encoder.encode, job);
       sentence = report.sentence();
+      worked = report.outcome != SlideReport::Outcome::kSkipped;
       counts.failed += report.outcome == SlideReport::Outcome::kFailed;
       if (report.outcome == SlideReport::Outcome::kDone ||
           report.outcome == SlideReport::Outcome::kSkipped) {
@@ -88,6 +95,7 @@ void embed_one(const SlideFile& slide, const std::string& title, const TileJob& 
     sentence = std::string("FAILED: ") + error.what();
   }
   std::cout << title << ": " << sentence << std::endl;
+  return worked;
 }
 
 int run_embed_slides(EmbedSlidesArguments arguments) {
@@ -95,7 +103,10 @@ int run_embed_slides(EmbedSlidesArguments arguments) {
   tiling.out = arguments.tiles.empty() ? arguments.job.out + "/tiles" : arguments.tiles;
   if (!arguments.tiles.empty()) {  // made by `serpentine tile`: its options hold
     const auto before = read_json(tiling.out + "/settings.json");
-    if (before.is_object()) tiling.use(before);
+    if (before.is_object()) {
+      tiling.use(before);
+      arguments.options.lay_over(tiling, arguments.given);  // what differs is refused below
+    }
   }
   const auto all = find_slides(arguments.slides);
   if (all.empty()) throw UsageError(arguments.slides + ": holds no slide");
@@ -121,11 +132,16 @@ int run_embed_slides(EmbedSlidesArguments arguments) {
       encoder.name.c_str(), static_cast<long long>(encoder.width),
       amount(static_cast<double>(TileStream::memory(grid, job.stream)), "B").c_str(),
       amount(static_cast<double>(100000 * encoder.width * 8), "B").c_str());
+  if (job.augment.copies > 0 && job.formats == std::vector<std::string>{"pt"})
+    throw UsageError("--augment: .pt holds no copies; add h5 or safetensors to --format");
   Counts counts;
+  SlidePace pace(slides);
   for (size_t i = 0; i < slides.size(); ++i) {
     const std::string title = "slide " + std::to_string(i + 1) + " of " +
                               std::to_string(slides.size()) + " " + slides[i].name;
-    embed_one(slides[i], title, tiling, encoder, job, counts);
+    pace.begin();
+    const bool worked = embed_one(slides[i], title, pace.left(), tiling, encoder, job, counts);
+    pace.end(slides[i], worked);
   }
   summarise_tiles(tiling.out);
   std::printf("%lld of %zu slides have features of %lld tiles in %s\n",
@@ -167,13 +183,24 @@ void add_embed_slides_command(CLI::App& app, Action& action) {
       ->add_option("--input-size", arguments->encoder.input_size,
                    "Pixels that tiles are resized to for the encoder; 0: as they are")
       ->check(CLI::Range(0, 65536));
+  command->add_option("--augment", arguments->job.augment.copies,
+                      "Also embed so many augmented copies of each tile (data.augmented uses them)")
+      ->check(CLI::Range(0, 64));
+  command->add_option("--augment-seed", arguments->job.augment.seed, "What the copies are drawn by")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--augment-stain", arguments->job.augment.stain,
+                      "Jitter of the copies' stains; 0: only turned and mirrored")
+      ->check(CLI::Range(0.0, 0.5))
+      ->capture_default_str();
   command->add_flag("--half", arguments->job.half, "Store float16");
   command->add_flag("--again", arguments->job.again, "Also slides that are finished");
   add_mpp_options(*command, arguments->options);
   add_tile_options(*command, arguments->options);
   add_read_option(*command, arguments->options);
-  command->callback(
-      [&action, arguments] { action = [arguments] { return run_embed_slides(*arguments); }; });
+  command->callback([&action, arguments, command] {
+    arguments->given = given_tile_options(*command);
+    action = [arguments] { return run_embed_slides(*arguments); };
+  });
 }
 
 }  // namespace serpentine

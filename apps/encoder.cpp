@@ -119,6 +119,10 @@ torch::Tensor answer_of(const Network& network, const torch::Tensor& images,
                         const std::string& name) {
   try {
     return network(images);
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const c10::OutOfMemoryError&) {
+    throw;
   } catch (const std::exception& error) {
     throw std::runtime_error("the encoder " + name + " fails on tiles of " +
                              std::to_string(images.size(3)) + " pixels: " + cause_of(error) +
@@ -164,6 +168,7 @@ Encoder open_encoder(const EncoderOptions& options, int64_t size) {
   Encoder encoder;
   const std::string& source = options.source;
   if (source == "colour") {
+    if (options.input_size > 0) throw UsageError("--input-size: colour takes tiles as they are");
     encoder.name = "colour";
     encoder.encode = colour_features;
     encoder.width = kColourFeatures;

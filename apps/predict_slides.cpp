@@ -10,6 +10,7 @@
 
 #include "apps/bag_ensemble.h"
 #include "apps/command.h"
+#include "apps/slide_pace.h"
 #include "core/io/atomic_file.h"
 #include "core/io/json_file.h"
 #include "core/io/progress.h"
@@ -20,7 +21,31 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-/// What the features that the model learnt from went through: encoder, stain, tiles.
+/// Says where the command line departs from what the model learnt from.
+void tell_other(const char* option, const std::string& now, const std::string& learnt) {
+  if (now != learnt) {
+    std::cout << "note       " << option << " " << now << ", but the model learnt from features with "
+              << learnt << std::endl;
+  }
+}
+
+void tell_other_settings(const PredictRequest& request, const TileJob& tiling, const Json& learnt) {
+  const std::string& source = request.encoder.source;
+  const std::string encoder =
+      source == "colour" ? source : fs::absolute(source).lexically_normal().string();
+  tell_other("--encoder", encoder, learnt.value("encoder", encoder));
+  const auto side = [](int64_t pixels) { return pixels > 0 ? std::to_string(pixels) : "tiles as they are"; };
+  tell_other("--input-size", side(request.encoder.input_size), side(learnt.value("input_size", int64_t{0})));
+  if (!learnt.contains("tiling")) return;
+  const Json now = tiling.settings();
+  for (const auto& option : request.given) {
+    const Json::json_pointer at(place_of_tile_option(option));
+    tell_other(option.c_str(), now.value(at, Json()).dump(), learnt["tiling"].value(at, Json()).dump());
+  }
+}
+
+/// What the features that the model learnt from went through: encoder, stain, tiles. The command line
+/// wins, and is told where it departs.
 void use_settings(PredictRequest& request, TileJob& tiling, const std::string& folder) {
   const auto settings = read_json(folder + "/settings.json");
   if (!settings.is_object()) {
@@ -42,6 +67,7 @@ void use_settings(PredictRequest& request, TileJob& tiling, const std::string& f
     tiling.use(settings["tiling"]);
     request.options.lay_over(tiling, request.given);
   }
+  tell_other_settings(request, tiling, settings);
 }
 
 double since(std::chrono::steady_clock::time_point begin) {
@@ -61,7 +87,7 @@ Json inputs_of(const PredictRequest& request, const TileJob& tiling, const Encod
           {"stain", {request.job.stain, request.job.stain_target}},
           {"tiles", tiles},
           {"pictures",
-           {request.files.heat_mpp, request.files.style.opacity, request.files.style.map,
+           {request.heat, request.files.heat_mpp, request.files.style.opacity, request.files.style.map,
             request.files.top, request.files.threshold}}};
 }
 
@@ -86,8 +112,8 @@ std::string changed_inputs(const std::string& folder, const Json& now) {
 }
 
 /// One slide, from the file to its folder of results.
-std::string predict_slide(const SlideFile& file, const PredictRequest& request,
-                          const TileJob& tiling, const Encoder& encoder, BagEnsemble& ensemble,
+std::string predict_slide(const SlideFile& file, const std::string& left,
+                          const PredictRequest& request, const TileJob& tiling, const Encoder& encoder, BagEnsemble& ensemble,
                           const Json& inputs) {
   const auto begin = std::chrono::steady_clock::now();
   const auto slide = open_slide(file.path, tiling.slide);
@@ -102,7 +128,7 @@ std::string predict_slide(const SlideFile& file, const PredictRequest& request,
   const auto show = [&](const std::string& what, int64_t done, int64_t all) {
     if (stage != what) {
       bar.reset();
-      bar = std::make_unique<Progress>(file.name + " " + what, all);
+      bar = std::make_unique<Progress>(file.name + " " + what + left, all);
       stage = what;
     }
     bar->update(done);
@@ -135,7 +161,7 @@ std::string predict_slide(const SlideFile& file, const PredictRequest& request,
 
 int predict_slides(PredictRequest request) {
   TileJob tiling = request.options.finished();
-  BagEnsemble ensemble(request.run, request.encoder.device);
+  BagEnsemble ensemble(request.run, request.encoder.device, request.heat);
   if (!ensemble.note().empty()) std::cout << "note       " << ensemble.note() << std::endl;
   const std::string features =
       request.features.empty() ? ensemble.features_folder() : request.features;
@@ -149,19 +175,23 @@ int predict_slides(PredictRequest request) {
   request.job.stream.ahead = std::max<int64_t>(2, tiling.threads + 1);
   const Json inputs = inputs_of(request, tiling, encoder, ensemble);
   int64_t failed = 0;
-  for (const auto& file : own_share(all)) {
+  const auto slides = own_share(all);
+  SlidePace pace(slides);
+  for (const auto& file : slides) {
     std::string sentence;
+    pace.begin();
     const Json own = inputs_of_slide(inputs, file, tiling);
     const std::string differs = changed_inputs(request.out + "/" + file.name, own);
     if (!request.again && differs.empty()) {
       std::cout << file.name << ": finished before" << std::endl;
+      pace.end(file, false);
       continue;
     }
     if (!request.again && differs != "-")
       std::cout << file.name << ": predicted anew, other " << differs << " than before"
                 << std::endl;
     try {
-      sentence = predict_slide(file, request, tiling, encoder, ensemble, own);
+      sentence = predict_slide(file, pace.left(), request, tiling, encoder, ensemble, own);
     } catch (const c10::Error& error) {
       sentence = "FAILED: " + std::string(error.what_without_backtrace());
       ++failed;
@@ -169,6 +199,7 @@ int predict_slides(PredictRequest request) {
       sentence = std::string("FAILED: ") + error.what();
       ++failed;
     }
+    pace.end(file, true);
     std::cout << file.name << ": " << sentence << std::endl;
   }
   std::cout << request.out << ": look at */report.html, or serpentine serve " << request.out

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <stdexcept>
 #include <string_view>
 #include <utility>
 
@@ -89,14 +90,19 @@ void add_tile_options(CLI::App& command, SlideArguments& arguments) {
   command.add_option("--tissue", job.tissue.method, "otsu, entropy or fixed")
       ->check(CLI::IsMember({"otsu", "entropy", "fixed"}))
       ->capture_default_str();
-  command.add_option("--threshold", job.tissue.threshold, "Saturation of 255, for --tissue fixed");
-  command.add_option("--tissue-mpp", job.tissue.mpp, "Micrometres of a pixel of the mask");
+  command.add_option("--threshold", job.tissue.threshold, "Saturation of 255, for --tissue fixed")
+      ->check(CLI::Range(0.0, 255.0));
+  command.add_option("--tissue-mpp", job.tissue.mpp, "Micrometres of a pixel of the mask")
+      ->check(CLI::Range(0.1, 1000.0));
   command.add_option("--min-area", job.tissue.min_area,
-                     "Least piece of tissue, square micrometres");
-  command.add_option("--min-hole", job.tissue.min_hole, "Least hole that stays one");
+                     "Least piece of tissue, square micrometres")
+      ->check(CLI::Range(0.0, 1e12));
+  command.add_option("--min-hole", job.tissue.min_hole, "Least hole that stays one")
+      ->check(CLI::Range(0.0, 1e12));
   command.add_flag("--keep-pen", arguments.keep_pen, "Do not leave out felt pens");
   command.add_option("--min-sharpness", job.min_sharpness,
-                     "Drop tiles whose Laplacian varies less (see quality.csv)");
+                     "Drop tiles whose Laplacian varies less (see quality.csv)")
+      ->check(CLI::Range(0.0, 1e9));
 }
 
 void add_read_option(CLI::App& command, SlideArguments& arguments) {
@@ -110,6 +116,13 @@ std::vector<std::string> given_tile_options(const CLI::App& command) {
     if (command.count(name) > 0) given.emplace_back(name);
   }
   return given;
+}
+
+std::string place_of_tile_option(const std::string& option) {
+  for (const auto& [name, place] : kPlaces) {
+    if (option == name) return place;
+  }
+  throw std::out_of_range(option);
 }
 
 void SlideArguments::lay_over(TileJob& settings, const std::vector<std::string>& given) const {

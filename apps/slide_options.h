@@ -34,6 +34,9 @@ void add_read_option(CLI::App& command, SlideArguments& arguments);
 /// Which of the tile options the command line has.
 std::vector<std::string> given_tile_options(const CLI::App& command);
 
+/// Where it stands in TileJob::settings(), as a JSON pointer.
+std::string place_of_tile_option(const std::string& option);
+
 /// The slides that this process of a torchrun or Slurm job works on: every n-th.
 std::vector<SlideFile> own_share(const std::vector<SlideFile>& slides);
 

@@ -7,6 +7,7 @@
 
 #include "apps/command.h"
 #include "apps/slide_options.h"
+#include "apps/slide_pace.h"
 #include "core/io/progress.h"
 
 namespace serpentine {
@@ -33,18 +34,21 @@ int run_tile(const TileArguments& arguments) {
   const auto slides = own_share(all);
   open_tile_folder(job);
   int64_t failed = 0, done = 0, tiles = 0;
+  SlidePace pace(slides);
   for (size_t i = 0; i < slides.size(); ++i) {
     const std::string title = "slide " + std::to_string(i + 1) + " of " +
                               std::to_string(slides.size()) + " " + slides[i].name;
     SlideReport report;
+    pace.begin();
     {
       std::unique_ptr<Progress> bar;
       job.progress = [&](int64_t read, int64_t planned) {
-        if (!bar) bar = std::make_unique<Progress>(title, planned);
+        if (!bar) bar = std::make_unique<Progress>(title + pace.left(), planned);
         bar->update(read);
       };
       report = tile_slide(slides[i], job);
     }
+    pace.end(slides[i], report.outcome != SlideReport::Outcome::kSkipped);
     std::cout << title << ": " << report.sentence() << std::endl;
     failed += report.outcome == SlideReport::Outcome::kFailed;
     if (report.outcome == SlideReport::Outcome::kDone ||

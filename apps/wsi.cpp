@@ -80,6 +80,11 @@ void add_predict(CLI::App& wsi, Action& action) {
   command->add_option("--opacity", arguments->files.style.opacity, "Of the heat over the slide")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
+  command
+      ->add_option("--heat", arguments->heat,
+                   "attention, tile (what the model says of each tile alone), or auto: tile for "
+                   "survival, else attention")
+      ->check(CLI::IsMember({"auto", "attention", "tile"}));
   command->add_option("--colours", arguments->files.style.map, "turbo or viridis")
       ->check(CLI::IsMember({"turbo", "viridis"}));
   command->add_option("--top", arguments->files.top, "Tiles on the sheet")

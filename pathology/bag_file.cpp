@@ -16,6 +16,7 @@ namespace {
 
 const std::vector<std::string> kFeatureNames = {"features", "feats", "feature", "embeddings", "x"};
 const std::vector<std::string> kCoordNames = {"coords", "coordinates", "xy"};
+const std::vector<std::string> kCopyNames = {"augmented"};
 
 /// The first of the known names that is there; of a file with one array, that one.
 torch::Tensor choose(const StateDict& tensors, const std::vector<std::string>& names, bool only) {
@@ -27,7 +28,7 @@ torch::Tensor choose(const StateDict& tensors, const std::vector<std::string>& n
   return only && tensors.size() == 1 ? tensors.front().second : torch::Tensor();
 }
 
-StateDict read_arrays(const std::string& path) {
+StateDict read_arrays(const std::string& path, bool copies) {
   if (path.ends_with(".h5") || path.ends_with(".hdf5")) {
     const Hdf5Reader file(path);
     StateDict arrays;
@@ -35,7 +36,8 @@ StateDict read_arrays(const std::string& path) {
       const auto known = [&](const auto& names) {
         return std::find(names.begin(), names.end(), name) != names.end();
       };
-      if (known(kFeatureNames) || known(kCoordNames)) arrays.emplace_back(name, file.read(name));
+      if (known(kFeatureNames) || known(kCoordNames) || (copies && known(kCopyNames)))
+        arrays.emplace_back(name, file.read(name));
     }
     return arrays;
   }
@@ -46,8 +48,8 @@ StateDict read_arrays(const std::string& path) {
 
 }  // namespace
 
-TileFeatures read_tile_features(const std::string& path) {
-  const StateDict arrays = read_arrays(path);
+TileFeatures read_tile_features(const std::string& path, bool copies) {
+  const StateDict arrays = read_arrays(path, copies);
   TileFeatures out;
   out.features = choose(arrays, kFeatureNames, true);
   out.coords = choose(arrays, kCoordNames, false);
@@ -59,6 +61,16 @@ TileFeatures read_tile_features(const std::string& path) {
   SERPENTINE_CHECK(out.features.dim() == 2, path, "the features must be [tiles, channels], got ",
                    out.features.sizes());
   out.features = out.features.to(torch::kFloat).contiguous();
+  if (copies && !none) {
+    out.copies = choose(arrays, kCopyNames, false);
+    SERPENTINE_CHECK(out.copies.defined(), path,
+                     "holds no augmented copies; `embed-slides --augment` writes them to .h5 and "
+                     ".safetensors");
+    SERPENTINE_CHECK(out.copies.dim() == 3 && out.copies.sizes().slice(1) == out.features.sizes(),
+                     path, "the augmented copies are ", out.copies.sizes(),
+                     ", not [copies, tiles, features] of the tiles ", out.features.sizes());
+    out.copies = out.copies.to(torch::kFloat).contiguous();
+  }
   if (!out.coords.defined()) return out;
   if (out.coords.dim() == 3 && out.coords.size(0) == 1) out.coords = out.coords.squeeze(0);
   SERPENTINE_CHECK(out.coords.dim() == 2 && out.coords.size(1) >= 2 &&

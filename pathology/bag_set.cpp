@@ -10,145 +10,18 @@
 #include <torch/torch.h>
 
 #include "core/check.h"
-#include "core/io/csv.h"
 #include "core/io/progress.h"
+#include "pathology/bag_table.h"
 
 namespace serpentine {
 namespace {
 
 constexpr double kBagSetNone = std::numeric_limits<double>::quiet_NaN();
-constexpr size_t kNamed = 3;  // names in a sentence
-
-int64_t find_column(const CsvTable& table, const std::string& chosen,
-                    const std::vector<std::string>& usual, const char* what, bool needed) {
-  const auto at = [&](const std::string& name) {
-    const auto found = std::find(table.names.begin(), table.names.end(), name);
-    return found == table.names.end() ? int64_t{-1} : found - table.names.begin();
-  };
-  if (!chosen.empty()) {
-    SERPENTINE_CHECK(at(chosen) >= 0, table.path(), "there is no column '", chosen, "' (columns.",
-                     what, ")");
-    return at(chosen);
-  }
-  for (const auto& name : usual) {
-    if (at(name) >= 0) return at(name);
-  }
-  SERPENTINE_CHECK(!needed, table.path(), "which column is the ", what, "? Set columns.", what);
-  return -1;
-}
-
-/// The first twelve characters of a TCGA barcode name the patient.
-std::string patient_of(const std::string& slide) {
-  const bool barcode =
-      slide.size() > 12 && slide.rfind("TCGA-", 0) == 0 && slide[7] == '-' && slide[12] == '-';
-  return barcode ? slide.substr(0, 12) : slide;
-}
-
-std::string plain_name(std::string slide) {
-  if (slide.ends_with(".svs")) slide.resize(slide.size() - 4);
-  return slide;
-}
-
-/// "3 bags are left out: a (why), b (why), ..."
-class LeftOut {
- public:
-  void add(const std::string& name, const std::string& why) {
-    all_.emplace_back(name, why);
-    if (++count_ <= kNamed) text_ += (text_.empty() ? "" : "; ") + name + " (" + why + ")";
-  }
-  /// "" when there is none.
-  std::string sentence() const {
-    if (count_ == 0) return "";
-    return std::to_string(count_) + (count_ == 1 ? " bag is" : " bags are") +
-           " left out: " + text_ + (count_ > kNamed ? "; ..." : "");
-  }
-  void tell(BagSet& set) const {
-    if (count_ > 0) set.notes.push_back(sentence());
-    set.left_out = all_;
-  }
-
- private:
-  std::vector<std::pair<std::string, std::string>> all_;
-  size_t count_ = 0;
-  std::string text_;
-};
 
 std::string sentence_of(const std::exception& error) {
   const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
   std::string text = torch_error ? torch_error->what_without_backtrace() : error.what();
   return text.substr(0, text.find('\n'));
-}
-
-/// The rows of a table as bags without tiles.
-std::vector<Bag> described_bags(const CsvTable& table, const BagSetOptions& options, BagSet& set,
-                                LeftOut& left) {
-  const BagColumns& columns = options.columns;
-  const int64_t slide = find_column(
-      table, columns.slide, {"slide_id", "slide", "bag", "name", "filename"}, "slide", true);
-  const int64_t patient = find_column(
-      table, columns.patient, {"case_id", "patient", "patient_id", "case"}, "patient", false);
-  const int64_t site =
-      find_column(table, columns.site, {"site", "center", "centre"}, "site", false);
-  const int64_t time = options.labelled ? find_column(table, columns.time, {}, "time", false) : -1;
-  const int64_t label =
-      time >= 0 || !options.labelled
-          ? -1
-          : find_column(table, columns.label, {"label", "class", "target"}, "label", true);
-  const int64_t event = time >= 0 ? find_column(table, columns.event, {}, "event", false) : -1;
-  const int64_t censored = time >= 0 && event < 0 ? find_column(table, columns.censorship,
-                                                                {"censorship"}, "censorship", true)
-                                                  : -1;
-  std::vector<int64_t> folds;
-  for (int64_t k = 0;; ++k) {
-    const auto found =
-        std::find(table.names.begin(), table.names.end(), "fold" + std::to_string(k));
-    if (found == table.names.end()) break;
-    folds.push_back(found - table.names.begin());
-  }
-  if (folds.empty()) {
-    const int64_t split = find_column(table, "", {"split"}, "split", false);
-    if (split >= 0) folds.push_back(split);
-  }
-  set.survival = time >= 0;
-  std::set<std::string> seen;
-  std::vector<Bag> bags;
-  for (int64_t row = 0; row < table.rows(); ++row) {
-    Bag bag;
-    const auto text = [&](int64_t column) {
-      return column < 0 ? std::string() : std::string(table.cell(row, column));
-    };
-    bag.name = plain_name(text(slide));
-    if (bag.name.empty()) {
-      left.add(table.place(row, slide), "it has no name");
-      continue;
-    }
-    bag.patient = patient >= 0 && !text(patient).empty() ? text(patient) : patient_of(bag.name);
-    bag.site = text(site);
-    bag.label = text(label);
-    for (const int64_t fold : folds) bag.parts.push_back(text(fold));
-    if (!seen.insert(bag.name).second) {
-      left.add(bag.name, "a second row of this name");
-      continue;
-    }
-    if (set.survival) {
-      bag.time = table.number(row, time);
-      const double seen_event =
-          event >= 0 ? table.number(row, event) : 1 - table.number(row, censored);
-      bag.event = seen_event > 0.5;
-      if (!(bag.time >= 0) || std::isnan(seen_event)) {
-        left.add(bag.name, "no time or event");
-        continue;
-      }
-    } else if (options.labelled && bag.label.empty()) {
-      left.add(bag.name, "no label");
-      continue;
-    }
-    bags.push_back(std::move(bag));
-  }
-  if (patient < 0)
-    set.notes.push_back("there is no column of patients; " +
-                        std::string("TCGA names give them, other bags are patients of their own"));
-  return bags;
 }
 
 /// Throws unless the tiles can be used.
@@ -184,18 +57,21 @@ void choose_width(const BagSetOptions& options, BagSet& set, const std::vector<i
   set.bags = std::move(kept);
 }
 
-TileFeatures joined(const std::vector<std::string>& files) {
-  std::vector<torch::Tensor> features, coords;
+TileFeatures joined(const std::vector<std::string>& files, bool copies) {
+  std::vector<torch::Tensor> features, coords, copied;
   for (const auto& file : files) {
-    TileFeatures part = read_tile_features(file);
+    TileFeatures part = read_tile_features(file, copies);
     if (part.features.size(0) == 0) continue;
     features.push_back(part.features);
     if (part.coords.defined()) coords.push_back(part.coords);
+    if (part.copies.defined()) copied.push_back(part.copies);
   }
-  if (features.empty()) return {torch::empty({0, 0}), {}};
-  if (features.size() == 1) return {features[0], coords.empty() ? torch::Tensor() : coords[0]};
-  return {torch::cat(features),
-          coords.size() == features.size() ? torch::cat(coords) : torch::Tensor()};
+  if (features.empty()) return {torch::empty({0, 0}), {}, {}};
+  const auto all = [&](const std::vector<torch::Tensor>& of, int64_t axis) {
+    if (of.size() != features.size()) return torch::Tensor();
+    return of.size() == 1 ? of[0] : torch::cat(of, axis);
+  };
+  return {all(features, 0), all(coords, 0), all(copied, 1)};
 }
 
 /// One bag a patient: the files of all slides, the first slide's table row.
@@ -233,11 +109,12 @@ void read_folder(const BagSetOptions& options, BagSet& set, LeftOut& left) {
   std::vector<int64_t> widths;
   for (Bag& bag : found) {
     try {
-      TileFeatures tiles = joined(bag.files);
+      TileFeatures tiles = joined(bag.files, options.augmented);
       check_tiles(tiles);
       if (options.keep) {
         bag.features = tiles.features;
         bag.coords = tiles.coords;
+        bag.copies = tiles.copies;
       }
       widths.push_back(tiles.features.size(1));
       set.bags.push_back(std::move(bag));
@@ -276,7 +153,7 @@ void read_packed(const BagSetOptions& options, BagSet& set, LeftOut& left) {
       find_column(table, options.columns.slide, {"slide_id", "slide", "bag", "name", "filename"},
                   "slide", true);
   for (int64_t row = 0; row < table.rows(); ++row)
-    row_of.emplace(plain_name(std::string(table.cell(row, slide))), row);
+    row_of.emplace(bag_name(std::string(table.cell(row, slide))), row);
   for (Bag& bag : described_bags(table, options, set, left)) {
     const int64_t row = row_of.at(bag.name);
     const auto from = static_cast<int64_t>(table.number(row, first)),
@@ -284,7 +161,7 @@ void read_packed(const BagSetOptions& options, BagSet& set, LeftOut& left) {
     try {
       TORCH_CHECK(from >= 0 && count >= 0, "first_row and rows must not be negative");
       bag.features = all.narrow(0, from, count);
-      check_tiles({bag.features, {}});
+      check_tiles({bag.features, {}, {}});
       set.bags.push_back(std::move(bag));
     } catch (const std::exception& error) {
       left.add(bag.name, sentence_of(error));
@@ -321,7 +198,7 @@ void read_instances(const BagSetOptions& options, BagSet& set, LeftOut& left) {
   for (size_t i = 0; i < all.size(); ++i) {
     all[i].features = torch::tensor(rows[i]).view({-1, width});
     try {
-      check_tiles({all[i].features, {}});
+      check_tiles({all[i].features, {}, {}});
       set.bags.push_back(std::move(all[i]));
     } catch (const std::exception& error) {
       left.add(all[i].name, sentence_of(error));
@@ -378,18 +255,24 @@ void BagSetOptions::fields(Fields& f) {
   f.group("columns", columns, "of the table");
   f("width", width, "features of a tile; bags of another width are left out; 0: the most frequent",
     {.least = 0});
+  f("augmented", augmented,
+    "training draws each tile from itself and its copies of `embed-slides --augment`");
   f("classes", classes, "labels in the sequence of the outputs; default all, by name");
   f("keep", keep, "features stay in memory; false: a bag is read whenever it is needed");
 }
 
-TileFeatures BagSet::read(const Bag& bag) const {
-  if (bag.features.defined()) return {bag.features.to(torch::kFloat), bag.coords};
-  return joined(bag.files);
+TileFeatures BagSet::read(const Bag& bag, bool copies) const {
+  if (bag.features.defined()) return {bag.features.to(torch::kFloat), bag.coords, bag.copies};
+  return joined(bag.files, copies);
 }
 
 BagSet read_bag_set(const BagSetOptions& options) {
   BagSet set;
   LeftOut left;
+  const bool from_files = !options.path.ends_with(".index.csv") && !options.features.empty();
+  SERPENTINE_CHECK(!options.augmented || from_files, options.path,
+                   "data.augmented needs files of features (data.features), which hold the copies");
+  set.augmented = options.augmented;
   if (options.path.ends_with(".index.csv")) {
     read_packed(options, set, left);
   } else if (!options.features.empty()) {

@@ -23,6 +23,7 @@ struct BagSetOptions {
   std::vector<std::string> classes;
   bool keep = true;
   int64_t width = 0;     // F of a tile; 0: the most frequent one
+  bool augmented = false;  // files hold augmented copies, which training draws from
   bool labelled = true;  // false: bags to be predicted, which need neither label nor time
   void fields(Fields& f);
 };
@@ -35,18 +36,20 @@ struct Bag {
   std::vector<std::string> parts;  // of published folds
   std::vector<std::string> files;  // several where a patient's slides are one bag
   torch::Tensor features, coords;  // when they lie in memory; packed ones as float16
+  torch::Tensor copies;            // likewise, of augmented tiles
 };
 
 /// What could be read, and what could not and why.
 struct BagSet {
   std::vector<Bag> bags;
   std::vector<std::string> classes;  // of the labels; empty for survival
-  bool survival = false;
+  bool survival = false, augmented = false;
   int64_t width = 0;               // F
   std::vector<std::string> notes;  // sentences: what was left out, what was guessed
   std::vector<std::pair<std::string, std::string>> left_out;  // bags by name, and why
 
-  TileFeatures read(const Bag& bag) const;
+  /// `copies`: also the augmented ones.
+  TileFeatures read(const Bag& bag, bool copies = false) const;
 };
 
 /// Three kinds of `path`: NAME.index.csv beside NAME.f16 (packed rows of float16); a table with a

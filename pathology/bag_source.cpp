@@ -1,12 +1,13 @@
 #include "pathology/bag_source.h"
 
 #include <algorithm>
-#include <cstdlib>
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <torch/torch.h>
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "core/config_node.h"
 #include "pathology/bag_task.h"
 #include "pathology/pathology.h"
 #include "pathology/survival.h"
@@ -37,9 +38,10 @@ int64_t BagDataset::target(int64_t index) const {
   return targets_[static_cast<size_t>(rows_[static_cast<size_t>(index)])];
 }
 
-Batch BagDataset::get(int64_t index) const {
+Batch BagDataset::get(int64_t index) const { return example(index, set_->read(bag(index))); }
+
+Batch BagDataset::example(int64_t index, TileFeatures tiles) const {
   const Bag& from = bag(index);
-  TileFeatures tiles = set_->read(from);
   if (mean_.defined()) tiles.features = (tiles.features - mean_).div_(scale_);
   Batch batch;
   batch.input = tiles.features;
@@ -55,12 +57,38 @@ Batch BagDataset::get(int64_t index) const {
 }
 
 Batch BagDataset::get_batch(at::ArrayRef<int64_t> indices) const {
+  std::vector<Batch> examples;
+  for (const int64_t index : indices) examples.push_back(get(index));
+  return packed(std::move(examples));
+}
+
+Batch BagDataset::draw(at::ArrayRef<int64_t> indices, const Draw& how) const {
+  std::vector<Batch> examples;
+  for (size_t i = 0; i < indices.size(); ++i) {
+    TileFeatures tiles = set_->read(bag(indices[i]), set_->augmented);
+    if (tiles.copies.defined()) {
+      const int64_t copy = how.copies.empty() ? 0 : how.copies[i];
+      auto seed = static_cast<uint64_t>(how.seed);
+      for (const int64_t part : {how.epoch, indices[i], copy})
+        seed = (seed ^ static_cast<uint64_t>(part)) * 0x9e3779b97f4a7c15ULL + 1;
+      auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+      const int64_t count = tiles.features.size(0), copies = tiles.copies.size(0);
+      const auto chosen = torch::randint(copies + 1, {count}, generator, torch::kLong);
+      const auto rows = torch::arange(count);
+      const auto drawn = tiles.copies.index({(chosen - 1).clamp_min(0), rows});
+      tiles.features = torch::where(chosen.eq(0).unsqueeze(1), tiles.features, drawn);
+    }
+    examples.push_back(example(indices[i], std::move(tiles)));
+  }
+  return packed(std::move(examples));
+}
+
+Batch BagDataset::packed(std::vector<Batch> examples) const {
   Batch batch;
   std::vector<torch::Tensor> input, coords, target;
   std::map<std::string, std::vector<torch::Tensor>> named;
   std::vector<int32_t> offsets = {0};
-  for (const int64_t index : indices) {
-    Batch one = get(index);
+  for (Batch& one : examples) {
     offsets.push_back(offsets.back() + static_cast<int32_t>(one.input.size(0)));
     input.push_back(one.input);
     if (one.coords.defined()) coords.push_back(one.coords);
@@ -73,11 +101,11 @@ Batch BagDataset::get_batch(at::ArrayRef<int64_t> indices) const {
     batch.target = torch::empty({0}, torch::kLong);
     return batch;
   }
-  const auto packed = [](const std::vector<torch::Tensor>& parts) {
+  const auto joined_rows = [](const std::vector<torch::Tensor>& parts) {
     return parts.size() == 1 ? parts[0] : torch::cat(parts);  // a bag alone is not copied
   };
-  batch.input = packed(input);
-  if (coords.size() == input.size()) batch.coords = packed(coords);
+  batch.input = joined_rows(input);
+  if (coords.size() == input.size()) batch.coords = joined_rows(coords);
   batch.target = torch::stack(target);
   for (auto& [name, tensors] : named) batch.named[name] = torch::stack(tensors);
   return batch;
@@ -138,10 +166,10 @@ std::shared_ptr<const Dataset> BagSource::part(Part which) const { return bags(w
 
 void BagSource::fill_model(Config& model, const Config& task) {
   if (model.has("in_dim")) {
-    // strict reading of the model comes later; here only a whole number is compared
-    const std::string text = model.yaml();
-    const auto at = text.find("in_dim:");
-    const int64_t given = at == std::string::npos ? 0 : std::atoll(text.c_str() + at + 7);
+    int64_t given = 0;
+    std::vector<Problem> later;  // of the other keys, which the model's own reading finds
+    model.check_fields([&](Fields& f) { f("in_dim", given, "features of a tile"); }, true, {},
+                       later);
     TORCH_CHECK(given <= 0 || given == set_->width, options_.path, ": model.in_dim is ", given,
                 ", but the bags have ", set_->width, " features; data.width: ", given,
                 " takes those of that width");

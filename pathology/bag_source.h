@@ -30,10 +30,15 @@ class BagDataset : public Dataset {
   int64_t size() const override { return static_cast<int64_t>(rows_.size()); }
   Batch get(int64_t index) const override;
   Batch get_batch(at::ArrayRef<int64_t> indices) const override;
+  /// With augmented copies each tile is drawn from itself and them.
+  Batch draw(at::ArrayRef<int64_t> indices, const Draw& how) const override;
   const Bag& bag(int64_t index) const;
   int64_t target(int64_t index) const;
 
  private:
+  Batch example(int64_t index, TileFeatures tiles) const;
+  Batch packed(std::vector<Batch> examples) const;
+
   std::shared_ptr<const BagSet> set_;
   std::vector<int64_t> rows_, targets_;
   torch::Tensor mean_, scale_;

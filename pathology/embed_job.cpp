@@ -60,13 +60,15 @@ std::unique_ptr<StainNormaliser> stain_of(const EmbedJob& job) {
 
 void write_features(const EmbedJob& job, TileRecord record, const EmbeddedTiles& made) {
   record.grid.coords = made.coords;
-  const auto values = job.half ? made.features.to(torch::kHalf) : made.features;
+  const auto stored = [&](const torch::Tensor& of) { return job.half ? of.to(torch::kHalf) : of; };
+  const auto values = stored(made.features);
   for (const auto& format : job.formats) {
     const std::string path = path_of(job, format, record.name);
     if (format == "h5") {
       Hdf5Writer file(path);
       file.write("features", values);
       file.write("coords", made.coords);
+      if (made.copies.defined()) file.write("augmented", stored(made.copies));
       file.set_attributes("coords", tile_attributes(record, TileLayout::kTrident));
       file.set_attributes("features", {{"encoder", job.encoder},
                                        {"name", record.name},
@@ -74,7 +76,9 @@ void write_features(const EmbedJob& job, TileRecord record, const EmbeddedTiles&
                                        {"savetodir", fs::path(path).parent_path().string()}});
       file.finish();
     } else if (format == "safetensors") {
-      write_safetensors(path, {{"features", values.contiguous()}, {"coords", made.coords}},
+      StateDict tensors = {{"features", values.contiguous()}, {"coords", made.coords}};
+      if (made.copies.defined()) tensors.emplace_back("augmented", stored(made.copies).contiguous());
+      write_safetensors(path, tensors,
                         {{"encoder", job.encoder},
                          {"slide_path", record.slide_path},
                          {"tile_size_level0", std::to_string(record.grid.size_level0)}});
@@ -88,15 +92,25 @@ void write_features(const EmbedJob& job, TileRecord record, const EmbeddedTiles&
 }  // namespace
 
 Json EmbedJob::settings() const {
-  Json all = {{"encoder", encoder}, {"stain", stain},         {"stain_target", stain_target},
-              {"half", half},       {"precision", precision}, {"input_size", input_size}};
+  Json all = {{"encoder", encoder},
+              {"stain", stain},
+              {"stain_target", stain_target},
+              {"half", half},
+              {"precision", precision}};
+  // absent: as in folders that know neither
+  if (input_size > 0) all["input_size"] = input_size;
+  if (augment.copies > 0) {
+    all["augment"] = {
+        {"copies", augment.copies}, {"seed", augment.seed}, {"stain", augment.stain}};
+  }
   if (!tiling.is_null()) all["tiling"] = tiling;
   return all;
 }
 
 int64_t embed_memory(const TileGrid& grid, const EmbedJob& job, int64_t width) {
   const int64_t several = job.formats.size() > 1 || job.half ? 2 : 1;
-  return TileStream::memory(grid, job.stream) + grid.coords.size(0) * width * 4 * (1 + several);
+  return TileStream::memory(grid, job.stream) +
+         grid.coords.size(0) * width * 4 * (1 + several) * (1 + job.augment.copies);
 }
 
 EmbeddedTiles embed_tiles(const Slide& slide, const TileGrid& grid, const TileEncoder& encoder,
@@ -108,7 +122,9 @@ EmbeddedTiles embed_tiles(const Slide& slide, const TileGrid& grid, const TileEn
   EmbeddedTiles made;
   const int64_t tiles = grid.coords.size(0);
   std::vector<torch::Tensor> features;
+  std::vector<std::vector<torch::Tensor>> copies(static_cast<size_t>(job.augment.copies));
   std::vector<int64_t> kept;
+  const std::string name = fs::path(slide.path()).stem().string();
   TileStreamOptions options = job.stream;
   options.sharpness = job.min_sharpness > 0;
   TileStream stream(slide, grid, options);
@@ -130,6 +146,11 @@ EmbeddedTiles embed_tiles(const Slide& slide, const TileGrid& grid, const TileEn
                           : batch->pictures.index_select(0, torch::tensor(sound, torch::kLong));
       if (stain) pictures = stain->apply(pictures, fit);
       features.push_back(encoder(pictures));
+      const auto corners = grid.coords.narrow(0, batch->first, batch->pictures.size(0))
+                               .index_select(0, torch::tensor(sound, torch::kLong));
+      for (size_t copy = 0; copy < copies.size(); ++copy)
+        copies[copy].push_back(encoder(augmented_tiles(pictures, corners, name,
+                                                       static_cast<int64_t>(copy), job.augment)));
     }
     if (job.progress) job.progress(batch->first + batch->pictures.size(0), tiles);
   }
@@ -137,7 +158,17 @@ EmbeddedTiles embed_tiles(const Slide& slide, const TileGrid& grid, const TileEn
     throw std::runtime_error(slide.path() + ": no tile can be read, or all are blurred");
   made.features = torch::cat(features);
   made.coords = grid.coords.index_select(0, torch::tensor(kept, torch::kLong));
-  TORCH_CHECK(made.features.isfinite().all().item<bool>(), slide.path(),
+  bool finite = made.features.isfinite().all().item<bool>();
+  if (!copies.empty()) {
+    std::vector<torch::Tensor> all;
+    for (auto& parts : copies) {
+      all.push_back(torch::cat(parts));
+      parts.clear();
+    }
+    made.copies = torch::stack(all);
+    finite = finite && made.copies.isfinite().all().item<bool>();
+  }
+  TORCH_CHECK(finite, slide.path(),
               ": the encoder gave features that are not finite (NaN or infinite)");
   return made;
 }
@@ -166,6 +197,7 @@ SlideReport embed_slide(const SlideFile& file, const TileRecord& record, const T
     report.content = before;
     return report;
   }
+  if (!same_tiles) forget_features(job, file.name);  // should this fail, no old ones may stay
   const auto begin = std::chrono::steady_clock::now();
   Json& content = report.content;
   content = {
@@ -205,6 +237,13 @@ SlideReport embed_slide(const SlideFile& file, const TileRecord& record, const T
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   write_atomically(path, content.dump(1) + "\n");
   return report;
+}
+
+void forget_features(const EmbedJob& job, const std::string& name) {
+  std::error_code gone;
+  for (const char* format : {"h5", "pt", "safetensors"})
+    fs::remove(path_of(job, format, name), gone);
+  fs::remove(job.out + "/reports/" + name + ".json", gone);
 }
 
 void open_feature_folder(const EmbedJob& job) {

@@ -146,7 +146,7 @@ void write_heat_pyramid(const std::string& path, const Slide& slide, const HeatG
 }
 
 nlohmann::json tiles_geojson(const TileGrid& grid, const torch::Tensor& scores, double threshold,
-                             const std::string& label) {
+                             const std::string& name, const std::string& label) {
   auto features = nlohmann::json::array();
   const auto at = grid.coords.accessor<int64_t, 2>();
   const auto value = scores.to(torch::kFloat).contiguous();
@@ -154,7 +154,7 @@ nlohmann::json tiles_geojson(const TileGrid& grid, const torch::Tensor& scores, 
   for (int64_t i = 0; i < grid.coords.size(0); ++i) {
     const int64_t x = at[i][0], y = at[i][1], s = grid.size_level0;
     nlohmann::json properties = {{"objectType", "detection"},
-                                 {"measurements", {{"Attention rank", score[i]}}}};
+                                 {"measurements", {{name, score[i]}}}};
     if (score[i] >= threshold) {
       properties["classification"] = {{"name", label}, {"color", {200, 0, 0}}};
     }

@@ -60,9 +60,9 @@ void write_pyramid(const std::string& path, int64_t width, int64_t height, doubl
                    const std::string& name, const PartView& view,
                    const std::function<void(int64_t, int64_t)>& progress = {});
 
-/// Tiles as QuPath objects with their scores as measurements; those at or above `threshold` are
-/// classified as `label`.
+/// Tiles as QuPath objects with their scores as the measurement `name`; those at or above
+/// `threshold` are classified as `label`.
 nlohmann::json tiles_geojson(const TileGrid& grid, const torch::Tensor& scores, double threshold,
-                             const std::string& label);
+                             const std::string& name, const std::string& label);
 
 }  // namespace serpentine

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <sstream>
 
+#include <torch/torch.h>
+
 #include "pathology/slide_prediction.h"
 
 namespace serpentine {
@@ -17,7 +19,8 @@ table { border-collapse: collapse; } td, th { padding: .2em 1em .2em 0; text-ali
 .bar { background: #e6eaef; width: 20em; height: .9em; border-radius: 3px; }
 .bar div { background: #1f6feb; height: 100%; border-radius: 3px; }
 img { max-width: 100%; border: 1px solid #d0d7de; } .note { color: #57606a; }
-.ramp { height: .9em; width: 20em; background: linear-gradient(90deg,#30123b,#4662d7,#36aaf9,#1ae4b6,#72fe5e,#c7ef34,#faba39,#f66b19,#ca2a04,#7a0403); }
+.ramp { height: .9em; width: 20em; } .turbo { background: linear-gradient(90deg,#30123b,#4662d7,#36aaf9,#1ae4b6,#72fe5e,#c7ef34,#faba39,#f66b19,#ca2a04,#7a0403); }
+.viridis { background: linear-gradient(90deg,#440154,#482878,#3e4989,#31688e,#26828e,#1f9e89,#35b779,#6ece58,#b5de2b,#fde725); }
 )";
 
 std::string escaped(const std::string& text) {
@@ -92,10 +95,23 @@ void facts(std::ostringstream& page, const Slide& slide, const Tissue& tissue,
   page << "</table>\n";
 }
 
+/// What the heat shows, the name of its colours and the values at their ends.
+void colour_scale(std::ostringstream& page, const SlidePrediction& prediction,
+                  const HeatStyle& style) {
+  std::array<char, 64> low{}, high{};
+  std::snprintf(low.data(), low.size(), "%.4g", prediction.scores.min().item<double>());
+  std::snprintf(high.data(), high.size(), "%.4g", prediction.scores.max().item<double>());
+  page << "<p>Colour: " << escaped(prediction.meaning.phrase)
+       << ", by its rank among the tiles of this slide (scale " << escaped(style.map)
+       << "); slides cannot be compared by it.</p>\n<table><tr><td>rank 0, value " << low.data()
+       << "</td><td><div class=\"ramp " << escaped(style.map)
+       << "\"></div></td><td>rank 1, value " << high.data() << "</td></tr></table>\n";
+}
+
 }  // namespace
 
 std::string prediction_page(const Slide& slide, const Tissue& tissue,
-                            const SlidePrediction& prediction,
+                            const SlidePrediction& prediction, const HeatStyle& style,
                             const std::vector<ReportPicture>& pictures) {
   std::ostringstream page;
   page << "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>"
@@ -114,10 +130,7 @@ std::string prediction_page(const Slide& slide, const Tissue& tissue,
   page << "<p class=\"note\">A research result, not a diagnosis.</p>\n";
   for (const auto& picture : pictures) {
     page << "<h2>" << escaped(picture.title) << "</h2>\n";
-    if (picture.title.starts_with("Attention")) {
-      page << "<table><tr><td>lowest rank</td><td><div class=\"ramp\"></div></td><td>highest</td>"
-           << "</tr></table>\n";
-    }
+    if (picture.title == kHeatTitle) colour_scale(page, prediction, style);
     page << "<img alt=\"" << escaped(picture.title) << "\" src=\"data:image/" << picture.type
          << ";base64," << base64(picture.bytes) << "\">\n";
   }

@@ -1,6 +1,7 @@
 #include "pathology/slide_prediction.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cmath>
 #include <csignal>
@@ -32,8 +33,8 @@ void remove_parts(const std::string& folder) {
   }
 }
 
-Json json_of(const Slide& slide, const SlidePrediction& prediction, const torch::Tensor& rank,
-             const std::vector<int64_t>& top) {
+Json json_of(const Slide& slide, const SlidePrediction& prediction, const HeatStyle& style,
+             const torch::Tensor& rank, const std::vector<int64_t>& top) {
   Json json = {{"slide", prediction.name},
                {"slide_path", fs::absolute(slide.path()).string()},
                {"width", slide.width()},
@@ -59,12 +60,20 @@ Json json_of(const Slide& slide, const SlidePrediction& prediction, const torch:
     for (const auto& [name, value] : prediction.probabilities) probabilities[name] = value;
     json["probabilities"] = probabilities;
   }
+  if (prediction.scores.defined()) {
+    json["heat"] = {{"shows", prediction.meaning.word},
+                    {"meaning", prediction.meaning.phrase},
+                    {"scale", "rank within the slide, 0 to 1"},
+                    {"lowest", prediction.scores.min().item<double>()},
+                    {"highest", prediction.scores.max().item<double>()},
+                    {"colours", style.map}};
+  }
   auto tiles = Json::array();
   const auto at = prediction.grid.coords.accessor<int64_t, 2>();
   for (const int64_t i : top) {
     tiles.push_back({{"x", at[i][0]},
                      {"y", at[i][1]},
-                     {"attention", prediction.attention[i].item<double>()},
+                     {prediction.meaning.word, prediction.scores[i].item<double>()},
                      {"rank", rank[i].item<double>()}});
   }
   json["top_tiles"] = tiles;
@@ -72,12 +81,12 @@ Json json_of(const Slide& slide, const SlidePrediction& prediction, const torch:
 }
 
 std::string csv_of(const SlidePrediction& prediction, const torch::Tensor& rank) {
-  std::string csv = "x,y,attention,rank\n";
+  std::string csv = "x,y," + prediction.meaning.word + ",rank\n";
   const auto at = prediction.grid.coords.accessor<int64_t, 2>();
   char line[128];
   for (int64_t i = 0; i < prediction.grid.coords.size(0); ++i) {
     std::snprintf(line, sizeof line, "%lld,%lld,%.9g,%.6f\n", static_cast<long long>(at[i][0]),
-                  static_cast<long long>(at[i][1]), prediction.attention[i].item<double>(),
+                  static_cast<long long>(at[i][1]), prediction.scores[i].item<double>(),
                   rank[i].item<double>());
     csv += line;
   }
@@ -104,6 +113,11 @@ torch::Tensor sheet_of(const Slide& slide, const TileGrid& grid, const torch::Te
     captions.emplace_back(caption);
   }
   return contact_sheet(pictures, captions, 4, 200);
+}
+
+std::string capital(std::string word) {
+  if (!word.empty()) word[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(word[0])));
+  return word;
 }
 
 }  // namespace
@@ -144,10 +158,10 @@ void write_slide_prediction(const std::string& folder, const Slide& slide, const
   std::vector<ReportPicture> pictures;
   torch::Tensor rank;
   std::vector<int64_t> top;
-  if (prediction.attention.defined()) {
-    rank = ranks(prediction.attention);
+  if (prediction.scores.defined()) {
+    rank = ranks(prediction.scores);
     const HeatGrid heat = heat_grid(prediction.grid, rank, slide.width(), slide.height());
-    top = top_tiles(prediction.grid, prediction.attention, options.top);
+    top = top_tiles(prediction.grid, prediction.scores, options.top);
     write_image(folder + "/heat.png", heat_picture(heat));
     const double scale =
         std::min(1.0, 1600.0 / static_cast<double>(std::max(slide.width(), slide.height())));
@@ -161,13 +175,15 @@ void write_slide_prediction(const std::string& folder, const Slide& slide, const
     const auto sheet = sheet_of(slide, prediction.grid, rank, top);
     write_image(folder + "/top_tiles.png", sheet);
     write_atomically(folder + "/tiles.csv", csv_of(prediction, rank));
+    const std::string word = capital(prediction.meaning.word);
     const std::string label =
-        prediction.probabilities.empty()
-            ? "High attention"
-            : "High attention: " +
-                  prediction.probabilities[static_cast<size_t>(prediction.label)].first;
-    write_atomically(folder + "/tiles.geojson",
-                     tiles_geojson(prediction.grid, rank, options.threshold, label).dump());
+        "High " + prediction.meaning.word +
+        (prediction.probabilities.empty()
+             ? ""
+             : ": " + prediction.probabilities[static_cast<size_t>(prediction.label)].first);
+    write_atomically(
+        folder + "/tiles.geojson",
+        tiles_geojson(prediction.grid, rank, options.threshold, word + " rank", label).dump());
     if (options.heat_mpp > 0) {
       const double mpp = slide.mpp().value;
       const double downsample = mpp > 0 ? std::max(1.0, options.heat_mpp / mpp) : 4;
@@ -176,15 +192,16 @@ void write_slide_prediction(const std::string& folder, const Slide& slide, const
                            if (options.progress) options.progress("heatmap", done, all);
                          });
     }
-    pictures.push_back({"Attention over the slide", encode_image(overlay, "jpg", 88), "jpeg"});
-    pictures.push_back({"Tiles of highest attention: corner in level-0 pixels, rank of attention",
+    pictures.push_back({kHeatTitle, encode_image(overlay, "jpg", 88), "jpeg"});
+    pictures.push_back({"Tiles of highest " + prediction.meaning.word +
+                            ": corner in level-0 pixels, rank within the slide",
                         encode_image(sheet, "jpg", 90), "jpeg"});
   }
   const auto plain = thumbnail(slide, 1000);
   pictures.push_back({"The slide", encode_image(plain, "jpg", 88), "jpeg"});
-  write_atomically(folder + "/report.html", prediction_page(slide, tissue, prediction, pictures));
+  write_atomically(folder + "/report.html", prediction_page(slide, tissue, prediction, options.style, pictures));
   write_atomically(folder + "/prediction.json",
-                   json_of(slide, prediction, rank, top).dump(1) + "\n");
+                   json_of(slide, prediction, options.style, rank, top).dump(1) + "\n");
 }
 
 }  // namespace serpentine

@@ -1,6 +1,6 @@
 # Sources of slides, tissue and tiles, with a stub for each library that may be missing.
 set(slide_sources slide.cpp slide_folder.cpp picture_slide.cpp tissue_overview.cpp tiles.cpp
-  tile_files.cpp tile_job.cpp tile_report.cpp slide_lock.cpp stain.cpp colour_encoder.cpp embed_job.cpp heatmap.cpp
+  tile_files.cpp tile_job.cpp tile_report.cpp slide_lock.cpp stain.cpp tile_augment.cpp colour_encoder.cpp embed_job.cpp heatmap.cpp
   slide_prediction.cpp prediction_page.cpp)
 set(slide_link "")
 if(SERPENTINE_OPENSLIDE)

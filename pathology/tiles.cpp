@@ -40,11 +40,17 @@ class TissueShare {
   torch::Tensor sums_;
 };
 
-/// Corners along one side: all tiles inside, or a single one that sticks out of a small slide.
+/// Corners along one side, until all of it is covered: the last tile may stick out.
 std::vector<int64_t> places(int64_t extent, int64_t tile, int64_t step) {
   std::vector<int64_t> all = {0};
-  for (int64_t at = step; at + tile <= extent; at += step) all.push_back(at);
+  while (all.back() + tile < extent) all.push_back(all.back() + step);
   return all;
+}
+
+/// How much of a tile lies on the slide. The first one counts as a whole: a slide smaller than a
+/// tile has no other.
+double inside(int64_t at, int64_t tile, int64_t extent) {
+  return at == 0 ? 1 : std::min(1.0, static_cast<double>(extent - at) / static_cast<double>(tile));
 }
 
 }  // namespace
@@ -97,9 +103,11 @@ TileGrid plan_tiles(const Slide& slide, const Tissue& tissue, const TileOptions&
   }
   const TissueShare share(tissue);
   std::vector<int64_t> corners;
-  for (const int64_t y : places(slide.height(), grid.size_level0, grid.step_level0)) {
-    for (const int64_t x : places(slide.width(), grid.size_level0, grid.step_level0)) {
-      const double part = share.of(x, y, grid.size_level0);
+  const int64_t side = grid.size_level0;
+  for (const int64_t y : places(slide.height(), side, grid.step_level0)) {
+    for (const int64_t x : places(slide.width(), side, grid.step_level0)) {
+      const double part =
+          share.of(x, y, side) * inside(x, side, slide.width()) * inside(y, side, slide.height());
       if (part < options.min_tissue || part <= 0) continue;
       corners.push_back(x);
       corners.push_back(y);

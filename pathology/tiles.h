@@ -38,7 +38,9 @@ struct TileGrid {
   torch::Tensor coords;     // int64 [T, 2], x and y, row by row
 };
 
-/// Throws when the resolution is asked for in micrometres and the slide's is unknown.
+/// The lattice covers the slide: tiles of the right and lower edge may stick out, white there; what
+/// sticks out is no tissue. Throws when the resolution is asked for in micrometres and the slide's is
+/// unknown.
 TileGrid plan_tiles(const Slide& slide, const Tissue& tissue, const TileOptions& options);
 
 enum class TileState : uint8_t {

@@ -111,6 +111,20 @@ expect 0 'good: [0-9]+ tiles' "$serpentine" embed-slides slides/good.svs --encod
 expect_file formats/pt_files/good.pt
 expect 0 'good: finished before' "$serpentine" embed-slides slides/good.svs --encoder colour --tiles tiles -o formats \
   --format pt,h5
+refuse 1 'other settings' "$serpentine" embed-slides slides --encoder colour --tiles tiles -o other --size 512
+refuse 2 'colour takes tiles as they are' "$serpentine" embed-slides slides --encoder colour -o other --input-size 32
+for wrong in '--batch 0' '--readers 0' '--input-size -1' '--augment -1' '--augment-stain 2' '--min-hole -5'; do
+  # shellcheck disable=SC2086
+  expect 2 "${wrong%% *}" "$serpentine" embed-slides slides --encoder colour -o other $wrong
+done
+# a corrected resolution: features of the slide that it concerns are made anew, the others stay
+expect 0 'have features' "$serpentine" embed-slides two --encoder colour -o corrected --no-read
+expect 0 'one: [0-9]+ tiles' "$serpentine" embed-slides two --encoder colour -o corrected --no-read --mpp-csv mpp.csv
+grep -q 'other: finished before' out.txt || fail "an unconcerned slide was embedded again: $(cat out.txt)"
+expect 0 'one: finished before' "$serpentine" embed-slides two --encoder colour -o corrected --no-read --mpp-csv mpp.csv
+printf 'slide,mpp\none.svs,40\n' >coarse.csv # over twice as coarse as the tiles: they cannot be made
+expect 1 'one: FAILED' "$serpentine" embed-slides two --encoder colour -o corrected --no-read --mpp-csv coarse.csv
+[ ! -e corrected/h5_files/one.h5 ] || fail "features of another resolution are left"
 refuse 2 'there is no such' "$serpentine" embed-slides slides --encoder nothing.ts -o features2
 printf 'no model' >wrong.ts
 refuse 1 'wrong.ts: is no TorchScript' "$serpentine" embed-slides slides --encoder wrong.ts -o features3
@@ -121,7 +135,7 @@ for i in 1 2 3; do cp "$sample" "many/s$i.svs"; done
 "$serpentine" embed-slides many --encoder colour -o killed --batch 4 --no-read >killed.txt 2>&1 &
 pid=$!
 for _ in $(seq 600); do
-  [ -e killed/h5_files/s1.h5 ] && break
+  [ -e killed/reports/s1.json ] && break
   sleep 0.05
 done
 kill -KILL $pid
@@ -176,6 +190,51 @@ grep -q 'mean_mil' predictions/good/prediction.json || fail "the answer is the o
 expect 0 'good: finished before' "$serpentine" wsi predict otherrun slides/good.svs -o predictions
 expect 0 'good: predicted anew, other tiles than before' "$serpentine" wsi predict otherrun slides/good.svs \
   -o predictions --min-tissue 0.5 --heat-mpp 2
+grep -q 'note  *--min-tissue 0.5, but the model learnt from features with 0.25' out.txt ||
+  fail "an option that departs from the features is not told: $(cat out.txt)"
+expect 0 'good: predicted anew, other pictures than before' "$serpentine" wsi predict otherrun slides/good.svs \
+  -o predictions --min-tissue 0.5 --heat-mpp 0 --heat tile --colours viridis
+grep -q '"shows": "probability"' predictions/good/prediction.json || fail "--heat tile: $(cat predictions/good/prediction.json)"
+grep -q 'scale viridis' predictions/good/report.html || fail "the report does not name the colours"
+refuse 2 'colour takes tiles as they are' "$serpentine" wsi predict otherrun slides/good.svs -o predictions --input-size 64
+
+# survival: the heat is the risk of each tile
+awk -F, 'NR == 1 {print "slide_id,case_id,months,censorship"} NR > 1 {print $1 "," $2 "," NR * 3 "," 0}' labels.csv >times.csv
+expect 0 'test +c_index' "$serpentine" train bags.yaml --out survival data.path=times.csv data.columns.time=months \
+  data.bins=2 task.type=survival
+expect 0 'good: risk' "$serpentine" wsi predict survival slides/good.svs -o risks --heat-mpp 0
+grep -q '"shows": "risk"' risks/good/prediction.json || fail "the heat of survival: $(cat risks/good/prediction.json)"
+grep -q 'risk that the model would give each tile alone' risks/good/report.html || fail "the report does not say what the heat is"
+head -1 risks/good/tiles.csv | grep -q 'x,y,risk,rank' || fail "tiles.csv: $(head -2 risks/good/tiles.csv)"
+expect 0 'good: predicted anew' "$serpentine" wsi predict survival slides/good.svs -o risks --heat-mpp 0 --heat attention
+grep -q '"shows": "attention"' risks/good/prediction.json || fail "--heat attention: $(cat risks/good/prediction.json)"
+
+# augmented copies beside the features, and a training that draws from them
+expect 0 'have features' "$serpentine" embed-slides many --encoder colour -o augmented --augment 1 --no-read
+refuse 2 'pt holds no copies' "$serpentine" embed-slides many --encoder colour -o pt_only --augment 1 --format pt
+for i in 4 5 6; do cp augmented/h5_files/s3.h5 "augmented/h5_files/s$i.h5"; done
+expect 0 'test  ' "$serpentine" train bags.yaml --out augrun data.features=augmented data.augmented=true
+expect 1 'holds no augmented copies' "$serpentine" train bags.yaml --out plainrun data.augmented=true
+
+# an encoder of our own with its input size, which a new slide goes through, too
+python3 - <<'PY'
+import os, random
+random.seed(1)
+for kind in ("dark", "light"):
+    os.makedirs("photos/" + kind, exist_ok=True)
+    for i in range(10):
+        data = bytes(random.randrange(128) + 120 * (kind == "light") for _ in range(32 * 32 * 3))
+        open("photos/%s/%d.ppm" % (kind, i), "wb").write(b"P6 32 32 255\n" + data)
+PY
+expect 0 'test' "$serpentine" train "$tree/configs/test/vision_vmamba.yaml" --out eye data.type=image_folder data.path=photos \
+  data.image_size=[32] loader.batch_size=7
+expect 0 'have features' "$serpentine" embed-slides many --encoder eye -o seen --input-size 32 --no-read
+for i in 4 5 6; do cp seen/h5_files/s3.h5 "seen/h5_files/s$i.h5"; done
+expect 0 'test  ' "$serpentine" train bags.yaml --out seenrun data.features=seen
+expect 0 'good: .*probability' "$serpentine" wsi predict seenrun slides/good.svs -o seen_out --heat-mpp 0
+grep -q '"input_size": 32' seen_out/good/inputs.json || fail "the input size of the features was not used"
+expect 0 'good: predicted anew, other input_size' "$serpentine" wsi predict seenrun slides/good.svs -o seen_out --heat-mpp 0 --input-size 16
+grep -q 'note  *--input-size 16, but the model learnt from features with 32' out.txt || fail "input size: $(cat out.txt)"
 refuse 2 'no-read' "$serpentine" wsi predict otherrun slides/good.svs -o predictions --no-read
 
 # a cross-validation whose folds are not all finished
@@ -185,6 +244,7 @@ rm folds/fold_1/calibration.json
 expect 0 'not finished: fold 1 of 3; 2 folds are averaged' "$serpentine" wsi predict folds slides/good.svs -o by_folds
 rm folds/fold_{0,2}/calibration.json
 refuse 2 'none of its 3 folds is finished' "$serpentine" wsi predict folds slides/good.svs -o by_folds
+refuse 1 'labels.csv: is no slide' "$serpentine" serve labels.csv
 expect 1 'truncated: FAILED' "$serpentine" wsi predict bagrun slides/truncated.svs -o predictions
 refuse 2 'does not read bags|no run folder' "$serpentine" wsi predict nothing slides/good.svs -o predictions2
 finish

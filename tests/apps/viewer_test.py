@@ -35,7 +35,7 @@ def status(port, path, host=None):
 def refusals(port):
     for path in (
         "/../../../../etc/passwd", "/file/0/../../../etc/passwd", "/file/0/%2e%2e%2fsettings.json",
-        "/file/0/settings.json", "/file/99/report.html", "/dz/0/99/0_0.jpg", "/dz/99/3/0_0.jpg", "/heat/99.png",
+        "/file/0/settings.json", "/file/99/report.html", "/tile/0/9999.jpg", "/tile/99/0.jpg", "/dz/0/8/999_999.jpg", "/dz/0/99/0_0.jpg", "/dz/99/3/0_0.jpg", "/heat/99.png",
     ):
         code, body = status(port, path)
         check(code in (400, 404), f"{path} must be refused, got {code}")
@@ -88,6 +88,19 @@ def interaction(url, pictures):
 def heat(page, shot):
     page.until("viewer.heat && viewer.shown > 0")
     every = page.evaluate("viewer.shown")
+    words = page.evaluate("document.getElementById('heatscale').textContent")
+    check("rank within the slide" in words and "turbo" in words, f"the scale must be named: {words!r}")
+    check(page.evaluate("document.getElementById('heatname').textContent") in ("Attention", "Risk", "Probability"), "what the heat shows")
+    # what the heat changes on the canvas: nothing at opacity 0, then more with the opacity
+    sum_of = """(() => { drawNow(); const c = document.getElementById('view'), d = c.getContext('2d')
+        .getImageData(0, 0, c.width, c.height).data; let n = 0;
+        for (let i = 0; i < d.length; i += 4) n += Math.abs(d[i] - d[i + 2]); return n / (d.length / 4); })()"""
+    colourful = []
+    for opacity in (0, 0.3, 0.9):
+        page.evaluate(f"document.getElementById('opacity').value = {opacity}; document.getElementById('opacity').dispatchEvent(new Event('input'))")
+        colourful.append(page.evaluate(sum_of))
+    check(colourful[0] < colourful[1] < colourful[2], f"the heat must show with its opacity: {colourful}")
+    print(f"heat: {every} cells, colourfulness {colourful}")
     slide = "document.getElementById('{0}').value = {1}; document.getElementById('{0}').dispatchEvent(new Event('input'))"
     page.evaluate(slide.format("opacity", 0.8))
     shot("heat.png")

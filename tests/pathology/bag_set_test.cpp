@@ -126,6 +126,50 @@ TEST_F(BagFiles, TheMostFrequentWidthCounts) {
   EXPECT_EQ(read_bag_set(options).width, 7);
 }
 
+TEST_F(BagFiles, TrainingDrawsFromAugmentedCopies) {
+  std::string table = "slide_id,label\n";
+  for (const char* name : {"a", "b", "c", "d", "e", "f"}) {
+    Hdf5Writer out(file(std::string(name) + ".h5"));
+    out.write("features", torch::zeros({40, 3}));
+    out.write("augmented", torch::tensor({1.F, 2.F}).view({2, 1, 1}).expand({2, 40, 3}).contiguous());
+    out.finish();
+    table += std::string(name) + "," + (*name < 'd' ? "x" : "y") + "\n";
+  }
+  std::ofstream(at("table.csv")) << table;
+  for (const bool keep : {true, false}) {
+    BagSourceOptions options;
+    options.path = at("table.csv");
+    options.features = at("features");
+    options.augmented = true;
+    options.keep = keep;
+    options.splits.folds = 3;
+    const auto train = BagSource(options).bags(Part::kTrain);
+    EXPECT_EQ(train->get(0).input.abs().max().item<float>(), 0) << "only training draws";
+    const std::vector<int64_t> both = {0, 1};
+    const auto drawn = [&](int64_t seed, int64_t epoch) {
+      return train->draw(both, {seed, epoch, {}}).input;
+    };
+    const auto first = drawn(1, 0);
+    for (const float value : {0.F, 1.F, 2.F})
+      EXPECT_GT(first.select(1, 0).eq(value).sum().item<int64_t>(), 10) << value;
+    EXPECT_TRUE(first.select(1, 0).equal(first.select(1, 2))) << "a tile is drawn as a whole";
+    EXPECT_TRUE(first.equal(drawn(1, 0)));
+    EXPECT_FALSE(first.equal(drawn(1, 1)));
+    EXPECT_FALSE(first.equal(drawn(2, 0)));
+  }
+  write_h5("f.h5", torch::zeros({40, 3}));
+  BagSetOptions options;
+  options.path = at("table.csv");
+  options.features = at("features");
+  options.augmented = true;
+  const BagSet set = read_bag_set(options);
+  ASSERT_EQ(set.left_out.size(), 1U);
+  EXPECT_NE(set.left_out[0].second.find("holds no augmented copies"), std::string::npos);
+  options.path = std::string(SERPENTINE_SOURCE_DIR) + "/tests/pathology/data/bags.csv";
+  options.features = "";
+  EXPECT_THROW(read_bag_set(options), c10::Error);
+}
+
 TEST_F(BagFiles, JoinsThePatientsSlides) {
   write_h5("a1.h5", torch::ones({2, 3}));
   write_h5("a2.h5", torch::ones({3, 3}) * 2);

@@ -44,7 +44,7 @@ TEST(Heatmap, TopTilesDoNotOverlap) {
 
 TEST(Heatmap, TilesForQuPathHaveMeasurements) {
   const TileGrid grid = grid_of({0, 0, 100, 0}, 100, 100);
-  const auto json = tiles_geojson(grid, torch::tensor({0.2F, 0.95F}), 0.9, "hot");
+  const auto json = tiles_geojson(grid, torch::tensor({0.2F, 0.95F}), 0.9, "Attention rank", "hot");
   ASSERT_EQ(json["features"].size(), 2U);
   EXPECT_FALSE(json["features"][0]["properties"].contains("classification"));
   EXPECT_EQ(json["features"][1]["properties"]["classification"]["name"], "hot");
@@ -115,7 +115,7 @@ TEST_F(Pyramid, PredictionWritesAllItsFiles) {
   prediction.name = "cmu <1>";
   prediction.grid = plan_tiles(*slide, tissue, {});
   const int64_t tiles = prediction.grid.coords.size(0);
-  prediction.attention = torch::softmax(torch::linspace(0, 3, tiles, torch::kDouble), 0);
+  prediction.scores = torch::softmax(torch::linspace(0, 3, tiles, torch::kDouble), 0);
   prediction.probabilities = {{"benign", 0.2}, {"malignant", 0.8}};
   prediction.label = 1;
   prediction.calibrated = true;
@@ -135,8 +135,28 @@ TEST_F(Pyramid, PredictionWritesAllItsFiles) {
   const std::string page = bytes_of(folder + "/report.html");
   EXPECT_NE(page.find("cmu &lt;1&gt;"), std::string::npos);
   EXPECT_NE(page.find("calibrated probability 0.800"), std::string::npos);
-  // without attention there is no heat, but still an answer
-  prediction.attention = torch::Tensor();
+  EXPECT_NE(page.find("scale turbo"), std::string::npos) << "the colour scale must be named";
+  EXPECT_EQ(json["heat"]["shows"], "attention");
+  EXPECT_TRUE(json["top_tiles"][0].contains("attention"));
+  // risks of a survival model, in the other colours
+  prediction.probabilities.clear();
+  prediction.risk = -1.25;
+  prediction.scores = torch::linspace(-3.5, -0.5, tiles, torch::kDouble);
+  prediction.meaning = {"risk", "risk that the model would give each tile alone"};
+  PredictionFiles files;
+  files.style.map = "viridis";
+  files.heat_mpp = 0;
+  write_slide_prediction(scratch_.file("risk"), *slide, tissue, prediction, files);
+  const std::string risk = bytes_of(scratch_.file("risk") + "/report.html");
+  for (const char* part : {"risk -1.2500", "risk that the model would give each tile alone",
+                           "scale viridis", "ramp viridis", "value -3.5<", "value -0.5<"}) {
+    EXPECT_NE(risk.find(part), std::string::npos) << part;
+  }
+  EXPECT_EQ(bytes_of(scratch_.file("risk") + "/tiles.csv").substr(0, 13), "x,y,risk,rank");
+  EXPECT_NE(bytes_of(scratch_.file("risk") + "/tiles.geojson").find("Risk rank"),
+            std::string::npos);
+  // without scores there is no heat, but still an answer
+  prediction.scores = torch::Tensor();
   write_slide_prediction(scratch_.file("plain"), *slide, tissue, prediction, {});
   EXPECT_TRUE(std::filesystem::exists(scratch_.file("plain") + "/prediction.json"));
   EXPECT_FALSE(std::filesystem::exists(scratch_.file("plain") + "/heat.png"));

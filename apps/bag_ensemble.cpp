@@ -57,8 +57,7 @@ torch::Tensor scores_of(const BagOutput& said, int64_t label, bool survival, boo
   if (!said.instance_logits.defined()) return {};
   const auto all = said.instance_logits.detach().to(torch::kCPU, torch::kDouble);
   if (survival) return risk_of(all);
-  if (all.size(1) > 1)
-    return torch::softmax(all, 1).select(1, std::min(label, all.size(1) - 1));
+  if (all.size(1) > 1) return torch::softmax(all, 1).select(1, std::min(label, all.size(1) - 1));
   const auto second = torch::sigmoid(all.select(1, 0));
   return label == 0 ? 1 - second : second;
 }

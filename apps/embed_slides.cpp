@@ -183,13 +183,15 @@ void add_embed_slides_command(CLI::App& app, Action& action) {
       ->add_option("--input-size", arguments->encoder.input_size,
                    "Pixels that tiles are resized to for the encoder; 0: as they are")
       ->check(CLI::Range(0, 65536));
-  command->add_option("--augment", arguments->job.augment.copies,
-                      "Also embed so many augmented copies of each tile (data.augmented uses them)")
+  command
+      ->add_option("--augment", arguments->job.augment.copies,
+                   "Also embed so many augmented copies of each tile (data.augmented uses them)")
       ->check(CLI::Range(0, 64));
   command->add_option("--augment-seed", arguments->job.augment.seed, "What the copies are drawn by")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--augment-stain", arguments->job.augment.stain,
-                      "Jitter of the copies' stains; 0: only turned and mirrored")
+  command
+      ->add_option("--augment-stain", arguments->job.augment.stain,
+                   "Jitter of the copies' stains; 0: only turned and mirrored")
       ->check(CLI::Range(0.0, 0.5))
       ->capture_default_str();
   command->add_flag("--half", arguments->job.half, "Store float16");

@@ -24,8 +24,8 @@ using Json = nlohmann::json;
 /// Says where the command line departs from what the model learnt from.
 void tell_other(const char* option, const std::string& now, const std::string& learnt) {
   if (now != learnt) {
-    std::cout << "note       " << option << " " << now << ", but the model learnt from features with "
-              << learnt << std::endl;
+    std::cout << "note       " << option << " " << now
+              << ", but the model learnt from features with " << learnt << std::endl;
   }
 }
 
@@ -34,18 +34,22 @@ void tell_other_settings(const PredictRequest& request, const TileJob& tiling, c
   const std::string encoder =
       source == "colour" ? source : fs::absolute(source).lexically_normal().string();
   tell_other("--encoder", encoder, learnt.value("encoder", encoder));
-  const auto side = [](int64_t pixels) { return pixels > 0 ? std::to_string(pixels) : "tiles as they are"; };
-  tell_other("--input-size", side(request.encoder.input_size), side(learnt.value("input_size", int64_t{0})));
+  const auto side = [](int64_t pixels) {
+    return pixels > 0 ? std::to_string(pixels) : "tiles as they are";
+  };
+  tell_other("--input-size", side(request.encoder.input_size),
+             side(learnt.value("input_size", int64_t{0})));
   if (!learnt.contains("tiling")) return;
   const Json now = tiling.settings();
   for (const auto& option : request.given) {
     const Json::json_pointer at(place_of_tile_option(option));
-    tell_other(option.c_str(), now.value(at, Json()).dump(), learnt["tiling"].value(at, Json()).dump());
+    tell_other(option.c_str(), now.value(at, Json()).dump(),
+               learnt["tiling"].value(at, Json()).dump());
   }
 }
 
-/// What the features that the model learnt from went through: encoder, stain, tiles. The command line
-/// wins, and is told where it departs.
+/// What the features that the model learnt from went through: encoder, stain, tiles. The command
+/// line wins, and is told where it departs.
 void use_settings(PredictRequest& request, TileJob& tiling, const std::string& folder) {
   const auto settings = read_json(folder + "/settings.json");
   if (!settings.is_object()) {
@@ -87,8 +91,8 @@ Json inputs_of(const PredictRequest& request, const TileJob& tiling, const Encod
           {"stain", {request.job.stain, request.job.stain_target}},
           {"tiles", tiles},
           {"pictures",
-           {request.heat, request.files.heat_mpp, request.files.style.opacity, request.files.style.map,
-            request.files.top, request.files.threshold}}};
+           {request.heat, request.files.heat_mpp, request.files.style.opacity,
+            request.files.style.map, request.files.top, request.files.threshold}}};
 }
 
 /// The same with what the options say of this slide.
@@ -113,8 +117,8 @@ std::string changed_inputs(const std::string& folder, const Json& now) {
 
 /// One slide, from the file to its folder of results.
 std::string predict_slide(const SlideFile& file, const std::string& left,
-                          const PredictRequest& request, const TileJob& tiling, const Encoder& encoder, BagEnsemble& ensemble,
-                          const Json& inputs) {
+                          const PredictRequest& request, const TileJob& tiling,
+                          const Encoder& encoder, BagEnsemble& ensemble, const Json& inputs) {
   const auto begin = std::chrono::steady_clock::now();
   const auto slide = open_slide(file.path, tiling.slide);
   const Tissue tissue = find_tissue(*slide, tiling.tissue);

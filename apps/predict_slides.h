@@ -15,7 +15,7 @@ struct PredictRequest {
   std::string slides;  // a slide, or a folder
   std::string out = "predictions";
   std::string heat = "auto";  // what it shows: attention, tile or auto (apps/bag_ensemble.h)
-  std::string features;  // whose settings.json holds encoder and tiles; "": the run's own
+  std::string features;       // whose settings.json holds encoder and tiles; "": the run's own
   SlideArguments options;
   EncoderOptions encoder;
   EmbedJob job;

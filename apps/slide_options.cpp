@@ -94,14 +94,15 @@ void add_tile_options(CLI::App& command, SlideArguments& arguments) {
       ->check(CLI::Range(0.0, 255.0));
   command.add_option("--tissue-mpp", job.tissue.mpp, "Micrometres of a pixel of the mask")
       ->check(CLI::Range(0.1, 1000.0));
-  command.add_option("--min-area", job.tissue.min_area,
-                     "Least piece of tissue, square micrometres")
+  command
+      .add_option("--min-area", job.tissue.min_area, "Least piece of tissue, square micrometres")
       ->check(CLI::Range(0.0, 1e12));
   command.add_option("--min-hole", job.tissue.min_hole, "Least hole that stays one")
       ->check(CLI::Range(0.0, 1e12));
   command.add_flag("--keep-pen", arguments.keep_pen, "Do not leave out felt pens");
-  command.add_option("--min-sharpness", job.min_sharpness,
-                     "Drop tiles whose Laplacian varies less (see quality.csv)")
+  command
+      .add_option("--min-sharpness", job.min_sharpness,
+                  "Drop tiles whose Laplacian varies less (see quality.csv)")
       ->check(CLI::Range(0.0, 1e9));
 }
 

@@ -1,4 +1,5 @@
-// How long a folder of slides will take: the files that are left at the pace of those that are done.
+// How long a folder of slides will take: the files that are left at the pace of those that are
+// done.
 #pragma once
 
 #include <functional>

@@ -22,9 +22,9 @@ struct BagSetOptions {
   BagColumns columns;
   std::vector<std::string> classes;
   bool keep = true;
-  int64_t width = 0;     // F of a tile; 0: the most frequent one
+  int64_t width = 0;       // F of a tile; 0: the most frequent one
   bool augmented = false;  // files hold augmented copies, which training draws from
-  bool labelled = true;  // false: bags to be predicted, which need neither label nor time
+  bool labelled = true;    // false: bags to be predicted, which need neither label nor time
   void fields(Fields& f);
 };
 

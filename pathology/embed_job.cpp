@@ -77,7 +77,8 @@ void write_features(const EmbedJob& job, TileRecord record, const EmbeddedTiles&
       file.finish();
     } else if (format == "safetensors") {
       StateDict tensors = {{"features", values.contiguous()}, {"coords", made.coords}};
-      if (made.copies.defined()) tensors.emplace_back("augmented", stored(made.copies).contiguous());
+      if (made.copies.defined())
+        tensors.emplace_back("augmented", stored(made.copies).contiguous());
       write_safetensors(path, tensors,
                         {{"encoder", job.encoder},
                          {"slide_path", record.slide_path},
@@ -100,8 +101,7 @@ Json EmbedJob::settings() const {
   // absent: as in folders that know neither
   if (input_size > 0) all["input_size"] = input_size;
   if (augment.copies > 0) {
-    all["augment"] = {
-        {"copies", augment.copies}, {"seed", augment.seed}, {"stain", augment.stain}};
+    all["augment"] = {{"copies", augment.copies}, {"seed", augment.seed}, {"stain", augment.stain}};
   }
   if (!tiling.is_null()) all["tiling"] = tiling;
   return all;
@@ -149,8 +149,8 @@ EmbeddedTiles embed_tiles(const Slide& slide, const TileGrid& grid, const TileEn
       const auto corners = grid.coords.narrow(0, batch->first, batch->pictures.size(0))
                                .index_select(0, torch::tensor(sound, torch::kLong));
       for (size_t copy = 0; copy < copies.size(); ++copy)
-        copies[copy].push_back(encoder(augmented_tiles(pictures, corners, name,
-                                                       static_cast<int64_t>(copy), job.augment)));
+        copies[copy].push_back(encoder(
+            augmented_tiles(pictures, corners, name, static_cast<int64_t>(copy), job.augment)));
     }
     if (job.progress) job.progress(batch->first + batch->pictures.size(0), tiles);
   }

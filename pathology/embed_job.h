@@ -3,10 +3,10 @@
 //   h5_files/NAME.h5         `features` [T, F] and `coords` [T, 2], as CLAM and TRIDENT write them
 //   pt_files/NAME.pt         the features alone, for torch.load
 //   NAME.safetensors         `features` and `coords`
-//   With augmented copies .h5 and .safetensors hold `augmented` [copies, T, F], too; `features` stay
-//   those of the tiles as they are, so other readers see no difference.
-//   reports/NAME.json        its presence says that the slide is finished
-//   settings.json            encoder, stain and tiles: what a new slide must go through
+//   With augmented copies .h5 and .safetensors hold `augmented` [copies, T, F], too; `features`
+//   stay those of the tiles as they are, so other readers see no difference. reports/NAME.json its
+//   presence says that the slide is finished settings.json            encoder, stain and tiles:
+//   what a new slide must go through
 #pragma once
 
 #include <cstdint>

@@ -153,8 +153,7 @@ nlohmann::json tiles_geojson(const TileGrid& grid, const torch::Tensor& scores, 
   const auto score = value.accessor<float, 1>();
   for (int64_t i = 0; i < grid.coords.size(0); ++i) {
     const int64_t x = at[i][0], y = at[i][1], s = grid.size_level0;
-    nlohmann::json properties = {{"objectType", "detection"},
-                                 {"measurements", {{name, score[i]}}}};
+    nlohmann::json properties = {{"objectType", "detection"}, {"measurements", {{name, score[i]}}}};
     if (score[i] >= threshold) {
       properties["classification"] = {{"name", label}, {"color", {200, 0, 0}}};
     }

@@ -104,8 +104,8 @@ void colour_scale(std::ostringstream& page, const SlidePrediction& prediction,
   page << "<p>Colour: " << escaped(prediction.meaning.phrase)
        << ", by its rank among the tiles of this slide (scale " << escaped(style.map)
        << "); slides cannot be compared by it.</p>\n<table><tr><td>rank 0, value " << low.data()
-       << "</td><td><div class=\"ramp " << escaped(style.map)
-       << "\"></div></td><td>rank 1, value " << high.data() << "</td></tr></table>\n";
+       << "</td><td><div class=\"ramp " << escaped(style.map) << "\"></div></td><td>rank 1, value "
+       << high.data() << "</td></tr></table>\n";
 }
 
 }  // namespace

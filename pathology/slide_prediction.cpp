@@ -199,7 +199,8 @@ void write_slide_prediction(const std::string& folder, const Slide& slide, const
   }
   const auto plain = thumbnail(slide, 1000);
   pictures.push_back({"The slide", encode_image(plain, "jpg", 88), "jpeg"});
-  write_atomically(folder + "/report.html", prediction_page(slide, tissue, prediction, options.style, pictures));
+  write_atomically(folder + "/report.html",
+                   prediction_page(slide, tissue, prediction, options.style, pictures));
   write_atomically(folder + "/prediction.json",
                    json_of(slide, prediction, options.style, rank, top).dump(1) + "\n");
 }

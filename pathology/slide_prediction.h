@@ -22,8 +22,8 @@
 
 namespace serpentine {
 
-/// What the heat shows of a tile: a word for files ("attention", "risk", "probability"), and a phrase
-/// for people.
+/// What the heat shows of a tile: a word for files ("attention", "risk", "probability"), and a
+/// phrase for people.
 struct HeatMeaning {
   std::string word = "attention", phrase = "attention";
 };

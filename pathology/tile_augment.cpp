@@ -21,7 +21,9 @@ class TileDice {
     return z ^ (z >> 31U);
   }
   /// In [-1, 1).
-  float sign() { return static_cast<float>(static_cast<double>(bits() >> 11U) / 4503599627370496.0 - 1); }
+  float sign() {
+    return static_cast<float>(static_cast<double>(bits() >> 11U) / 4503599627370496.0 - 1);
+  }
 
  private:
   uint64_t state_;
@@ -31,13 +33,15 @@ class TileDice {
 uint64_t tile_seed(const std::string& slide, int64_t x, int64_t y, int64_t copy, int64_t seed) {
   uint64_t hash = 1469598103934665603ULL;
   for (const char c : slide) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
-  for (const int64_t value : {x, y, copy, seed}) hash = TileDice(hash ^ static_cast<uint64_t>(value)).bits();
+  for (const int64_t value : {x, y, copy, seed})
+    hash = TileDice(hash ^ static_cast<uint64_t>(value)).bits();
   return hash;
 }
 
 /// Rows: haematoxylin, eosin, DAB as unit vectors of optical density.
 torch::Tensor stain_matrix() {
-  const auto rows = torch::tensor({{0.65F, 0.70F, 0.29F}, {0.07F, 0.99F, 0.11F}, {0.27F, 0.57F, 0.78F}});
+  const auto rows =
+      torch::tensor({{0.65F, 0.70F, 0.29F}, {0.07F, 0.99F, 0.11F}, {0.27F, 0.57F, 0.78F}});
   return rows / rows.norm(2, 1, true);
 }
 

@@ -19,8 +19,8 @@ struct TileAugment {
 };
 
 /// One augmented copy of each tile: uint8 [B, S, S, 3] to the same. corners: int64 [B, 2] of the
-/// tiles. A function of the seed, the slide's name, the corner and `copy` alone: neither batches nor
-/// threads change it.
+/// tiles. A function of the seed, the slide's name, the corner and `copy` alone: neither batches
+/// nor threads change it.
 torch::Tensor augmented_tiles(const torch::Tensor& pictures, const torch::Tensor& corners,
                               const std::string& slide, int64_t copy, const TileAugment& options);
 

@@ -39,8 +39,8 @@ struct TileGrid {
 };
 
 /// The lattice covers the slide: tiles of the right and lower edge may stick out, white there; what
-/// sticks out is no tissue. Throws when the resolution is asked for in micrometres and the slide's is
-/// unknown.
+/// sticks out is no tissue. Throws when the resolution is asked for in micrometres and the slide's
+/// is unknown.
 TileGrid plan_tiles(const Slide& slide, const Tissue& tissue, const TileOptions& options);
 
 enum class TileState : uint8_t {

@@ -43,8 +43,11 @@ class Encoders : public FolderTest {
   }
   /// What an encoder of ImageNet's scaling sees.
   static torch::Tensor scaled(const torch::Tensor& pictures) {
-    const auto plane = [](float r, float g, float b) { return torch::tensor({r, g, b}).view({1, 3, 1, 1}); };
-    return (pictures.permute({0, 3, 1, 2}).to(torch::kFloat) / 255 - plane(0.485F, 0.456F, 0.406F)) /
+    const auto plane = [](float r, float g, float b) {
+      return torch::tensor({r, g, b}).view({1, 3, 1, 1});
+    };
+    return (pictures.permute({0, 3, 1, 2}).to(torch::kFloat) / 255 -
+            plane(0.485F, 0.456F, 0.406F)) /
            plane(0.229F, 0.224F, 0.225F);
   }
   /// A state dict in torchvision's layout, with its classifier, and the model without it.
@@ -53,8 +56,10 @@ class Encoders : public FolderTest {
     const auto model = all_packages().models.build(
         Config::parse("type: resnet\nsize: \"" + size + "\"\nhead: false\n"));
     model->eval();
-    for (const auto& entry : model->named_parameters()) weights.emplace_back(entry.key(), entry.value().detach());
-    for (const auto& entry : model->named_buffers()) weights.emplace_back(entry.key(), entry.value());
+    for (const auto& entry : model->named_parameters())
+      weights.emplace_back(entry.key(), entry.value().detach());
+    for (const auto& entry : model->named_buffers())
+      weights.emplace_back(entry.key(), entry.value());
     weights.emplace_back("fc.weight", torch::randn({1000, size == "50" ? 2048 : 512}));
     weights.emplace_back("fc.bias", torch::randn({1000}));
     return model;
@@ -98,8 +103,8 @@ TEST_F(Encoders, TorchScriptReadsScaledImages) {
   both.save(at("both.jit"));
   const Encoder first = open("both.jit");
   EXPECT_EQ(first.width, 2);
-  testing::expect_close(first.encode(tiles(64)), scaled(tiles(64)).mean({2, 3}).slice(1, 0, 2), 1e-5,
-                        "both");
+  testing::expect_close(first.encode(tiles(64)), scaled(tiles(64)).mean({2, 3}).slice(1, 0, 2),
+                        1e-5, "both");
 }
 
 TEST_F(Encoders, TilesAreResizedToTheInputSize) {
@@ -131,7 +136,8 @@ TEST_F(Encoders, WhatIsNoneIsNamed) {
   torch::jit::Module scalar("scalar");
   scalar.define("def forward(self, x):\n  return x.mean()\n");
   scalar.save(at("scalar.ts"));
-  EXPECT_NE(refusal("scalar.ts").find("expected [1, F]"), std::string::npos) << refusal("scalar.ts");
+  EXPECT_NE(refusal("scalar.ts").find("expected [1, F]"), std::string::npos)
+      << refusal("scalar.ts");
 }
 
 TEST_F(Encoders, ColourNeedsNoWeights) {

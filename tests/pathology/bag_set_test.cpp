@@ -131,7 +131,8 @@ TEST_F(BagFiles, TrainingDrawsFromAugmentedCopies) {
   for (const char* name : {"a", "b", "c", "d", "e", "f"}) {
     Hdf5Writer out(file(std::string(name) + ".h5"));
     out.write("features", torch::zeros({40, 3}));
-    out.write("augmented", torch::tensor({1.F, 2.F}).view({2, 1, 1}).expand({2, 40, 3}).contiguous());
+    out.write("augmented",
+              torch::tensor({1.F, 2.F}).view({2, 1, 1}).expand({2, 40, 3}).contiguous());
     out.finish();
     table += std::string(name) + "," + (*name < 'd' ? "x" : "y") + "\n";
   }

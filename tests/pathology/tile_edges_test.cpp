@@ -142,7 +142,8 @@ TEST_F(TileEdges, CopiesAreTurnedAndStainedByTheSeed) {
   options.seed = 2;
   EXPECT_FALSE(first.equal(augmented_tiles(tiles, corners, "slide", 0, options)));
   // the jitter is slight: a flat tile keeps its place, whatever its position
-  const auto flat = torch::tensor({205, 120, 180}, torch::kLong).to(torch::kUInt8).expand({5, 16, 16, 3});
+  const auto flat =
+      torch::tensor({205, 120, 180}, torch::kLong).to(torch::kUInt8).expand({5, 16, 16, 3});
   const auto moved = augmented_tiles(flat, corners, "slide", 0, options).to(torch::kInt);
   const auto away = (moved - flat.to(torch::kInt)).abs();
   EXPECT_GT(away.max().item<int>(), 0);
@@ -183,7 +184,8 @@ TEST_F(TileEdges, CopiesStandBesideTheFeatures) {
     EmbedJob other = plain;
     other.augment.copies = 1;
     return other;
-  }())) << "other settings";
+  }()))
+      << "other settings";
 }
 
 TEST_F(TileEdges, ACorrectedResolutionLeavesNoOldFeatures) {

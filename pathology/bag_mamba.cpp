@@ -46,7 +46,10 @@ torch::Tensor BagMambaImpl::forward(const torch::Tensor& x, const ScanOrder& ord
   for (const MambaBranch& branch : branches_) branches.push_back(&branch);
   MambaMixerOptions passes;
   passes.sizes = branch_sizes(order);
-  passes.groups = parts;
+  if (parts > 1) {  // a budget asks for the least memory
+    passes.groups = parts;
+    passes.lean = true;
+  }
   if (takes_mamba_mixer(x))
     return branch_mixer(branches, options, in_proj_, out_proj_, x, order, passes);
   const auto halves = in_proj_(x).chunk(2, -1);

@@ -1,5 +1,7 @@
 #include "core/ops/mamba_mixer.h"
 
+#include <algorithm>
+
 #include <ATen/autocast_mode.h>
 #include <torch/torch.h>
 
@@ -120,10 +122,18 @@ void check(const MambaMixerArgs& args, const ScanOrder& order, const MambaMixerO
       kMixerWho, "sizes must hold the positions of each of the ", branches, " branches, ",
       order.num_positions(), " together");
   SERPENTINE_CHECK(options.merge != Merge::kConcat && options.groups >= 1, kMixerWho,
-                   "branches are added or averaged, in one group of channels at least");
+                   "branches are added or averaged, and groups must not be negative");
 }
 
 }  // namespace
+
+int64_t mixer_groups(int64_t tokens, int64_t positions, int64_t inner, int64_t bytes) {
+  constexpr int64_t kMiB = 1 << 20, kMost = 8;
+  // u, delta, their gradients and a state for every 16 positions; y, z, and what the gate makes
+  const int64_t made = inner * (positions * (4 * bytes + 4) + tokens * 4 * bytes);
+  if (made <= 512 * kMiB) return 1;
+  return std::clamp<int64_t>((made + 1536 * kMiB - 1) / (1536 * kMiB), 2, kMost);
+}
 
 bool takes_mamba_mixer(const at::Tensor& h) {
   return !is_traced() && (h.is_cpu() || (h.is_cuda() && cuda::is_built()));
@@ -138,6 +148,14 @@ at::Tensor mamba_mixer(const MambaMixerArgs& args, const ScanOrder& order,
     kept->options.sizes.assign(static_cast<size_t>(order.num_branches),
                                order.num_positions() / order.num_branches);
   kept->type = product_type(args.h);
+  if (options.groups == 0) {
+    kept->options.groups =
+        options.keep == MixerKeep::kNothing && args.h.dim() == 3
+            ? mixer_groups(args.h.size(0) * order.num_tokens,
+                           args.h.size(0) * order.num_positions(), args.D.size(1),
+                           static_cast<int64_t>(c10::elementSize(kept->type)))
+            : 1;
+  }
   check(args, order, kept->options);
   bool learns = false;
   for (const at::Tensor& one : list(args))

@@ -41,8 +41,16 @@ struct MambaMixerOptions {
   std::vector<int64_t> sizes;  // positions of each branch (branch_sizes); empty: all alike
   Merge merge = Merge::kSum;   // of the branches; not kConcat
   MixerKeep keep = MixerKeep::kNothing;
-  int64_t groups = 1;  // of inner channels, made one after another; several keep nothing
+  // Groups of inner channels, made one after another; several keep nothing. 0: one, or with
+  // nothing kept as many as hold what is made at once in bounds (mixer_groups).
+  int64_t groups = 0;
+  bool lean = false;  // several groups hold nothing from one walk over them to the next: least
+                      // memory, more products
 };
+
+/// Groups for rows of `bytes` bytes a value, if nothing is kept: one up to half a GiB made at once,
+/// two, then one more every 1.5 GiB, up to eight.
+int64_t mixer_groups(int64_t tokens, int64_t positions, int64_t inner, int64_t bytes);
 
 /// Whether device and moment allow it: not while a model is traced.
 bool takes_mamba_mixer(const at::Tensor& h);

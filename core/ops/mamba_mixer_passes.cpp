@@ -28,14 +28,19 @@ at::Tensor matrix(const at::Tensor& rows) { return rows.reshape({-1, rows.size(-
 
 void add(at::Tensor& sum, at::Tensor part) { sum = sum.defined() ? sum.add_(part) : part; }
 
+/// One tensor a group.
 using Parts = std::vector<at::Tensor>;
+void add_part(Parts& parts, size_t group, at::Tensor part) {
+  if (parts.size() <= group) parts.resize(group + 1);
+  add(parts[group], std::move(part));
+}
 at::Tensor joined(const Parts& parts, int64_t axis) {
   return parts.size() == 1 ? parts[0] : at::cat(parts, axis);
 }
 
 }  // namespace
 
-/// Gradients while the groups are walked; a part for each group where a group has its own.
+/// Gradients while the groups are walked.
 struct MixerPasses::Sums {
   at::Tensor h;        // [B T, C]
   at::Tensor r, B, C;  // [B, P, R], [B, P, N]
@@ -57,14 +62,15 @@ MixerPasses::MixerPasses(const MambaMixerArgs& args, const ScanOrder& order,
   const auto wide = args.h.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   A_ = args.A_log.to(wide).exp().neg_();
   const int64_t inner = args.D.size(1);
-  int64_t width = (inner + options.groups - 1) / options.groups;
+  const int64_t count = std::max<int64_t>(1, options.groups);
+  int64_t width = (inner + count - 1) / count;
   width = (width + kChannelUnit - 1) / kChannelUnit * kChannelUnit;
   for (int64_t first = 0; first < inner; first += width)
-    groups_.push_back({first, std::min(width, inner - first)});
+    groups_.push_back({first, std::min(width, inner - first), groups_.size()});
 }
 
 at::Tensor MixerPasses::entered(const Group& group, bool is_gate) const {
-  const Group rows{group.first + (is_gate ? args_.D.size(1) : 0), group.count};
+  const Group rows{group.first + (is_gate ? args_.D.size(1) : 0), group.count, group.number};
   return at::linear(args_.h, rows.of(args_.in_proj, 0), rows.of(args_.in_bias, 0));
 }
 
@@ -130,15 +136,21 @@ at::Tensor MixerPasses::forward(at::Tensor& steps, MixerMade* kept) {
     made.x = halves[0];
     made.z = halves[1];
   }
+  Parts xs(groups_.size());  // held from here to the second walk
   for (const Group& group : groups_) {
-    const at::Tensor u = convolved(whole ? made.x : entered(group, false), group);
+    const at::Tensor x = whole ? made.x : entered(group, /*is_gate=*/false);
+    const at::Tensor u = convolved(x, group);
     branch_product(steps, u, group.of(args_.x_proj, 2).transpose(1, 2), options_.sizes,
                    /*add=*/group.first > 0);
     if (whole) made.u = u;
+    if (!options_.lean) xs[group.number] = x;
   }
   at::Tensor out;  // [B T, E]
   for (const Group& group : groups_) {
-    if (!whole) made = MixerMade();
+    if (!whole) {
+      made = MixerMade();
+      made.x = std::move(xs[group.number]);
+    }
     make(made, steps, group);
     const bool drops = !scan_.keep_states || options_.keep == MixerKeep::kScan;
     if (drops) made.x = made.u = made.delta = at::Tensor();
@@ -161,10 +173,12 @@ at::Tensor MixerPasses::forward(at::Tensor& steps, MixerMade* kept) {
 /// What the gradient of x or z is for h and the projection in.
 void MixerPasses::into_h(const at::Tensor& grad, const Group& group, bool is_gate,
                          Sums& sums) const {
-  const Group rows{group.first + (is_gate ? args_.D.size(1) : 0), group.count};
+  const Group rows{group.first + (is_gate ? args_.D.size(1) : 0), group.count, group.number};
   const at::Tensor g = matrix(grad), weight = rows.of(args_.in_proj, 0);
-  (is_gate ? sums.in_z : sums.in_x).push_back(at::mm(g.t(), matrix(args_.h)));
-  if (args_.in_bias.defined()) (is_gate ? sums.in_z_bias : sums.in_x_bias).push_back(g.sum(0));
+  const size_t number = group.number;
+  add_part(is_gate ? sums.in_z : sums.in_x, number, at::mm(g.t(), matrix(args_.h)));
+  if (args_.in_bias.defined())
+    add_part(is_gate ? sums.in_z_bias : sums.in_x_bias, number, g.sum(0));
   if (sums.h.defined()) {
     sums.h.addmm_(g, weight);
   } else {
@@ -205,19 +219,24 @@ void MixerPasses::scan_back(MixerMade& made, at::Tensor& dy, const at::Tensor& s
   sums.dt_bias.push_back(grads.delta_bias);
 }
 
-/// du: from the scan, [B, P, w]; what the steps say is added here.
-void MixerPasses::convolution_back(MixerMade& made, const at::Tensor& dsteps, at::Tensor& du,
-                                   const Group& group, Sums& sums) const {
-  sums.x_proj.push_back(branch_gram(dsteps, made.u, options_.sizes));
-  made.u = at::Tensor();
-  branch_product(du, dsteps, group.of(args_.x_proj, 2), options_.sizes, /*add=*/true);
-  const auto conv = conv_args(made.x, group.of(args_.conv, 1), group.of(args_.conv_bias, 1));
-  const ConvGradients grads = made.x.is_cuda()
+/// What the gradient of the steps is for u, added to du (undefined: made).
+void MixerPasses::steps_back(const at::Tensor& u, at::Tensor& du, const at::Tensor& dsteps,
+                             const Group& group, Sums& sums) const {
+  add_part(sums.x_proj, group.number, branch_gram(dsteps, u, options_.sizes));
+  const bool adds = du.defined();
+  if (!adds) du = at::empty(u.sizes(), u.options());
+  branch_product(du, dsteps, group.of(args_.x_proj, 2), options_.sizes, adds);
+}
+
+void MixerPasses::convolution_back(at::Tensor& x, at::Tensor& du, const Group& group,
+                                   Sums& sums) const {
+  const auto conv = conv_args(x, group.of(args_.conv, 1), group.of(args_.conv_bias, 1));
+  const ConvGradients grads = x.is_cuda()
                                   ? cuda::conv_backward_pass(conv, scan_.order, du, {}, true)
                                   : cpu::conv_backward_pass(conv, scan_.order, du, {}, true);
-  du = made.x = at::Tensor();
-  sums.conv.push_back(grads.weight);
-  if (grads.bias.defined()) sums.conv_bias.push_back(grads.bias);
+  du = x = at::Tensor();
+  add_part(sums.conv, group.number, grads.weight);
+  if (grads.bias.defined()) add_part(sums.conv_bias, group.number, grads.bias);
   into_h(grads.x, group, /*is_gate=*/false, sums);
 }
 
@@ -225,24 +244,31 @@ MambaMixerArgs MixerPasses::backward(const at::Tensor& dy, const at::Tensor& ste
                                      MixerMade made) {
   const bool whole = groups_.size() == 1;
   scan_.keep_states = true;
+  const bool lean = options_.lean && !whole;
   Sums sums;
-  Parts xs, us, dus;  // of every group, for the second walk
+  Parts xs(groups_.size()), us(groups_.size()), dus(groups_.size());  // held for the second walk
   for (const Group& group : groups_) {
     make(made, steps, group);
     at::Tensor grad = dy;
     gate_back(made, grad, group, sums);
     scan_back(made, grad, steps, group, sums);
-    xs.push_back(made.x);
-    us.push_back(whole ? made.u : at::Tensor());
-    dus.push_back(grad);
+    if (lean) {
+      convolution_back(made.x, grad, group, sums);
+    } else {
+      xs[group.number] = made.x;
+      dus[group.number] = grad;
+      if (whole) us[group.number] = made.u;
+    }
     made = MixerMade();
   }
   const at::Tensor dsteps = at::cat({sums.r, sums.B, sums.C}, 2);
   sums.r = sums.B = sums.C = at::Tensor();
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    made.x = std::move(xs[g]);
-    made.u = us[g].defined() ? std::move(us[g]) : convolved(made.x, groups_[g]);
-    convolution_back(made, dsteps, dus[g], groups_[g], sums);
+  for (const Group& group : groups_) {
+    at::Tensor x = lean ? entered(group, /*is_gate=*/false) : std::move(xs[group.number]);
+    at::Tensor u = whole ? std::move(us[group.number]) : convolved(x, group);
+    steps_back(u, dus[group.number], dsteps, group, sums);
+    u = at::Tensor();
+    convolution_back(x, dus[group.number], group, sums);
   }
 
   MambaMixerArgs grads;

@@ -131,8 +131,9 @@ TEST_P(MixerOfOrder, HasTheGradientsOfSingleOperators) {
   MambaMixerOptions options;
   options.merge = merge;
   options.sizes = branch_sizes(order);
-  for (const int64_t groups : {1, 2, 5}) {
-    options.groups = groups;
+  for (const int64_t groups : {1, 2, -2, 5}) {
+    options.groups = std::abs(groups);
+    options.lean = groups < 0;
     for (const MixerKeep keep : {MixerKeep::kNothing, MixerKeep::kScan, MixerKeep::kAll}) {
       options.keep = keep;
       const Tensors found =
@@ -160,8 +161,9 @@ TEST_P(MixerOfOrder, CudaMatchesTheCpuAndRepeats) {
   options.sizes = branch_sizes(order);
   const Tensors expected =
       run([&](const MambaMixerArgs& of) { return mamba_mixer(of, order, options); }, args);
-  for (const int64_t groups : {1, 3}) {
-    options.groups = groups;
+  for (const int64_t groups : {1, 3, -3}) {
+    options.groups = std::abs(groups);
+    options.lean = groups < 0;
     const auto mixer = [&](const MambaMixerArgs& of) { return mamba_mixer(of, there, options); };
     const Tensors actual = run(mixer, from_list(moved)), again = run(mixer, from_list(moved));
     for (size_t i = 0; i < actual.size(); ++i) {
@@ -246,6 +248,34 @@ TEST(MambaMixer, KeepsOnlyWhatItSays) {
   EXPECT_GE(kept(MixerKeep::kScan, 1), least + sizes.inner);
   // x and z, u and delta of each branch, y
   EXPECT_GE(kept(MixerKeep::kAll, 1), least + (3 + 2 * branches) * sizes.inner);
+}
+
+// The backward pass of several groups makes less at once.
+TEST(MambaMixer, GroupsBoundWhatIsMadeAtOnce) {
+  Sizes sizes;
+  sizes.batch = 1;
+  sizes.tokens = 4000;
+  sizes.inner = 256;
+  sizes.states = 16;
+  const ScanOrder order = stack({identity_order(sizes.tokens), identity_order(sizes.tokens)});
+  MambaMixerArgs args = random_mixer(sizes, order.num_branches, false, torch::kFloat);
+  args.h.requires_grad_();
+  const auto peak = [&](int64_t groups, bool lean) {
+    MambaMixerOptions options;
+    options.groups = groups;
+    options.lean = lean;
+    const testing::CountingAllocator counter;
+    mamba_mixer(args, order, options).sum().backward();
+    return static_cast<double>(counter.peak()) / static_cast<double>(4 * sizes.tokens * sizes.inner);
+  };
+  // rows of D floats a token. Whole: x, and for two branches u, delta, states, their gradients
+  const double whole = peak(1, false), groups = peak(8, false), lean = peak(8, true);
+  EXPECT_LT(whole, 17);
+  EXPECT_LT(groups, 6);  // x and the gradient of u, three, are held
+  EXPECT_LT(lean, 3.5);
+  EXPECT_EQ(mixer_groups(25216, 50432, 384, 2), 1) << "Vim-tiny, 128 images";
+  EXPECT_EQ(mixer_groups(10000, 20000, 1024, 4), 2);
+  EXPECT_EQ(mixer_groups(100000, 200000, 1024, 4), 4);
 }
 
 TEST(MambaMixer, RefusesWhatDoesNotFit) {

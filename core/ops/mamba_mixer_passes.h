@@ -39,8 +39,8 @@ class MixerPasses {
   void gate_back(MixerMade& made, at::Tensor& dy, const Group& group, Sums& sums) const;
   void scan_back(MixerMade& made, at::Tensor& dy, const at::Tensor& steps, const Group& group,
                  Sums& sums) const;
-  void steps_back(const at::Tensor& u, at::Tensor& du, const at::Tensor& dsteps,
-                  const Group& group, Sums& sums) const;
+  void steps_back(const at::Tensor& u, at::Tensor& du, const at::Tensor& dsteps, const Group& group,
+                  Sums& sums) const;
   void convolution_back(at::Tensor& x, at::Tensor& du, const Group& group, Sums& sums) const;
   void into_h(const at::Tensor& grad, const Group& group, bool is_gate, Sums& sums) const;
 

@@ -266,7 +266,8 @@ TEST(MambaMixer, GroupsBoundWhatIsMadeAtOnce) {
     options.lean = lean;
     const testing::CountingAllocator counter;
     mamba_mixer(args, order, options).sum().backward();
-    return static_cast<double>(counter.peak()) / static_cast<double>(4 * sizes.tokens * sizes.inner);
+    return static_cast<double>(counter.peak()) /
+           static_cast<double>(4 * sizes.tokens * sizes.inner);
   };
   // rows of D floats a token. Whole: x, and for two branches u, delta, states, their gradients
   const double whole = peak(1, false), groups = peak(8, false), lean = peak(8, true);

@@ -15,29 +15,52 @@
 HWY_BEFORE_NAMESPACE();
 namespace serpentine::cpu::HWY_NAMESPACE {
 
+/// The sums of 16-element rows, one a lane: neighbours are added until one of a row's is left.
+template <int kVectors, class D, class T>
+HWY_INLINE hn::Vec<D> sums_of_rows(D d, const T* rows) {
+  if constexpr (kVectors == 1) {
+    return hn::Load(d, rows);
+  } else {
+    const auto half = static_cast<int64_t>(hn::Lanes(d)) * kVectors / 2;
+    const auto low = sums_of_rows<kVectors / 2>(d, rows);
+    const auto high = sums_of_rows<kVectors / 2>(d, rows + half);
+#if HWY_TARGET == HWY_SCALAR
+    return hn::Add(low, high);
+#else
+    return hn::Add(hn::ConcatEven(d, high, low), hn::ConcatOdd(d, high, low));
+#endif
+  }
+}
+
 template <class T>
 class BackwardUnit {
  public:
-  /// Channel blocks [first, last), the part `group` of dB and dC.
-  BackwardUnit(const ScanCall& call, int64_t first, int64_t last, int64_t group)
+  explicit BackwardUnit(const ScanCall& call)
       : call_(call),
-        first_(first),
-        last_(last),
-        group_(group),
-        whole_(call.steps == nullptr ? first
-                                     : std::max(first, std::min(last, call.channels / kBlock))),
+        most_((call.num_blocks() + call.groups - 1) / call.groups),
         tile_(call, call.chunk),
-        rows_(whole_ < last ? call.chunk : 0),
+        rows_(call.steps != nullptr && call.channels % kBlock == 0 ? 0 : call.chunk),
         history_(call.chunk),
-        start_(2 * block_size()),
-        carry_((last - first) * block_size()),
-        dA_((last - first) * block_size()),
-        dD_((last - first) * kBlock),
-        dbias_((last - first) * kBlock),
+        start_(2 * block_size(), Unset()),
+        carry_(most_ * block_size(), Unset()),
+        dA_(most_ * block_size(), Unset()),
+        dD_(most_ * kBlock, Unset()),
+        dbias_(most_ * kBlock, Unset()),
         dB_(call.chunk * block_size()),
         dC_(call.chunk * block_size()) {}
 
-  void run(int64_t batch, int64_t slab) {
+  /// The channel blocks of `group`, which has a part of dB and dC.
+  void run(int64_t batch, int64_t slab, int64_t group) {
+    const int64_t blocks = call_.num_blocks();
+    group_ = group;
+    first_ = group * blocks / call_.groups;
+    last_ = (group + 1) * blocks / call_.groups;
+    whole_ = call_.steps == nullptr
+                 ? first_
+                 : std::max(first_, std::min(last_, call_.channels / kBlock));
+    std::fill_n(dA_.get(), most_ * block_size(), T{0});
+    std::fill_n(dD_.get(), most_ * kBlock, T{0});
+    std::fill_n(dbias_.get(), most_ * kBlock, T{0});
     batch_ = batch;
     branch_ = call_.slabs[slab].branch;
     for (int64_t s = call_.slabs[slab].first; s < call_.slabs[slab].last; ++s) run_sequence(s);
@@ -166,20 +189,24 @@ class BackwardUnit {
   /// N].
   void sum_channels(const T* sums, T* out) const {
     const Lanes<T> d;
+    const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+    const int64_t size = tile_.count * call_.states;
     out += ((group_ * call_.batch + batch_) * call_.positions + tile_.begin) * call_.states;
-    for (int64_t i = 0; i < tile_.count * call_.states; ++i, sums += kBlock) {
-      auto total = hn::Load(d, sums);
-      for (int64_t c = static_cast<int64_t>(hn::Lanes(d)); c < kBlock;
-           c += static_cast<int64_t>(hn::Lanes(d))) {
-        total = hn::Add(total, hn::Load(d, sums + c));
+    int64_t i = 0;
+    for (; i + lanes <= size; i += lanes) hn::StoreU(sums_of_rows<kBlock>(d, sums + i * kBlock), d, out + i);
+    for (; i < size; ++i) {
+      auto total = hn::Load(d, sums + i * kBlock);
+      for (int64_t c = lanes; c < kBlock; c += lanes) {
+        total = hn::Add(total, hn::Load(d, sums + i * kBlock + c));
       }
       out[i] = hn::GetLane(hn::SumOfLanes(d, total));
     }
   }
 
   const ScanCall& call_;
-  int64_t first_, last_, group_, batch_ = 0, branch_ = 0;
-  int64_t whole_;  // blocks [first, whole) have few states
+  int64_t first_ = 0, last_ = 0, group_ = 0, batch_ = 0, branch_ = 0;
+  int64_t whole_ = 0;  // blocks [first, whole) have few states
+  int64_t most_;       // blocks of a group
   Tile<T> tile_;
   AdjointRows<T> rows_;
   History<T> history_;
@@ -188,11 +215,10 @@ class BackwardUnit {
 
 template <class T>
 void backward_range(const ScanCall& call, int64_t begin, int64_t end) {
-  const int64_t blocks = call.num_blocks();
+  BackwardUnit<T> work(call);
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t unit = item / call.groups, group = item % call.groups;
-    const int64_t first = group * blocks / call.groups, last = (group + 1) * blocks / call.groups;
-    BackwardUnit<T>(call, first, last, group).run(unit / call.num_slabs, unit % call.num_slabs);
+    const int64_t unit = item / call.groups;
+    work.run(unit / call.num_slabs, unit % call.num_slabs, item % call.groups);
   }
 }
 

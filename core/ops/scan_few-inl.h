@@ -16,9 +16,6 @@ HWY_BEFORE_NAMESPACE();
 namespace serpentine::cpu::HWY_NAMESPACE {
 
 template <class T>
-inline constexpr Element kOwnElement = sizeof(T) == 8 ? Element::kDouble : Element::kFloat;
-
-template <class T>
 bool is_own(const RowsView& view) {
   return view.element == kOwnElement<T>;
 }
@@ -57,14 +54,15 @@ HWY_INLINE int64_t few_place(int64_t channel, int64_t states) {
 }
 
 /// Results of this size are written past the caches: a line that is written whole need not be read
-/// first, and nobody finds it in a cache afterwards anyway.
-inline constexpr int64_t kStreamBytes = int64_t{8} << 20;
+/// first, and the operands stay in the cache. The kept steps are read again: only what no cache
+/// holds until then leaves it.
+inline constexpr int64_t kStreamBytes = int64_t{2} << 20, kStreamStepBytes = int64_t{8} << 20;
 
 template <class T>
-bool few_streams(const ScanCall& call, const void* data) {
+bool few_streams(const ScanCall& call, const void* data, int64_t least) {
   return data != nullptr &&
          call.batch * call.positions * call.channels * static_cast<int64_t>(sizeof(T)) >=
-             kStreamBytes &&
+             least &&
          call.channels % kBlock == 0 && reinterpret_cast<uintptr_t>(data) % 64 == 0;
 }
 
@@ -73,8 +71,12 @@ template <class T>
 bool few_streams(const ScanCall& call, const RowsView& view) {
   const int64_t line = 64 / static_cast<int64_t>(sizeof(T));
   return view.element == kOwnElement<T> && view.row % line == 0 && view.batch % line == 0 &&
-         view.branch % line == 0 && few_streams<T>(call, view.data);
+         view.branch % line == 0 && few_streams<T>(call, view.data, kStreamBytes);
 }
+
+/// Into the second cache: what the next walk needs, the first one would lose before, and the core
+/// waits for few lines of the first at a time.
+HWY_INLINE void prefetch_far(const void* line) { __builtin_prefetch(line, 0, 2); }
 
 /// Elements of one row from a channel on; kOwn: they are of type T.
 template <bool kOwn, class T>
@@ -116,7 +118,7 @@ class FewRows {
   /// machine to guess, and a page holds few of them.
   HWY_INLINE void prefetch(const FewRow<kOwn, T>& row, int64_t distance, int64_t width) const {
     const char* from = row.data + distance * size_;
-    for (int64_t i = 0; i < width; i += kBlock) hwy::Prefetch(from + i * size_);
+    for (int64_t i = 0; i < width; i += kBlock) prefetch_far(from + i * size_);
   }
   /// From a row to the one that the next walk reads at the same time.
   HWY_INLINE int64_t distance(const FewNext& next) const {
@@ -138,7 +140,7 @@ class FewRows {
 /// The same for a row of kept steps.
 template <class T>
 HWY_INLINE void prefetch_steps(const T* steps, int64_t width) {
-  for (int64_t i = 0; i < width; i += kBlock) hwy::Prefetch(steps + i);
+  for (int64_t i = 0; i < width; i += kBlock) prefetch_far(steps + i);
 }
 
 /// This branch's row of [K, channels] from `channel` on, zeros when it is absent.
@@ -174,7 +176,7 @@ HWY_NOINLINE void few_forward(const ScanCall& call, const Tile<T>& tile, int64_t
   const bool stream = few_streams<T>(call, call.y), with_skip = call.D != nullptr;
   const bool with_bias = call.delta_bias != nullptr, with_softplus = call.softplus;
   T* steps = call.steps == nullptr ? nullptr : tile.steps(channel);
-  const bool stream_steps = few_streams<T>(call, call.steps);
+  const bool stream_steps = few_streams<T>(call, call.steps, kStreamStepBytes);
   const SoftplusTable& table = softplus_table();
   const T* B = tile.B.get();
   const T* C = tile.C.get();

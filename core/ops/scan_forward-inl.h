@@ -52,19 +52,19 @@ inline constexpr int kForwardStates = HWY_MAX_BYTES >= 64 ? 16 : 4;
 template <class T>
 class ForwardUnit {
  public:
-  /// Channel blocks [first, last) of one sample and slab.
-  ForwardUnit(const ScanCall& call, int64_t first, int64_t last)
+  explicit ForwardUnit(const ScanCall& call)
       : call_(call),
-        first_(first),
-        last_(last),
-        whole_(call.states > kStatesWithSteps
-                   ? first
-                   : std::max(first, std::min(last, call.channels / kBlock))),
         tile_(call, kForwardTile),
-        inputs_(whole_ < last ? kForwardTile : 0),
-        h_((last - first) * call.states * kBlock) {}
+        inputs_(call.states <= kStatesWithSteps && call.channels % kBlock == 0 ? 0 : kForwardTile),
+        h_(call.num_blocks() * call.states * kBlock, Unset()) {}
 
-  void run(int64_t batch, const Slab& slab) {
+  /// Channel blocks [first, last) of one sample and slab.
+  void run(int64_t batch, const Slab& slab, int64_t first, int64_t last) {
+    first_ = first;
+    last_ = last;
+    whole_ = call_.states > kStatesWithSteps
+                 ? first
+                 : std::max(first, std::min(last, call_.channels / kBlock));
     batch_ = batch;
     branch_ = slab.branch;
     for (int64_t s = slab.first; s < slab.last; ++s) run_sequence(s);
@@ -196,8 +196,8 @@ class ForwardUnit {
   }
 
   const ScanCall& call_;
-  int64_t first_, last_, batch_ = 0, branch_ = 0;
-  int64_t whole_;  // blocks [first, whole) have few states
+  int64_t first_ = 0, last_ = 0, batch_ = 0, branch_ = 0;
+  int64_t whole_ = 0;  // blocks [first, whole) have few states
   Tile<T> tile_;
   Inputs<T> inputs_;
   Buffer<T> h_;
@@ -206,10 +206,11 @@ class ForwardUnit {
 template <class T>
 void forward_range(const ScanCall& call, int64_t begin, int64_t end) {
   const int64_t blocks = call.num_blocks();
+  ForwardUnit<T> work(call);
   while (begin < end) {
     const int64_t unit = begin / blocks, first = begin % blocks;
     const int64_t last = std::min(blocks, first + end - begin);
-    ForwardUnit<T>(call, first, last).run(unit / call.num_slabs, call.slabs[unit % call.num_slabs]);
+    work.run(unit / call.num_slabs, call.slabs[unit % call.num_slabs], first, last);
     begin += last - first;
   }
 }

@@ -32,16 +32,20 @@ Element element_of(at::ScalarType type) {
 at::Tensor in_blocks(const at::Tensor& A, double scale) {
   const int64_t branches = A.size(0), channels = A.size(1), states = A.size(2);
   const int64_t blocks = (channels + kBlock - 1) / kBlock;
-  at::Tensor out = at::zeros({branches, blocks, states, kBlock}, A.options());
+  at::Tensor out = at::empty({branches, blocks, states, kBlock}, A.options());
   const at::Tensor dense = A.contiguous();
   AT_DISPATCH_FLOATING_TYPES(A.scalar_type(), "in_blocks", [&] {
+    const auto factor = static_cast<scalar_t>(scale);
     const auto* from = dense.const_data_ptr<scalar_t>();
     auto* to = out.mutable_data_ptr<scalar_t>();
-    for (int64_t i = 0; i < branches * channels; ++i, from += states) {
-      const int64_t block = i / channels * blocks + i % channels / kBlock;
-      for (int64_t n = 0; n < states; ++n) {
-        to[(block * states + n) * kBlock + i % channels % kBlock] =
-            from[n] * static_cast<scalar_t>(scale);
+    for (int64_t k = 0; k < branches; ++k, from += channels * states) {
+      for (int64_t block = 0; block < blocks; ++block) {
+        const auto* rows = from + block * kBlock * states;
+        const int64_t count = std::min(kBlock, channels - block * kBlock);
+        for (int64_t n = 0; n < states; ++n, to += kBlock) {
+          for (int64_t c = 0; c < count; ++c) to[c] = rows[c * states + n] * factor;
+          std::fill(to + count, to + kBlock, scalar_t{0});
+        }
       }
     }
   });
@@ -79,6 +83,7 @@ ScanPlan::ScanPlan(const SelectiveScanArgs& args, const ScanOrder& order, Rows r
   call.offsets = order.offsets.const_data_ptr<int32_t>();
   cut(order);
 
+  operands.reserve(8);
   const auto keep = [this](const at::Tensor& tensor) {
     operands.push_back(tensor);
     return operands.back();

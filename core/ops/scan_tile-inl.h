@@ -85,6 +85,9 @@ HWY_INLINE void write_block(const RowsView& view, int64_t index, int64_t count,
   }
 }
 
+template <class T>
+inline constexpr Element kOwnElement = sizeof(T) == 8 ? Element::kDouble : Element::kFloat;
+
 enum TileRow { kTileU, kTileDelta, kTileY, kTileDu, kTileDdelta, kTileRows };  // y: or dy
 
 template <class T>
@@ -105,10 +108,8 @@ class Tile {
     branch_ = branch;
     begin = first;
     count = size;
-    for (int64_t p = 0; p < count; ++p) {
-      tokens_.get()[p] = call_.tokens == nullptr
-                             ? begin + p
-                             : call_.tokens[batch * call_.tokens_batch + begin + p];
+    if (call_.tokens != nullptr) {
+      std::copy_n(call_.tokens + batch * call_.tokens_batch + begin, count, tokens_.get());
     }
     read_states(call_.B, B.get());
     read_states(call_.C, C.get());
@@ -141,20 +142,32 @@ class Tile {
   int64_t begin = 0, count = 0;
 
  private:
+  bool is_regular(const RowsView& view) const { return !view.by_token || call_.tokens == nullptr; }
+
   int64_t row(const RowsView& view, int64_t p) const {
-    const int64_t row = view.by_token ? tokens_.get()[p] : begin + p;
+    const int64_t row = is_regular(view) ? begin + p : tokens_.get()[p];
     return row < 0 ? -1 : batch_ * view.batch + row * view.row + branch_ * view.branch;
   }
 
   void find_rows(TileRow which, const RowsView& view) {
     int64_t* out = rows_.get() + which * capacity_;
+    if (is_regular(view)) {
+      const int64_t start = row(view, 0), stride = view.row, size = count;
+      for (int64_t p = 0; p < size; ++p) out[p] = start + p * stride;
+      return;
+    }
     for (int64_t p = 0; p < count; ++p) out[p] = row(view, p);
   }
 
   void read_states(const RowsView& view, T* out) const {
     const hn::CappedTag<T, 1> one;
-    const int64_t states = call_.states;
-    for (int64_t p = 0; p < count; ++p, out += states) {
+    const int64_t states = call_.states, size = count;
+    if (states == 1 && is_regular(view) && view.element == kOwnElement<T>) {
+      const T* from = static_cast<const T*>(view.data) + row(view, 0);
+      for (int64_t p = 0; p < size; ++p) out[p] = from[p * view.row];
+      return;
+    }
+    for (int64_t p = 0; p < size; ++p, out += states) {
       const int64_t at = row(view, p);
       int64_t n = 0;
       for (; n + kBlock <= states; n += kBlock) {

@@ -16,8 +16,9 @@ at::Tensor finish(const GradientRows& gradient, const ScanOrder& order, bool by_
 
 at::Tensor sum_state_rows(const at::Tensor& parts, const ScanOptions& options,
                           at::ScalarType type) {
-  if (options.rows == Rows::kPosition) return sum_parts(parts, type);
-  if (options.order.identity) return sum_parts(parts, type).unsqueeze(2);
+  const int64_t batch = parts.size(1), positions = parts.size(2), states = parts.size(3);
+  if (options.rows == Rows::kPosition) return sum_parts(parts, type, {batch, positions, states});
+  if (options.order.identity) return sum_parts(parts, type, {batch, positions, 1, states});
   return sum_visits(parts, options.order, /*by_branch=*/true, /*mean=*/false, type);
 }
 

@@ -37,15 +37,20 @@ int64_t grain(int64_t work) { return std::max<int64_t>(1, 16384 / std::max<int64
 
 template <class T, class Out>
 void add_positions(const Parts<T>& parts, Out* out) {
-  parallel_for(0, parts.batch * parts.positions, grain(parts.groups * parts.width),
-               [&](int64_t begin, int64_t end) {
-                 std::vector<T> sum(static_cast<size_t>(parts.width));
-                 for (int64_t i = begin; i < end; ++i) {
-                   std::fill(sum.begin(), sum.end(), T{0});
-                   add_row(parts, i / parts.positions, i % parts.positions, sum.data());
-                   std::copy(sum.begin(), sum.end(), out + i * parts.width);
-                 }
-               });
+  const int64_t size = parts.batch * parts.positions * parts.width;
+  parallel_for(0, size, grain(parts.groups), [&](int64_t begin, int64_t end) {
+    constexpr int64_t kPiece = 256;
+    T sum[kPiece];
+    for (int64_t at = begin; at < end; at += kPiece) {
+      const int64_t count = std::min(kPiece, end - at);
+      std::fill_n(sum, count, T{0});
+      for (int64_t g = 0; g < parts.groups; ++g) {
+        const T* from = parts.data + g * size + at;
+        for (int64_t x = 0; x < count; ++x) sum[x] += from[x];
+      }
+      std::copy_n(sum, count, out + at);
+    }
+  });
 }
 
 struct Visits {
@@ -123,10 +128,9 @@ void for_types(const at::Tensor& parts, at::Tensor& out, const Run& run) {
 
 }  // namespace
 
-at::Tensor sum_parts(const at::Tensor& parts, at::ScalarType type) {
-  if (parts.size(0) == 1 && parts.scalar_type() == type) return parts.select(0, 0);
-  at::Tensor out =
-      at::empty({parts.size(1), parts.size(2), parts.size(3)}, parts.options().dtype(type));
+at::Tensor sum_parts(const at::Tensor& parts, at::ScalarType type, at::IntArrayRef shape) {
+  if (parts.size(0) == 1 && parts.scalar_type() == type) return parts.view(shape);
+  at::Tensor out = at::empty(shape, parts.options().dtype(type));
   for_types(parts, out, [](const auto& rows, auto* data) { add_positions(rows, data); });
   return out;
 }
@@ -145,13 +149,17 @@ at::Tensor sum_slabs(const at::Tensor& parts, const std::vector<Slab>& slabs,
                      int64_t num_branches) {
   std::vector<int64_t> shape(parts.sizes().begin() + 1, parts.sizes().end());
   shape[0] = num_branches;
-  at::Tensor out = at::zeros(shape, parts.options());
   const int64_t count = static_cast<int64_t>(slabs.size()), batch = parts.size(0);
-  const int64_t width = count == 0 || batch == 0 ? 0 : parts.numel() / (batch * count);
+  if (batch * count == 1 && num_branches == 1) return parts.view(shape);
+  at::Tensor out = at::empty(shape, parts.options());
+  const int64_t width = c10::multiply_integers(shape.begin() + 1, shape.end());
   AT_DISPATCH_FLOATING_TYPES(parts.scalar_type(), "sum_slabs", [&] {
     const auto* from = parts.const_data_ptr<scalar_t>();
     auto* to = out.mutable_data_ptr<scalar_t>();
     parallel_for(0, width, grain(batch * count), [&](int64_t begin, int64_t end) {
+      for (int64_t k = 0; k < num_branches; ++k) {
+        std::fill(to + k * width + begin, to + k * width + end, scalar_t{0});
+      }
       for (int64_t i = 0; i < batch * count; ++i) {
         scalar_t* row = to + slabs[static_cast<size_t>(i % count)].branch * width;
         for (int64_t x = begin; x < end; ++x) row[x] += from[i * width + x];

@@ -55,9 +55,8 @@ class BackwardUnit {
     group_ = group;
     first_ = group * blocks / call_.groups;
     last_ = (group + 1) * blocks / call_.groups;
-    whole_ = call_.steps == nullptr
-                 ? first_
-                 : std::max(first_, std::min(last_, call_.channels / kBlock));
+    whole_ = call_.steps == nullptr ? first_
+                                    : std::max(first_, std::min(last_, call_.channels / kBlock));
     std::fill_n(dA_.get(), most_ * block_size(), T{0});
     std::fill_n(dD_.get(), most_ * kBlock, T{0});
     std::fill_n(dbias_.get(), most_ * kBlock, T{0});
@@ -193,7 +192,8 @@ class BackwardUnit {
     const int64_t size = tile_.count * call_.states;
     out += ((group_ * call_.batch + batch_) * call_.positions + tile_.begin) * call_.states;
     int64_t i = 0;
-    for (; i + lanes <= size; i += lanes) hn::StoreU(sums_of_rows<kBlock>(d, sums + i * kBlock), d, out + i);
+    for (; i + lanes <= size; i += lanes)
+      hn::StoreU(sums_of_rows<kBlock>(d, sums + i * kBlock), d, out + i);
     for (; i < size; ++i) {
       auto total = hn::Load(d, sums + i * kBlock);
       for (int64_t c = lanes; c < kBlock; c += lanes) {

@@ -61,8 +61,7 @@ inline constexpr int64_t kStreamBytes = int64_t{2} << 20, kStreamStepBytes = int
 template <class T>
 bool few_streams(const ScanCall& call, const void* data, int64_t least) {
   return data != nullptr &&
-         call.batch * call.positions * call.channels * static_cast<int64_t>(sizeof(T)) >=
-             least &&
+         call.batch * call.positions * call.channels * static_cast<int64_t>(sizeof(T)) >= least &&
          call.channels % kBlock == 0 && reinterpret_cast<uintptr_t>(data) % 64 == 0;
 }
 

@@ -11,7 +11,8 @@
 
 namespace serpentine::cpu {
 
-/// parts: float or double [G, B, P, X], summed over G -> [B, P, X] of dtype `type`, seen as `shape`.
+/// parts: float or double [G, B, P, X], summed over G -> [B, P, X] of dtype `type`, seen as
+/// `shape`.
 at::Tensor sum_parts(const at::Tensor& parts, at::ScalarType type, at::IntArrayRef shape);
 
 /// The rows of each token's visits, summed over G and the visits -> [B, T, X], or [B, T, K, X] when

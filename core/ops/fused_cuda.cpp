@@ -75,6 +75,25 @@ struct NormPlan {
   NormCall call;
 };
 
+/// The operands of both passes of the gate.
+struct GatePlan {
+  GatePlan(const at::Tensor& y, const at::Tensor& z) : rows(readable(y)), gate(readable(z)) {
+    call.element = element_of(y.scalar_type());
+    call.channels = y.size(-1);
+    call.rows = call.channels > 0 ? y.numel() / call.channels : 0;
+    call.y = rows.const_data_ptr();
+    call.z = gate.const_data_ptr();
+    call.y_row = row_distance(rows);
+    call.z_row = row_distance(gate);
+  }
+  /// Dense rows of y's shape and type.
+  at::Tensor dense() const {
+    return at::empty(rows.sizes(), rows.options().memory_format(at::MemoryFormat::Contiguous));
+  }
+  at::Tensor rows, gate;
+  GateCall call;
+};
+
 }  // namespace
 
 bool takes(const AddNormArgs& args) {
@@ -152,40 +171,23 @@ NormGradients norm_backward_pass(const AddNormArgs& args, const NormForward& mad
 
 at::Tensor gate_forward_pass(const at::Tensor& y, const at::Tensor& z) {
   const c10::cuda::CUDAGuard guard(y.device());
-  const at::Tensor rows = readable(y), gate = readable(z);
-  const at::Tensor out =
-      at::empty(y.sizes(), y.options().memory_format(at::MemoryFormat::Contiguous));
-  GateCall call;
-  call.element = element_of(y.scalar_type());
-  call.channels = y.size(-1);
-  call.rows = call.channels > 0 ? y.numel() / call.channels : 0;
-  call.y = rows.const_data_ptr();
-  call.z = gate.const_data_ptr();
-  call.y_row = row_distance(rows);
-  call.z_row = row_distance(gate);
-  call.out = out.mutable_data_ptr();
-  check_launch("silu_gate", gate_forward(call, stream()));
+  GatePlan plan(y, z);
+  const at::Tensor out = plan.dense();
+  plan.call.out = out.mutable_data_ptr();
+  check_launch("silu_gate", gate_forward(plan.call, stream()));
   return out;
 }
 
 GateGradients gate_backward_pass(const at::Tensor& y, const at::Tensor& z, const at::Tensor& grad) {
   const c10::cuda::CUDAGuard guard(y.device());
-  const at::Tensor rows = readable(y), gate = readable(z), g = readable(grad);
-  const auto dense = y.options().memory_format(at::MemoryFormat::Contiguous);
-  const GateGradients made = {at::empty(y.sizes(), dense), at::empty(y.sizes(), dense)};
-  GateCall call;
-  call.element = element_of(y.scalar_type());
-  call.channels = y.size(-1);
-  call.rows = call.channels > 0 ? y.numel() / call.channels : 0;
-  call.y = rows.const_data_ptr();
-  call.z = gate.const_data_ptr();
-  call.g = g.const_data_ptr();
-  call.y_row = row_distance(rows);
-  call.z_row = row_distance(gate);
-  call.g_row = row_distance(g);
-  call.dy = made.y.mutable_data_ptr();
-  call.dz = made.z.mutable_data_ptr();
-  check_launch("silu_gate", gate_backward(call, stream()));
+  GatePlan plan(y, z);
+  const at::Tensor g = readable(grad);
+  const GateGradients made = {plan.dense(), plan.dense()};
+  plan.call.g = g.const_data_ptr();
+  plan.call.g_row = row_distance(g);
+  plan.call.dy = made.y.mutable_data_ptr();
+  plan.call.dz = made.z.mutable_data_ptr();
+  check_launch("silu_gate", gate_backward(plan.call, stream()));
   return made;
 }
 

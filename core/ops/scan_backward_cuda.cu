@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads) summary_kernel(const ScanCall call) 
 }
 
 template <class T, int kEach, int kLanes>
-void run(const ScanCall& call, bool summary, cudaStream_t stream) {
+void run_layout(const ScanCall& call, bool summary, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared<T, kEach, kLanes>);
   static_assert(kBytes <= 227 * 1024, "a block has no more shared memory");
   auto kernel = summary_kernel<T, kEach, kLanes>;
@@ -75,7 +75,7 @@ void run(const ScanCall& call, bool summary, cudaStream_t stream) {
   for_element(call.element, [&](auto like) {
     for_layout(call.layout(), [&](auto layout) {
       using L = decltype(layout);
-      run<decltype(like), L::kEach, L::kLanes>(call, summary, stream);
+      run_layout<decltype(like), L::kEach, L::kLanes>(call, summary, stream);
     });
   });
 }
@@ -83,14 +83,7 @@ void run(const ScanCall& call, bool summary, cudaStream_t stream) {
 }  // namespace
 
 const char* scan_backward(const ScanCall& call, void* stream) {
-  if (block_count(call) == 0) return nullptr;
-  const auto queue = static_cast<cudaStream_t>(stream);
-  if (call.piece != 0) {
-    run(call, /*summary=*/true, queue);
-    chain_gradients(call, queue);
-  }
-  run(call, /*summary=*/false, queue);
-  return last_error();
+  return walk_pieces(call, stream, run, chain_gradients);
 }
 
 }  // namespace serpentine::cuda

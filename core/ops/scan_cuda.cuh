@@ -257,6 +257,20 @@ inline int64_t block_count(const ScanCall& call) {
   return call.batch * call.slots() * call.channel_blocks();
 }
 
+/// One call of a scan. Where sequences are cut into pieces, run(call, summary = true, stream) walks
+/// each piece for what it does to a state, and `chain` joins them; then run(call, false, stream).
+template <class Run, class Chain>
+const char* walk_pieces(const ScanCall& call, void* stream, const Run& run, const Chain& chain) {
+  if (block_count(call) == 0) return nullptr;
+  const auto queue = static_cast<cudaStream_t>(stream);
+  if (call.piece != 0) {
+    run(call, /*summary=*/true, queue);
+    chain(call, queue);
+  }
+  run(call, /*summary=*/false, queue);
+  return last_error();
+}
+
 /// Rounds in which the device works `blocks` off, `each` of a multiprocessor at once.
 inline int64_t waves(int64_t blocks, int each) {
   int device = 0, processors = 1;

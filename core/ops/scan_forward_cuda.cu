@@ -223,7 +223,7 @@ void launch(const ScanCall& call, cudaStream_t stream) {
 }
 
 template <class T, int kEach, int kLanes>
-void run(const ScanCall& call, bool summary, cudaStream_t stream) {
+void run_layout(const ScanCall& call, bool summary, cudaStream_t stream) {
   if (summary) {
     launch<T, kEach, kLanes, Pass::kSummary>(call, stream);
   } else {
@@ -236,7 +236,7 @@ void run(const ScanCall& call, bool summary, cudaStream_t stream) {
   for_element(call.element, [&](auto like) {
     for_layout(call.layout(), [&](auto layout) {
       using L = decltype(layout);
-      run<decltype(like), L::kEach, L::kLanes>(call, summary, stream);
+      run_layout<decltype(like), L::kEach, L::kLanes>(call, summary, stream);
     });
   });
 }
@@ -244,14 +244,7 @@ void run(const ScanCall& call, bool summary, cudaStream_t stream) {
 }  // namespace
 
 const char* scan_forward(const ScanCall& call, void* stream) {
-  if (block_count(call) == 0) return nullptr;
-  const auto queue = static_cast<cudaStream_t>(stream);
-  if (call.piece != 0) {
-    run(call, /*summary=*/true, queue);
-    chain_states(call, queue);
-  }
-  run(call, /*summary=*/false, queue);
-  return last_error();
+  return walk_pieces(call, stream, run, chain_states);
 }
 
 }  // namespace serpentine::cuda

@@ -82,14 +82,7 @@ int64_t pair_channels(const ScanCall& call) {
 }
 
 const char* pair_backward(const ScanCall& call, void* stream) {
-  if (block_count(call) == 0) return nullptr;
-  const auto queue = static_cast<cudaStream_t>(stream);
-  if (call.piece != 0) {
-    run(call, /*summary=*/true, queue);
-    chain_gradients(call, queue);
-  }
-  run(call, /*summary=*/false, queue);
-  return last_error();
+  return walk_pieces(call, stream, run, chain_gradients);
 }
 
 }  // namespace serpentine::cuda

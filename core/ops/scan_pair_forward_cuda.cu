@@ -263,14 +263,7 @@ bool takes_pairs(const ScanCall& call) {
 }
 
 const char* pair_forward(const ScanCall& call, void* stream) {
-  if (block_count(call) == 0) return nullptr;
-  const auto queue = static_cast<cudaStream_t>(stream);
-  if (call.piece != 0) {
-    run(call, /*summary=*/true, queue);
-    chain_states(call, queue);
-  }
-  run(call, /*summary=*/false, queue);
-  return last_error();
+  return walk_pieces(call, stream, run, chain_states);
 }
 
 }  // namespace serpentine::cuda

@@ -187,15 +187,8 @@ __global__ void __launch_bounds__(kThreads, 4) plane_backward_kernel(const ScanC
 }  // namespace
 
 const char* plane_backward(const ScanCall& call, void* stream) {
-  for_element(call.element, [&](auto like) {
-    using T = decltype(like);
-    if constexpr (sizeof(T) < 8) {
-      const auto blocks = static_cast<unsigned>(call.batch * call.channel_blocks());
-      plane_backward_kernel<T>
-          <<<blocks, kThreads, plane_bytes(call), static_cast<cudaStream_t>(stream)>>>(call);
-    }
-  });
-  return last_error();
+  return launch_plane(call, stream,
+                      [](auto like) { return plane_backward_kernel<decltype(like)>; });
 }
 
 }  // namespace serpentine::cuda

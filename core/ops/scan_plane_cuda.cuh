@@ -122,4 +122,17 @@ struct PlaneCursor {
   }
 };
 
+/// kernel_of(T()) is the kernel for rows of T. Doubles never come here.
+template <class KernelOf>
+const char* launch_plane(const ScanCall& call, void* stream, const KernelOf& kernel_of) {
+  for_element(call.element, [&](auto like) {
+    if constexpr (sizeof(like) < 8) {
+      const auto blocks = static_cast<unsigned>(call.batch * call.channel_blocks());
+      const auto kernel = kernel_of(like);
+      kernel<<<blocks, kThreads, plane_bytes(call), static_cast<cudaStream_t>(stream)>>>(call);
+    }
+  });
+  return last_error();
+}
+
 }  // namespace serpentine::cuda

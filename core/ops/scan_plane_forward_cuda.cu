@@ -125,15 +125,8 @@ bool takes_plane(const ScanCall& call, int64_t tokens) {
 }
 
 const char* plane_forward(const ScanCall& call, void* stream) {
-  for_element(call.element, [&](auto like) {
-    using T = decltype(like);
-    if constexpr (sizeof(T) < 8) {
-      const auto blocks = static_cast<unsigned>(call.batch * call.channel_blocks());
-      plane_forward_kernel<T>
-          <<<blocks, kThreads, plane_bytes(call), static_cast<cudaStream_t>(stream)>>>(call);
-    }
-  });
-  return last_error();
+  return launch_plane(call, stream,
+                      [](auto like) { return plane_forward_kernel<decltype(like)>; });
 }
 
 }  // namespace serpentine::cuda

@@ -125,8 +125,7 @@ bool takes_plane(const ScanCall& call, int64_t tokens) {
 }
 
 const char* plane_forward(const ScanCall& call, void* stream) {
-  return launch_plane(call, stream,
-                      [](auto like) { return plane_forward_kernel<decltype(like)>; });
+  return launch_plane(call, stream, [](auto like) { return plane_forward_kernel<decltype(like)>; });
 }
 
 }  // namespace serpentine::cuda

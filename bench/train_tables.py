@@ -10,6 +10,7 @@ prints what is there.
 """
 import argparse
 import concurrent.futures
+import csv
 import itertools
 import json
 import os
@@ -41,7 +42,7 @@ def train(args, model, seed, gpu):
     """Runs one model with one seed; returns its test metrics and its number of parameters."""
     run = pathlib.Path(args.out) / f"{model}_s{seed}"
     log = pathlib.Path(f"{run}.log")
-    if not (run / "test.json").exists():
+    if not (run / "done").exists():
         folder = SETS[args.set][0]
         command = [args.serpentine, "train", str(ROOT / f"configs/{folder}/{args.set}_{model}.yaml"),
                    f"trainer.seed={seed}", f"data.path={args.data}", f"trainer.device={args.device}",
@@ -53,8 +54,19 @@ def train(args, model, seed, gpu):
         print(f"{args.set} {model} seed {seed}: exit {code}, {time.time() - began:.0f} s", file=sys.stderr, flush=True)
         if code:
             return None
+        (run / "done").touch()
     size = re.search(r"([\d,.]+ ?[kM]?) parameters", log.read_text())
-    return json.loads((run / "test.json").read_text()), size.group(1) if size else "?"
+    return measured_of(run), size.group(1) if size else "?"
+
+
+def measured_of(run):
+    """The test metrics; of sets without a test part those of the last validation."""
+    if (run / "test.json").exists():
+        return json.loads((run / "test.json").read_text())
+    part = "validation/"
+    with open(run / "metrics.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if any(v for k, v in row.items() if k.startswith(part))]
+    return {k.removeprefix(part): float(v) for k, v in rows[-1].items() if k.startswith(part) and v}
 
 
 def main():

@@ -161,8 +161,14 @@ ScanOrder make_order(const at::Tensor& tokens, const at::Tensor& offsets, const 
                      int64_t num_tokens, int64_t num_visits) {
   ScanOrder order;
   order.tokens = as_int32(tokens, "tokens");
-  order.offsets = as_int32(offsets, "offsets").to(order.tokens.device());
-  order.branch = as_int32(branch, "branch").to(order.tokens.device());
+  const auto beside_tokens = [&](const at::Tensor& table, const char* name) {
+    const at::Tensor narrow = as_int32(table, name);
+    const at::Device device = order.tokens.device();
+    return narrow.is_cpu() && narrow.dim() == 1 ? from_host(on_host(narrow), device)
+                                                : narrow.to(device);
+  };
+  order.offsets = beside_tokens(offsets, "offsets");
+  order.branch = beside_tokens(branch, "branch");
   order.num_tokens = num_tokens;
   check_tokens(order.tokens, num_tokens);
   SERPENTINE_CHECK(order.offsets.dim() == 1 && order.branch.dim() == 1 &&

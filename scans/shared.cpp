@@ -31,7 +31,7 @@ class Shared : public Wrapper {
     SERPENTINE_CHECK(!layout.sample_offsets.defined(), "shared",
                      "packed samples cannot be joined: one would see another");
     order.branch = order.branch.slice(0, 0, 1);
-    order.offsets = at::tensor({int64_t{0}, order.num_positions()}, order.offsets.options());
+    order.offsets = at::cat({order.offsets.slice(0, 0, 1), order.offsets.slice(0, -1)});
     return order;
   }
 

@@ -1,5 +1,7 @@
 #include "core/ops/instance_norm.h"
 
+#include <optional>
+
 #include <torch/torch.h>
 
 #include "core/ops/instance_norm_device.h"
@@ -10,8 +12,9 @@ namespace {
 
 struct InstanceNormFunction : torch::autograd::Function<InstanceNormFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& weight, const at::Tensor& bias, double eps,
-                            double slope) {
+                            const std::optional<at::Tensor>& scale,
+                            const std::optional<at::Tensor>& shift, double eps, double slope) {
+    const at::Tensor weight = scale.value_or(at::Tensor()), bias = shift.value_or(at::Tensor());
     const auto made = cuda::instance_forward_pass(x, weight, bias, eps, slope);
     context->save_for_backward({x, weight, bias, made.mean, made.scale});
     context->saved_data["slope"] = slope;
@@ -31,8 +34,12 @@ struct InstanceNormFunction : torch::autograd::Function<InstanceNormFunction> {
 
 at::Tensor instance_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          double eps, double slope) {
-  if (!is_traced() && cuda::takes_instances(x, weight, bias))
-    return InstanceNormFunction::apply(x.contiguous(), weight, bias, eps, slope);
+  if (!is_traced() && cuda::takes_instances(x, weight, bias)) {
+    const auto given = [](const at::Tensor& one) {  // an undefined operand is no operand
+      return one.defined() ? std::optional<at::Tensor>(one) : std::nullopt;
+    };
+    return InstanceNormFunction::apply(x.contiguous(), given(weight), given(bias), eps, slope);
+  }
   at::Tensor y = at::instance_norm(x, weight, bias, {}, {}, /*use_input_stats=*/true,
                                    /*momentum=*/0.1, eps, /*cudnn_enabled=*/true);
   return slope == 1 ? y : slope == 0 ? at::relu_(y) : at::leaky_relu_(y, slope);

@@ -5,6 +5,7 @@
 #include "core/ops/fused_device.h"
 #include "core/ops/instance_norm_device.h"
 #include "core/ops/scan_device.h"
+#include "core/ops/ssd_fused.h"
 
 namespace serpentine::cuda {
 
@@ -58,6 +59,26 @@ InstanceForward instance_forward_pass(const at::Tensor&, const at::Tensor&, cons
 InstanceGradients instance_backward_pass(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                          const InstanceForward&, const at::Tensor&, double) {
   SERPENTINE_CHECK(false, "instance_norm", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+bool takes_ssd(const SsdChunks&) { return false; }
+
+at::Tensor ssd_mixed(const SsdChunks&, const at::Tensor&, const at::Tensor&, at::ScalarType) {
+  SERPENTINE_CHECK(false, "ssd", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+SsdMixedBack ssd_mixed_back(const SsdChunks&, const at::Tensor&, const at::Tensor&,
+                            const at::Tensor&, at::ScalarType) {
+  SERPENTINE_CHECK(false, "ssd", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+void ssd_combined(const SsdChunks&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                  const at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  SERPENTINE_CHECK(false, "ssd", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
+}
+
+void ssd_states(at::Tensor&, const at::Tensor&, at::Tensor&, bool) {
+  SERPENTINE_CHECK(false, "ssd", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
 }
 
 double exp_rate(c10::Device) {

@@ -95,7 +95,7 @@ Passed forward_pass(const Operands& operands, const KeptSsd& kept) {
       plan);
   at::Tensor y = at::empty(in.x.sizes(), in.x.options().dtype(kept.out));
   for_each_slab(in, [&](const SsdChunks& slab, int64_t first, int64_t count) {
-    y.narrow(0, first, count).copy_(ssd_outputs(slab, made.entering.narrow(0, first, count)));
+    ssd_outputs(slab, made.entering.narrow(0, first, count), y.narrow(0, first, count));
   });
   made.y = from_chunks(y, plan, batch);
   return made;

@@ -6,6 +6,9 @@
 
 #include <ATen/ATen.h>
 
+#include "core/ops/scan_device.h"
+#include "core/ops/ssd_fused.h"
+
 namespace serpentine {
 namespace {
 
@@ -165,6 +168,11 @@ at::Tensor pass_states(at::Tensor& sums, const at::Tensor& decay, const at::Tens
   at::Tensor state = start.defined() ? start.clone() : at::zeros(shape, sums.options());
   const auto steps = static_cast<int64_t>(plan.active.size());
   const bool uniform = steps > 0 && plan.active.back() == plan.sequences;
+  if (sums.is_cuda() && uniform && sums.scalar_type() == at::kFloat && sums.is_contiguous() &&
+      cuda::is_built()) {
+    cuda::ssd_states(sums, decay.flatten(2), state, direction == Direction::kForward);
+    return state;
+  }
   if (in_blocks && uniform && steps > 8) {
     pass_in_blocks(sums, decay, state, steps, direction);
     return state;

@@ -4,6 +4,8 @@
 
 #include <ATen/ATen.h>
 
+#include "core/ops/ssd_fused.h"
+
 namespace serpentine {
 namespace {
 
@@ -17,10 +19,15 @@ Sizes sizes_of(const SsdChunks& in) {
   return {in.x.size(0), in.x.size(1), in.x.size(2), in.x.size(3), in.B.size(2), in.B.size(3)};
 }
 
-/// Batched matrix product with wide sums; on a GPU 16-bit operands stay so for its tensor cores.
+/// Of the operands of products: on a GPU 16-bit ones stay so for its tensor cores.
+at::ScalarType product_type(const SsdChunks& in) {
+  return in.x.is_cuda() ? in.x.scalar_type() : in.w.scalar_type();
+}
+
+/// Batched matrix product with wide sums.
 at::Tensor product(const at::Tensor& left, const at::Tensor& right, const SsdChunks& in) {
-  const at::ScalarType type = in.x.scalar_type(), wide = in.w.scalar_type();
-  if (type == wide || !in.x.is_cuda()) return at::bmm(left.to(wide), right.to(wide));
+  const at::ScalarType type = product_type(in), wide = in.w.scalar_type();
+  if (type == wide) return at::bmm(left.to(wide), right.to(wide));
   return at::bmm(left.to(type), right.to(type), wide);
 }
 
@@ -39,10 +46,11 @@ at::Tensor from_groups(const at::Tensor& x, int64_t groups, at::IntArrayRef shap
   return x.view({x.size(0) / groups, groups, x.size(1), x.size(2)}).transpose(1, 2).reshape(shape);
 }
 
-/// [R, Q, H, E] -> contiguous wide [R H, Q, E], each row times `scale` [R, Q, H] if there is one.
-at::Tensor by_head(const at::Tensor& x, const at::Tensor& scale, at::ScalarType wide) {
+/// [R, Q, H, E] -> contiguous [R H, Q, E] of `type`, each row times `scale` [R, Q, H] if there is
+/// one.
+at::Tensor by_head(const at::Tensor& x, const at::Tensor& scale, at::ScalarType type) {
   const at::Tensor turned = x.transpose(1, 2);
-  at::Tensor made = at::empty(turned.sizes(), x.options().dtype(wide));
+  at::Tensor made = at::empty(turned.sizes(), x.options().dtype(type));
   if (scale.defined()) {
     at::mul_out(made, turned, scale.transpose(1, 2).unsqueeze(-1));
   } else {
@@ -73,6 +81,12 @@ void times_group(at::Tensor& heads, const at::Tensor& groups, const Sizes& size)
 
 at::Tensor scaled(const at::Tensor& x, const at::Tensor& scale) { return x * scale.unsqueeze(-1); }
 
+/// The same as an operand of a product.
+at::Tensor scaled(const at::Tensor& x, const at::Tensor& scale, const SsdChunks& in) {
+  at::Tensor made = at::empty(x.sizes(), x.options().dtype(product_type(in)));
+  return at::mul_out(made, x, scale.unsqueeze(-1));
+}
+
 /// [R G, N, X] -> [R, G, N, H/G, E]
 at::Tensor as_states(const at::Tensor& x, const Sizes& size) {
   return x.view({size.chunks, size.groups, size.states, size.share(), size.channels});
@@ -96,32 +110,86 @@ SsdChunks SsdChunks::narrow(int64_t first, int64_t count) const {
 
 at::Tensor ssd_state_sums(const SsdChunks& in) {
   const Sizes size = sizes_of(in);
-  const at::Tensor fed = scaled(in.x, in.w * decay_to_end(in.a.cumsum(1)));
+  const at::Tensor fed = scaled(in.x, in.w * decay_to_end(in.a.cumsum(1)), in);
   return as_states(
       product(by_group(in.B, size.groups).transpose(1, 2), by_group(fed, size.groups), in), size);
 }
 
-at::Tensor ssd_outputs(const SsdChunks& in, const at::Tensor& entering) {
+void ssd_outputs(const SsdChunks& in, const at::Tensor& entering, const at::Tensor& y) {
   const Sizes size = sizes_of(in);
   const at::Tensor sum = in.a.cumsum(1), C = by_group(in.C, size.groups);
-  at::Tensor y =
-      from_groups(product(C, as_matrices(entering, size), in), size.groups, in.x.sizes());
-  y.mul_(sum.exp().unsqueeze(-1));
-  if (in.D.defined()) y.addcmul_(in.x.to(y.scalar_type()), in.D.unsqueeze(1));
+  const at::Tensor seen = product(C, as_matrices(entering, size), in);
+  const at::Tensor pairs = product(C, by_group(in.B, size.groups).transpose(1, 2), in);
+  const at::Tensor fed = by_head(in.x, in.w, product_type(in));
+  if (cuda::takes_ssd(in)) {
+    const at::Tensor mixing = cuda::ssd_mixed(in, sum, pairs, product_type(in));
+    cuda::ssd_combined(in, y, product(mixing, fed, in), {}, seen, sum.exp(), in.x);
+    return;
+  }
+  at::Tensor wide = from_groups(seen, size.groups, in.x.sizes());
+  wide.mul_(sum.exp().unsqueeze(-1));
+  if (in.D.defined()) wide.addcmul_(in.x.to(wide.scalar_type()), in.D.unsqueeze(1));
   at::Tensor mixing = decays(sum);
-  times_group(mixing, product(C, by_group(in.B, size.groups).transpose(1, 2), in), size);
-  const at::Tensor inside = product(mixing.view({-1, size.length, size.length}),
-                                    by_head(in.x, in.w, in.w.scalar_type()), in);
-  return y.add_(from_heads(inside, size));
+  times_group(mixing, pairs, size);
+  const at::Tensor inside = product(mixing.view({-1, size.length, size.length}), fed, in);
+  y.copy_(wide.add_(from_heads(inside, size)));
 }
 
 at::Tensor ssd_state_gradient_sums(const SsdChunks& in, const at::Tensor& grad) {
   const Sizes size = sizes_of(in);
-  const at::Tensor reached = scaled(grad, in.a.cumsum(1).exp_());
+  const at::Tensor reached = scaled(grad, in.a.cumsum(1).exp_(), in);
   return as_states(
       product(by_group(in.C, size.groups).transpose(1, 2), by_group(reached, size.groups), in),
       size);
 }
+
+namespace {
+
+/// What the products inside of the chunks say. With Z[i, j] = grad[i] . x[j], the gradient of
+/// (C . B) is Z L w.
+struct InsideBack {
+  at::Tensor x;            // [R H, Q, E], before the weights w
+  at::Tensor pairs;        // [R G, Q, Q], the gradient of (C . B)
+  at::Tensor row, column;  // [R, H, Q]: sums of Z L (C . B) over j, weighted with w, and over i
+};
+
+InsideBack inside_back(const SsdChunks& in, const Sizes& size, const at::Tensor& sum,
+                       const at::Tensor& pairs, const at::Tensor& grad) {
+  InsideBack made;
+  const at::ScalarType type = product_type(in);
+  const at::Tensor grad_heads = by_head(grad, {}, type);
+  const auto into_x = [&](const at::Tensor& mixing) {
+    made.x = product(mixing.view({-1, size.length, size.length}).transpose(1, 2), grad_heads, in);
+  };
+  const auto over_heads = [&](const at::Tensor& all) {
+    made.pairs = all.view({size.chunks, size.groups, size.share(), size.length, size.length})
+                     .sum(2)
+                     .view_as(pairs);
+  };
+  const at::Tensor both = product(grad_heads, by_head(in.x, {}, type).transpose(1, 2), in);
+  if (cuda::takes_ssd(in)) {
+    const auto back = cuda::ssd_mixed_back(in, sum, pairs, both, type);
+    into_x(back.mixing);
+    over_heads(both);
+    made.row = back.row;
+    made.column = back.column;
+    return made;
+  }
+  at::Tensor inner = decays(sum);
+  at::Tensor mixing = inner.clone();
+  times_group(mixing, pairs, size);
+  into_x(mixing);
+  mixing.reset();
+  const at::Tensor w_heads = in.w.transpose(1, 2).contiguous();  // [R, H, Q]
+  inner.mul_(both.view_as(inner));
+  over_heads(inner * w_heads.unsqueeze(-2));
+  times_group(inner, pairs, size);
+  made.column = inner.sum(-2);
+  made.row = at::matmul(inner, w_heads.unsqueeze(-1)).squeeze(-1);
+  return made;
+}
+
+}  // namespace
 
 SsdChunks ssd_gradients(const SsdChunks& in, const at::Tensor& entering, const at::Tensor& grad,
                         const at::Tensor& leaving) {
@@ -132,30 +200,11 @@ SsdChunks ssd_gradients(const SsdChunks& in, const at::Tensor& entering, const a
   const at::Tensor x = in.x.to(wide);
   SsdChunks made;
 
-  // inside the chunk, with Z[i, j] = grad[i] . x[j]: the gradient of (C . B) is Z L w
-  const at::Tensor grad_heads = by_head(grad, {}, wide);
-  at::Tensor inner = decays(sum);
-  at::Tensor mixing = inner.clone();
   const at::Tensor pairs = product(C, B.transpose(1, 2), in);  // [R G, Q, Q]
-  times_group(mixing, pairs, size);
-  const at::Tensor w_heads = in.w.transpose(1, 2).contiguous();  // [R, H, Q]
-  made.x = scaled(from_heads(product(mixing.view({-1, size.length, size.length}).transpose(1, 2),
-                                     grad_heads, in),
-                             size),
-                  in.w);
-  mixing.reset();
-  inner.mul_(product(grad_heads, by_head(in.x, {}, wide).transpose(1, 2), in).view_as(inner));
-  const at::Tensor grad_pairs =
-      (inner * w_heads.unsqueeze(-2))
-          .view({size.chunks, size.groups, size.share(), size.length, size.length})
-          .sum(2)
-          .view_as(pairs);
-  times_group(inner, pairs, size);
-  const at::Tensor by_column = inner.sum(-2);                                      // [R, H, Q]
-  const at::Tensor by_row = at::matmul(inner, w_heads.unsqueeze(-1)).squeeze(-1);  // [R, H, Q]
-  inner.reset();
-  made.w = by_column.transpose(1, 2);
-  at::Tensor grad_sum = (by_row - by_column * w_heads).transpose(1, 2).contiguous();  // [R, Q, H]
+  const InsideBack inside = inside_back(in, size, sum, pairs, grad);
+  made.w = inside.column.transpose(1, 2);
+  at::Tensor grad_sum =
+      (inside.row - inside.column * in.w.transpose(1, 2)).transpose(1, 2).contiguous();  // [R, Q, H]
 
   // through the entering states
   const at::Tensor reached = scaled(grad, sum.exp());
@@ -163,13 +212,20 @@ SsdChunks ssd_gradients(const SsdChunks& in, const at::Tensor& entering, const a
   const at::Tensor seen = from_groups(product(C, state, in), size.groups, in.x.sizes());
   grad_sum.add_((reached * seen).sum(-1));
   const at::Tensor grad_C =
-      product(grad_pairs, B, in)
+      product(inside.pairs, B, in)
           .add_(product(by_group(reached, size.groups), state.transpose(1, 2), in));
 
   // through the leaving states
   const at::Tensor rest = decay_to_end(sum), kept = in.w * rest;
-  const at::Tensor asked = from_groups(product(B, grad_state, in), size.groups, in.x.sizes());
-  made.x.add_(scaled(asked, kept));
+  const at::Tensor asked_groups = product(B, grad_state, in);
+  const at::Tensor asked = from_groups(asked_groups, size.groups, in.x.sizes());
+  if (cuda::takes_ssd(in)) {
+    made.x = at::empty(in.x.sizes(), in.x.options());
+    cuda::ssd_combined(in, made.x, inside.x, in.w, asked_groups, kept, grad);
+  } else {
+    made.x = scaled(from_heads(inside.x, size), in.w).add_(scaled(asked, kept));
+    if (in.D.defined()) made.x.addcmul_(grad, in.D.unsqueeze(1));
+  }
   const at::Tensor taken = (x * asked).sum(-1) * rest;  // [R, Q, H]
   made.w = made.w + taken;
   const at::Tensor lost = taken * in.w;
@@ -178,16 +234,13 @@ SsdChunks ssd_gradients(const SsdChunks& in, const at::Tensor& entering, const a
       lost.sum(1) + total.exp() * (entering * leaving).sum(at::IntArrayRef({2, 4})).flatten(1);
   grad_sum.select(1, size.length - 1).add_(grad_total);
   const at::Tensor grad_B =
-      product(grad_pairs.transpose(1, 2), C, in)
-          .add_(product(by_group(scaled(x, kept), size.groups), grad_state.transpose(1, 2), in));
+      product(inside.pairs.transpose(1, 2), C, in)
+          .add_(product(by_group(scaled(x, kept, in), size.groups), grad_state.transpose(1, 2), in));
 
   made.a = grad_sum.flip(1).cumsum(1).flip(1);
   made.B = from_groups(grad_B, size.groups, in.B.sizes());
   made.C = from_groups(grad_C, size.groups, in.C.sizes());
-  if (in.D.defined()) {
-    made.x.addcmul_(grad, in.D.unsqueeze(1));
-    made.D = (grad * x).sum(1);
-  }
+  if (in.D.defined()) made.D = (grad * x).sum(1);
   return made;
 }
 

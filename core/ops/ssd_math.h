@@ -22,8 +22,8 @@ struct SsdChunks {
 /// What each chunk adds to the state: [R, G, N, H/G, E], wide.
 at::Tensor ssd_state_sums(const SsdChunks& in);
 
-/// y: [R, Q, H, E], wide. entering: as the sums.
-at::Tensor ssd_outputs(const SsdChunks& in, const at::Tensor& entering);
+/// Writes y: [R, Q, H, E], dense, wide or of x's type. entering: as the sums.
+void ssd_outputs(const SsdChunks& in, const at::Tensor& entering, const at::Tensor& y);
 
 /// What the outputs' gradient adds to that of the entering states: [R, G, N, H/G, E].
 at::Tensor ssd_state_gradient_sums(const SsdChunks& in, const at::Tensor& grad);

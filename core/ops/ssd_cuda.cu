@@ -16,16 +16,17 @@ __global__ void mixing_kernel(const SsdMixing call) {
   const int length = static_cast<int>(slab.length);
   const int64_t r = blockIdx.x / slab.heads, h = blockIdx.x % slab.heads;
   const int64_t square = slab.length * slab.length;
-  const float* const pairs =
-      call.pairs + (r * slab.groups + h * slab.groups / slab.heads) * square;
+  const float* const pairs = call.pairs + (r * slab.groups + h * slab.groups / slab.heads) * square;
   T* const mixing = static_cast<T*>(call.mixing) + blockIdx.x * square;
   for (int q = static_cast<int>(threadIdx.x); q < length; q += static_cast<int>(blockDim.x))
     decays[q] = slab.sum[(r * slab.length + q) * slab.heads + h];
   float* const rows = decays + length;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp,
+            lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warps = static_cast<int>(blockDim.x) / kWarp;
   if constexpr (kBack) {
-    for (int i = static_cast<int>(threadIdx.x); i < warps * length; i += static_cast<int>(blockDim.x))
+    for (int i = static_cast<int>(threadIdx.x); i < warps * length;
+         i += static_cast<int>(blockDim.x))
       rows[i] = 0;
   }
   __syncthreads();
@@ -83,8 +84,8 @@ __global__ void combine_kernel(const SsdCombine call) {
   sum += call.seen_scale[scale] *
          call.seen[((r * slab.groups + g) * slab.length + q) * wide + c % wide];
   if (call.D) {
-    const X x = static_cast<const X*>(
-        call.x)[r * call.x_chunk + q * call.x_row + h * call.x_head + e];
+    const X x =
+        static_cast<const X*>(call.x)[r * call.x_chunk + q * call.x_row + h * call.x_head + e];
     sum += call.D[r * width + c] * cuda::wide(x);
   }
   static_cast<T*>(call.out)[index] = narrow<T>(sum);
@@ -167,8 +168,7 @@ const char* ssd_combine(const SsdCombine& call, void* stream) {
 }
 
 const char* ssd_pass_states(const SsdStates& call, void* stream) {
-  const int64_t values =
-      call.batch * call.sequences * call.heads * call.states * call.channels;
+  const int64_t values = call.batch * call.sequences * call.heads * call.states * call.channels;
   if (values == 0) return nullptr;
   states_kernel<<<blocks_for(values), kSsdBlock, 0, static_cast<cudaStream_t>(stream)>>>(call);
   return last_error();

@@ -203,8 +203,9 @@ SsdChunks ssd_gradients(const SsdChunks& in, const at::Tensor& entering, const a
   const at::Tensor pairs = product(C, B.transpose(1, 2), in);  // [R G, Q, Q]
   const InsideBack inside = inside_back(in, size, sum, pairs, grad);
   made.w = inside.column.transpose(1, 2);
-  at::Tensor grad_sum =
-      (inside.row - inside.column * in.w.transpose(1, 2)).transpose(1, 2).contiguous();  // [R, Q, H]
+  at::Tensor grad_sum = (inside.row - inside.column * in.w.transpose(1, 2))
+                            .transpose(1, 2)
+                            .contiguous();  // [R, Q, H]
 
   // through the entering states
   const at::Tensor reached = scaled(grad, sum.exp());
@@ -233,9 +234,9 @@ SsdChunks ssd_gradients(const SsdChunks& in, const at::Tensor& entering, const a
   const at::Tensor grad_total =
       lost.sum(1) + total.exp() * (entering * leaving).sum(at::IntArrayRef({2, 4})).flatten(1);
   grad_sum.select(1, size.length - 1).add_(grad_total);
-  const at::Tensor grad_B =
-      product(inside.pairs.transpose(1, 2), C, in)
-          .add_(product(by_group(scaled(x, kept, in), size.groups), grad_state.transpose(1, 2), in));
+  const at::Tensor grad_B = product(inside.pairs.transpose(1, 2), C, in)
+                                .add_(product(by_group(scaled(x, kept, in), size.groups),
+                                              grad_state.transpose(1, 2), in));
 
   made.a = grad_sum.flip(1).cumsum(1).flip(1);
   made.B = from_groups(grad_B, size.groups, in.B.sizes());

@@ -128,11 +128,12 @@ void check(const MambaMixerArgs& args, const ScanOrder& order, const MambaMixerO
 }  // namespace
 
 int64_t mixer_groups(int64_t tokens, int64_t positions, int64_t inner, int64_t bytes) {
-  constexpr int64_t kMiB = 1 << 20, kMost = 8;
+  constexpr int64_t kMiB = 1 << 20, kMost = 8, kNarrowest = 64;
+  const int64_t most = std::clamp<int64_t>(inner / kNarrowest, 1, kMost);
   // u, delta, their gradients and a state for every 16 positions; y, z, and what the gate makes
   const int64_t made = inner * (positions * (4 * bytes + 4) + tokens * 4 * bytes);
   if (made <= 512 * kMiB) return 1;
-  return std::clamp<int64_t>((made + 1536 * kMiB - 1) / (1536 * kMiB), 2, kMost);
+  return std::min(most, std::max<int64_t>((made + 1536 * kMiB - 1) / (1536 * kMiB), 2));
 }
 
 bool takes_mamba_mixer(const at::Tensor& h) {

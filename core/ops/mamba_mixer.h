@@ -49,7 +49,7 @@ struct MambaMixerOptions {
 };
 
 /// Groups for rows of `bytes` bytes a value, if nothing is kept: one up to half a GiB made at once,
-/// two, then one more every 1.5 GiB, up to eight.
+/// two, then one more every 1.5 GiB, up to eight, none below 64 channels.
 int64_t mixer_groups(int64_t tokens, int64_t positions, int64_t inner, int64_t bytes);
 
 /// Whether device and moment allow it: not while a model is traced.

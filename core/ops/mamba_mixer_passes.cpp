@@ -12,7 +12,8 @@
 namespace serpentine {
 namespace {
 
-constexpr int64_t kChannelUnit = 8;  // of a group: kernels read neighbouring channels at once
+// Of a group: kernels read neighbouring channels at once, and a block of the scan takes up to 64.
+constexpr int64_t kChannelUnit = 8, kScanUnit = 64;
 
 at::Tensor gated(const at::Tensor& y, const at::Tensor& z) {
   return cuda::takes_gate(y, z) ? cuda::gate_forward_pass(y, z) : y * at::silu(z);
@@ -64,7 +65,8 @@ MixerPasses::MixerPasses(const MambaMixerArgs& args, const ScanOrder& order,
   const int64_t inner = args.D.size(1);
   const int64_t count = std::max<int64_t>(1, options.groups);
   int64_t width = (inner + count - 1) / count;
-  width = (width + kChannelUnit - 1) / kChannelUnit * kChannelUnit;
+  const int64_t unit = width > kScanUnit ? kScanUnit : kChannelUnit;
+  width = (width + unit - 1) / unit * unit;
   for (int64_t first = 0; first < inner; first += width)
     groups_.push_back({first, std::min(width, inner - first), groups_.size()});
 }

@@ -277,6 +277,7 @@ TEST(MambaMixer, GroupsBoundWhatIsMadeAtOnce) {
   EXPECT_EQ(mixer_groups(25216, 50432, 384, 2), 1) << "Vim-tiny, 128 images";
   EXPECT_EQ(mixer_groups(10000, 20000, 1024, 4), 2);
   EXPECT_EQ(mixer_groups(100000, 200000, 1024, 4), 4);
+  EXPECT_EQ(mixer_groups(1000000, 1000000, 64, 4), 1);
 }
 
 TEST(MambaMixer, RefusesWhatDoesNotFit) {

@@ -7,16 +7,12 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 
 #include "core/ops/parallel.h"
+#include "pointcloud/packed_map.h"
 
 namespace serpentine::cpu {
 namespace {
 
-constexpr int64_t kRowsAtATime = 768;  // of D floats: with two buffers within a second cache
-
-// x [rows, in] -> out [rows, out] = map(x)
-void apply(const FoldedMap& map, const at::Tensor& x, at::Tensor& out) {
-  at::addmm_out(out, map.bias, x, map.weight.t());
-}
+constexpr int64_t kRowsAtATime = 768;  // of D floats: a second or third cache holds them
 
 }  // namespace
 
@@ -76,16 +72,17 @@ at::Tensor neighbourhood_features(const at::Tensor& from_points, const at::Tenso
   auto* to = out.mutable_data_ptr<float>();
   const int64_t at_a_time = std::max<int64_t>(1, kRowsAtATime / k);
   const int64_t pieces = (batch * centres + at_a_time - 1) / at_a_time;
+  std::vector<std::pair<PackedMap, PackedMap>> maps;
+  for (const auto& [one, two] : layers) {
+    maps.emplace_back(PackedMap(one, at_a_time * k), PackedMap(two, at_a_time * k));
+  }
   parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
     // no gradient is needed, whatever this thread was told
     const at::AutoDispatchBelowADInplaceOrView guard;
-    const auto options = at::TensorOptions().dtype(at::kFloat);
-    at::Tensor y = at::empty({at_a_time * k, width}, options), inner = at::empty_like(y),
-               again = at::empty_like(y);
+    const at::Tensor rows = at::empty({at_a_time * k, width}, at::TensorOptions(at::kFloat));
     for (int64_t piece = begin; piece < end; ++piece) {
       const int64_t first = piece * at_a_time, some = std::min(at_a_time, batch * centres - first);
-      at::Tensor now = y.narrow(0, 0, some * k), hidden = inner.narrow(0, 0, some * k),
-                 next = again.narrow(0, 0, some * k);
+      at::Tensor now = rows.narrow(0, 0, some * k);
       auto* row = now.mutable_data_ptr<float>();
       for (int64_t s = first; s < first + some; ++s) {
         for (int64_t n = 0; n < k; ++n, row += width) {
@@ -94,18 +91,16 @@ at::Tensor neighbourhood_features(const at::Tensor& from_points, const at::Tenso
           for (int64_t d = 0; d < width; ++d) row[d] = std::max(0.0F, other[d] + mine[d]);
         }
       }
-      for (const auto& [one, two] : layers) {
-        apply(one, now, hidden);
-        hidden.relu_();
-        apply(two, hidden, next);
-        next.add_(now).relu_();
-        std::swap(now, next);
+      for (size_t i = 0; i < maps.size(); ++i) {
+        now = maps[i].second.plus(maps[i].first.relu_of(now), now);
+        if (i + 1 < maps.size()) now.relu_();
       }
+      // the last relu commutes with the largest of the neighbours
       const auto* last = now.const_data_ptr<float>();
       for (int64_t s = first; s < first + some; ++s, last += k * width) {
         float* result = to + s * width;
-        std::copy_n(last, width, result);
-        for (int64_t n = 1; n < k; ++n)
+        std::fill_n(result, width, 0.0F);
+        for (int64_t n = 0; n < k; ++n)
           for (int64_t d = 0; d < width; ++d) result[d] = std::max(result[d], last[n * width + d]);
       }
     }

@@ -1,5 +1,5 @@
-// A pointwise map for many calls with one weight: oneDNN's products where LibTorch has them, with the
-// weight laid out once and what follows the product done while it is in registers.
+// A pointwise map for many calls with one weight: oneDNN's products where LibTorch has them, with
+// the weight laid out once and what follows the product done while it is in registers.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -13,6 +13,7 @@
 
 #include <torch/torch.h>
 
+#include "pathology/frame_colour.h"
 #include "pathology/pixels.h"
 #include "pathology/slide_formats.h"
 
@@ -92,9 +93,10 @@ Handle open_handle(const std::string& path) {
   return handle;
 }
 
-torch::Tensor over_white(const std::vector<uint32_t>& argb, int64_t height, int64_t width) {
+torch::Tensor over_white(const std::vector<uint32_t>& argb, int64_t height, int64_t width,
+                         bool ycc = false) {
   auto picture = torch::empty({height, width, 3}, torch::kUInt8);
-  argb_over_white(argb.data(), argb.size(), picture.data_ptr<uint8_t>());
+  argb_over_white(argb.data(), argb.size(), picture.data_ptr<uint8_t>(), ycc);
   return picture;
 }
 
@@ -122,6 +124,9 @@ class OpenSlideSlide : public Slide {
     }
     find_mpp(options);
     if (direct && vendor == "aperio") find_tiles();
+    if (vendor == "dicom")
+      ycc_ = frames_are_ycc(path, [&](int64_t w, int64_t h) { return read(0, 0, 0, w, h); });
+    if (ycc_) remark_ = "its frames are YCbCr, though the file calls them RGB: converted";
   }
 
   torch::Tensor read(int64_t x, int64_t y, int64_t level, int64_t width,
@@ -138,7 +143,7 @@ class OpenSlideSlide : public Slide {
     attempt([&](openslide_t* slide) {
       library().read_region(slide, pixels.data(), x, y, static_cast<int32_t>(level), width, height);
     });
-    return over_white(pixels, height, width);
+    return over_white(pixels, height, width, ycc_);
   }
 
   std::vector<std::string> associated_names() const override { return associated_; }
@@ -196,6 +201,7 @@ class OpenSlideSlide : public Slide {
   mutable Handle handle_;
   std::shared_ptr<Slide> tiles_;  // level 0 through libtiff, or null
   std::vector<std::string> associated_;
+  bool ycc_ = false;  // the pixels of its levels are Y, Cb, Cr
 };
 
 }  // namespace

@@ -6,7 +6,11 @@
 
 namespace serpentine {
 
-/// Pre-multiplied ARGB over white: `count` pixels to 3 bytes each.
-void argb_over_white(const uint32_t* argb, size_t count, uint8_t* rgb);
+/// Pre-multiplied ARGB over white: `count` pixels to 3 bytes each. ycc: the three colours are Y, Cb
+/// and Cr.
+void argb_over_white(const uint32_t* argb, size_t count, uint8_t* rgb, bool ycc = false);
+
+/// Y, Cb, Cr of JFIF to R, G, B, in place.
+void ycc_to_rgb(uint8_t* pixels, size_t count);
 
 }  // namespace serpentine

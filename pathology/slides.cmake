@@ -1,11 +1,11 @@
 # Sources of slides, tissue and tiles, with a stub for each library that may be missing.
 set(slide_sources slide.cpp slide_folder.cpp picture_slide.cpp tissue_overview.cpp tiles.cpp
   tile_files.cpp tile_job.cpp tile_report.cpp slide_lock.cpp stain.cpp tile_augment.cpp colour_encoder.cpp embed_job.cpp heatmap.cpp
-  slide_prediction.cpp prediction_page.cpp)
+  slide_prediction.cpp prediction_page.cpp frame_colour.cpp pixels.cpp)
 set(slide_link "")
 if(SERPENTINE_OPENSLIDE)
   find_path(SERPENTINE_OPENSLIDE_INCLUDE openslide/openslide.h REQUIRED)
-  list(APPEND slide_sources openslide_slide.cpp pixels.cpp)
+  list(APPEND slide_sources openslide_slide.cpp)
   if(NOT SERPENTINE_OPENSLIDE_INCLUDE IN_LIST CMAKE_CXX_IMPLICIT_INCLUDE_DIRECTORIES)
     set_source_files_properties(openslide_slide.cpp PROPERTIES
       INCLUDE_DIRECTORIES ${SERPENTINE_OPENSLIDE_INCLUDE})

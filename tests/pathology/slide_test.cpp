@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "pathology/frame_colour.h"
+#include "pathology/pixels.h"
 #include "pathology/slide_files.h"
 
 namespace serpentine {
@@ -103,6 +105,42 @@ TEST_F(Slides, DamagedTilesLeaveTheOthersReadable) {
   EXPECT_GT(bad, 0);
   EXPECT_LT(bad, 20);
   EXPECT_EQ(bad + same, 108);
+}
+
+TEST_F(Slides, FramesThatAreYccAreKnownByTheirOwnHeader) {
+  // a smooth picture as a JFIF frame within a file, as DICOM has it
+  const auto ramp = torch::arange(64, torch::kFloat) * 2;
+  auto picture = torch::empty({64, 64, 3}, torch::kUInt8);
+  picture.select(2, 0).copy_((ramp + 100).view({1, 64}).expand({64, 64}));
+  picture.select(2, 1).copy_((ramp + 20).view({64, 1}).expand({64, 64}));
+  picture.select(2, 2).fill_(150);
+  const std::string frame = encode_image(picture, "jpg", 95);
+  const std::string path = scratch_.file("frames.dcm");
+  write_bytes(path, std::string(1000, 'h') + frame + std::string(500, 't'));
+  const auto f = picture.to(torch::kFloat);
+  const auto r = f.select(2, 0), g = f.select(2, 1), b = f.select(2, 2);
+  const auto ycc = torch::stack({0.299 * r + 0.587 * g + 0.114 * b,
+                                 128 - 0.168736 * r - 0.331264 * g + 0.5 * b,
+                                 128 + 0.5 * r - 0.418688 * g - 0.081312 * b},
+                                2)
+                       .round()
+                       .clamp(0, 255)
+                       .to(torch::kUInt8)
+                       .contiguous();
+  const auto seen = [](const torch::Tensor& as) {
+    return [as](int64_t w, int64_t h) {
+      EXPECT_EQ(w, 64);
+      EXPECT_EQ(h, 64);
+      return as;
+    };
+  };
+  EXPECT_TRUE(frames_are_ycc(path, seen(ycc)));
+  EXPECT_FALSE(frames_are_ycc(path, seen(picture))) << "a reader that believes the frame";
+  write_bytes(path, std::string(1000, 'h') + frame.substr(0, 40));
+  EXPECT_FALSE(frames_are_ycc(path, seen(ycc))) << "no whole frame";
+  auto back = ycc.clone();
+  ycc_to_rgb(back.data_ptr<uint8_t>(), 64 * 64);
+  EXPECT_LE((back.to(torch::kInt) - picture.to(torch::kInt)).abs().max().item<int>(), 2);
 }
 
 TEST_F(Slides, RefusesWhatIsNone) {

@@ -119,14 +119,14 @@ TEST_F(Slides, FramesThatAreYccAreKnownByTheirOwnHeader) {
   write_bytes(path, std::string(1000, 'h') + frame + std::string(500, 't'));
   const auto f = picture.to(torch::kFloat);
   const auto r = f.select(2, 0), g = f.select(2, 1), b = f.select(2, 2);
-  const auto ycc = torch::stack({0.299 * r + 0.587 * g + 0.114 * b,
-                                 128 - 0.168736 * r - 0.331264 * g + 0.5 * b,
-                                 128 + 0.5 * r - 0.418688 * g - 0.081312 * b},
-                                2)
-                       .round()
-                       .clamp(0, 255)
-                       .to(torch::kUInt8)
-                       .contiguous();
+  const auto ycc =
+      torch::stack({0.299 * r + 0.587 * g + 0.114 * b, 128 - 0.168736 * r - 0.331264 * g + 0.5 * b,
+                    128 + 0.5 * r - 0.418688 * g - 0.081312 * b},
+                   2)
+          .round()
+          .clamp(0, 255)
+          .to(torch::kUInt8)
+          .contiguous();
   const auto seen = [](const torch::Tensor& as) {
     return [as](int64_t w, int64_t h) {
       EXPECT_EQ(w, 64);

@@ -14,7 +14,8 @@ step (forward, mean of the squared output in fp32, backward, AdamW; the original
 one), from the call until the device has finished, so that the host's time counts, the median of at
 least 20 after a warm-up. The original goes before and after ours, and its better median counts.
 Memory is what the pass adds at its peak to the allocated tensors: weights, inputs and the
-optimiser's averages are left out.
+optimiser's averages are left out. --graph times our step with forward and backward as one CUDA
+graph (trainer.cuda_graph) as well.
 """
 
 import argparse
@@ -229,12 +230,13 @@ class Original:
         return torch.cuda.max_memory_allocated() - before
 
 
-def run_ours(options, folder, what, precision, seconds, weights):
+def run_ours(options, folder, what, precision, seconds, weights, graph=False):
     command = [options.serpentine, "info", f"{folder}/model.yaml", "--io", f"{folder}/io.safetensors", "--json",
                "--device", options.device, "--precision", precision, "--warmup", "5", "--repeats", "200",
                "--seconds", str(seconds)]
     command += ["--weights", f"{folder}/weights.safetensors"] if weights else []
     command += ["--train"] if what == "step" else []
+    command += ["--graph"] if graph else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError("ours: " + (done.stderr.strip() or "failed").splitlines()[-1])
@@ -285,6 +287,9 @@ def run_case(options, case, folder):
         row["seconds"], row["bytes"], row["parameters"] = mine["seconds"], mine["peak_bytes"], mine["parameters"]
         row["peer_seconds"] = min(row["peer_seconds"], original.time(what, options.seconds))
         yield row
+        if options.graph and what == "step":
+            graph = run_ours(options, folder, what, case.precision, options.seconds, weights, graph=True)
+            yield {**row, "what": "step as one graph", "seconds": graph["seconds"], "bytes": graph["peak_bytes"]}
 
 
 def table_row(row):
@@ -322,6 +327,7 @@ def main():
     parser.add_argument("--peers", default="", help="folder with a folder of Python for each family")
     parser.add_argument("--only", default="", help="families or a part of a case's name, comma-separated")
     parser.add_argument("--seconds", type=float, default=0.6, help="of timing for each, at least 20 calls of the original")
+    parser.add_argument("--graph", action="store_true", help="time our training step as one CUDA graph too (trainer.cuda_graph)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out")
     parser.add_argument("--family", help=argparse.SUPPRESS)
@@ -341,7 +347,7 @@ def main():
         only = family if family in words or not wanted else words[0]
         done = subprocess.run(
             [sys.executable, "-W", "ignore", __file__, "--serpentine", options.serpentine, "--family", family, "--only", only,
-             "--seconds", str(options.seconds), "--device", options.device],
+             "--seconds", str(options.seconds), "--device", options.device, *(["--graph"] if options.graph else [])],
             env={**os.environ, "PYTHONPATH": ":".join(path)}, stderr=subprocess.PIPE, text=True, check=False)
         lines = done.stderr.splitlines()
         rows += [json.loads(line[4:]) for line in lines if line.startswith("ROW ")]

@@ -12,7 +12,6 @@ A second call does what is missing. Needs NumPy and Pillow.
 """
 import argparse
 import csv
-import json
 import pathlib
 import re
 import statistics
@@ -136,7 +135,6 @@ def main():
         features = embed(args, encoder)
         for model in args.models:
             table = crossval(args, encoder, features, model)
-            print(json.dumps(table[0]["mean"]))
             cells = []
             for metric in ("auc", "balanced_accuracy"):
                 values = [float(one["mean"][metric]) for one in table]

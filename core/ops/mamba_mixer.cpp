@@ -76,6 +76,7 @@ struct MambaMixer : torch::autograd::Function<MambaMixer> {
     variable_list saved = list(args);
     saved.insert(saved.end(), {steps, made.x, made.z, made.u, made.delta, made.scan.y,
                                made.scan.states, made.scan.steps});
+    saved.insert(saved.end(), made.cuts.begin(), made.cuts.end());
     context->save_for_backward(saved);
     context->saved_data["kept"] = c10::IValue::make_capsule(kept);
     return out;
@@ -88,11 +89,15 @@ struct MambaMixer : torch::autograd::Function<MambaMixer> {
         c10::static_intrusive_pointer_cast<KeptMixer>(context->saved_data["kept"].toCapsule());
     variable_list saved = context->get_saved_variables();
     const MambaMixerArgs args = named(saved);
-    MixerMade made{
-        saved[kOperands + 1], saved[kOperands + 2], saved[kOperands + 3], saved[kOperands + 4], {}};
+    MixerMade made;
+    made.x = saved[kOperands + 1];
+    made.z = saved[kOperands + 2];
+    made.u = saved[kOperands + 3];
+    made.delta = saved[kOperands + 4];
     made.scan.y = saved[kOperands + 5];
     made.scan.states = saved[kOperands + 6];
     made.scan.steps = saved[kOperands + 7];
+    made.cuts.assign(saved.begin() + kOperands + 8, saved.end());
     const at::Tensor steps = saved[kOperands];
     saved.clear();
     variable_list all = list(MixerPasses(args, kept->order, kept->options)

@@ -112,7 +112,8 @@ SelectiveScanArgs MixerPasses::operands(const MixerMade& made, const at::Tensor&
 }
 
 /// What is missing in `made` up to the scan's output.
-void MixerPasses::make(MixerMade& made, const at::Tensor& steps, const Group& group) const {
+void MixerPasses::make(MixerMade& made, const at::Tensor& steps, const Group& group,
+                       const ScanForward& before) const {
   if (!made.x.defined()) made.x = entered(group, /*is_gate=*/false);
   if (!made.u.defined()) made.u = convolved(made.x, group);
   if (!made.delta.defined()) {
@@ -124,12 +125,14 @@ void MixerPasses::make(MixerMade& made, const at::Tensor& steps, const Group& gr
   const SelectiveScanArgs scan = operands(made, steps, group);
   RECORD_FUNCTION("serpentine::selective_scan",
                   std::vector<c10::IValue>({scan.u, scan.A, scan_.order.num_positions()}));
-  made.scan = made.u.is_cuda() ? cuda::forward_pass(scan, scan_) : cpu::forward_pass(scan, scan_);
+  made.scan = made.u.is_cuda() ? cuda::forward_pass(scan, scan_, before)
+                               : cpu::forward_pass(scan, scan_);
 }
 
 at::Tensor MixerPasses::forward(at::Tensor& steps, MixerMade* kept) {
   const bool whole = groups_.size() == 1;
   scan_.keep_states = kept != nullptr && options_.keep != MixerKeep::kNothing && whole;
+  scan_.keep_pieces = kept != nullptr && !scan_.keep_states;
   const int64_t batch = args_.h.size(0), positions = scan_.order.num_positions();
   steps = at::empty({batch, positions, rank_ + 2 * states_}, args_.h.options());
   MixerMade made;
@@ -158,6 +161,8 @@ at::Tensor MixerPasses::forward(at::Tensor& steps, MixerMade* kept) {
     if (drops) made.x = made.u = made.delta = at::Tensor();
     if (!made.z.defined()) made.z = entered(group, /*is_gate=*/true);
     const at::Tensor rows = matrix(gated(made.scan.y, made.z));
+    if (scan_.keep_pieces)
+      kept->cuts.insert(kept->cuts.end(), {made.scan.pieces, made.scan.steps});
     if (scan_.keep_states) {
       if (options_.keep == MixerKeep::kScan) made.z = at::Tensor();
       *kept = made;
@@ -249,8 +254,14 @@ MambaMixerArgs MixerPasses::backward(const at::Tensor& dy, const at::Tensor& ste
   const bool lean = options_.lean && !whole;
   Sums sums;
   Parts xs(groups_.size()), us(groups_.size()), dus(groups_.size());  // held for the second walk
+  const Parts cuts = std::move(made.cuts);
   for (const Group& group : groups_) {
-    make(made, steps, group);
+    ScanForward before;
+    if (2 * group.number + 1 < cuts.size()) {
+      before.pieces = cuts[2 * group.number];
+      before.steps = cuts[2 * group.number + 1];
+    }
+    make(made, steps, group, before);
     at::Tensor grad = dy;
     gate_back(made, grad, group, sums);
     scan_back(made, grad, steps, group, sums);

@@ -11,6 +11,7 @@ struct MixerMade {
   at::Tensor x, z;      // [B, T, w]
   at::Tensor u, delta;  // [B, P, w]
   ScanForward scan;
+  std::vector<at::Tensor> cuts;  // of each group's scan: pieces and steps, or undefined tensors
 };
 
 class MixerPasses {
@@ -35,7 +36,8 @@ class MixerPasses {
   at::Tensor convolved(const at::Tensor& x, const Group& group) const;
   SelectiveScanArgs operands(const MixerMade& made, const at::Tensor& steps,
                              const Group& group) const;
-  void make(MixerMade& made, const at::Tensor& steps, const Group& group) const;
+  void make(MixerMade& made, const at::Tensor& steps, const Group& group,
+            const ScanForward& before = {}) const;
   void gate_back(MixerMade& made, at::Tensor& dy, const Group& group, Sums& sums) const;
   void scan_back(MixerMade& made, at::Tensor& dy, const at::Tensor& steps, const Group& group,
                  Sums& sums) const;

@@ -11,7 +11,7 @@ namespace serpentine::cuda {
 
 bool is_built() { return false; }
 
-ScanForward forward_pass(const SelectiveScanArgs&, const ScanOptions&) {
+ScanForward forward_pass(const SelectiveScanArgs&, const ScanOptions&, const ScanForward&) {
   SERPENTINE_CHECK(false, "selective_scan", "this build has no CUDA kernels (SERPENTINE_CUDA=ON)");
 }
 

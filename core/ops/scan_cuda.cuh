@@ -263,7 +263,7 @@ template <class Run, class Chain>
 const char* walk_pieces(const ScanCall& call, void* stream, const Run& run, const Chain& chain) {
   if (block_count(call) == 0) return nullptr;
   const auto queue = static_cast<cudaStream_t>(stream);
-  if (call.piece != 0) {
+  if (call.piece != 0 && !call.joined) {
     run(call, /*summary=*/true, queue);
     chain(call, queue);
   }

@@ -52,6 +52,7 @@ struct ScanCall {
   void* saved = nullptr;        // R [B, saved slots, D, padded N]: states at chunk starts, or null
   void* piece_state = nullptr;  // R [B, slots, D, padded N]: state before each piece, if cut
   void* piece_step = nullptr;   // R [B, slots, D]: sum of dt over each piece, if cut
+  bool joined = false;          // both are those of an earlier call with these operands
 
   // the backward pass alone
   RowsView dy, du, ddelta;

@@ -20,6 +20,7 @@ struct ScanOptions {
   ScanOutput output = ScanOutput::kDirect;
   bool want_final_state = false;
   bool keep_states = false;  // for the backward pass
+  bool keep_pieces = false;  // so that a second forward pass need not find them again
 };
 
 /// Those of a scan that writes the rows of y as its order and merge have it; keeps nothing.
@@ -30,6 +31,7 @@ struct ScanForward {
   at::Tensor final_state;  // [B, S, D, N] if wanted
   at::Tensor states;       // the device's own, for its backward pass; undefined unless kept
   at::Tensor steps;        // the same; may be undefined
+  at::Tensor pieces;       // the device's own, where it cut the sequences and they were to be kept
 };
 
 struct ScanGradients {
@@ -57,7 +59,9 @@ ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& op
 
 namespace cuda {
 /// Throw in a build without CUDA.
-ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& options);
+/// before: `steps` and `pieces` of an earlier pass over the same operands, or undefined tensors.
+ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& options,
+                         const ScanForward& before = {});
 ScanGradients backward_pass(const SelectiveScanArgs& args, const ScanOptions& options,
                             const ScanForward& kept, const at::Tensor& grad_y,
                             const at::Tensor& grad_state);

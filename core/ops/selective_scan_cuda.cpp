@@ -99,7 +99,8 @@ at::Tensor sum_state_rows(const at::Tensor& parts, const Plan& plan, Rows rows) 
 
 bool is_built() { return true; }
 
-ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& options) {
+ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& options,
+                         const ScanForward& before) {
   const c10::cuda::CUDAGuard guard(args.u.device());
   const ScanOrder& order = options.order;
   Plan plan(args, order, options.rows);
@@ -130,9 +131,14 @@ ScanForward forward_pass(const SelectiveScanArgs& args, const ScanOptions& optio
     call.saved = result.states.mutable_data_ptr();
   }
   if (call.piece != 0) {
-    result.steps = at::empty({call.batch, call.slots(), call.channels}, plan.wide);
+    const std::vector<int64_t> state = {call.batch, call.slots(), call.channels, plan.padded()};
+    call.joined = before.pieces.defined() && before.pieces.sizes() == state;
+    result.steps = call.joined ? before.steps
+                               : at::empty({call.batch, call.slots(), call.channels}, plan.wide);
+    const at::Tensor pieces = call.joined ? before.pieces : plan.keep(at::empty(state, plan.wide));
     call.piece_step = result.steps.mutable_data_ptr();
-    call.piece_state = plan.slot_states();
+    call.piece_state = pieces.mutable_data_ptr();
+    if (options.keep_pieces) result.pieces = pieces;
   }
   check_launch("selective_scan", plane               ? plane_forward(call, stream())
                                  : takes_pairs(call) ? pair_forward(call, stream())

@@ -175,6 +175,39 @@ TEST_P(MixerOfOrder, CudaMatchesTheCpuAndRepeats) {
   }
 }
 
+// A bag, whose sequences a GPU cuts into pieces.
+TEST(MambaMixer, CudaMatchesTheCpuOnALongSequence) {
+  SERPENTINE_NEEDS_CUDA();
+  Sizes sizes;
+  sizes.batch = 1;
+  sizes.tokens = 5000;
+  sizes.inner = 128;
+  sizes.states = 16;
+  const ScanOrder order = testing::make_test_order("cross", sizes.batch, sizes.tokens);
+  const ScanOrder there = order.to(at::kCUDA);
+  const MambaMixerArgs args = random_mixer(sizes, order.num_branches, true, torch::kFloat);
+  Tensors moved = list(args);
+  for (auto& one : moved) one = one.to(at::kCUDA);
+  MambaMixerOptions options;
+  const Tensors expected =
+      run([&](const MambaMixerArgs& of) { return mamba_mixer(of, order, options); }, args);
+  for (const int64_t groups : {1, 2}) {
+    options.groups = groups;
+    Tensors first;
+    for (const MixerKeep keep : {MixerKeep::kScan, MixerKeep::kNothing}) {
+      options.keep = keep;
+      const Tensors actual =
+          run([&](const MambaMixerArgs& of) { return mamba_mixer(of, there, options); },
+              from_list(moved));
+      for (size_t i = 0; i < actual.size(); ++i) {
+        EXPECT_TRUE(testing::is_close_max(actual[i].cpu(), expected[i], 1e-4)) << "value " << i;
+        if (!first.empty()) EXPECT_TRUE(actual[i].equal(first[i])) << "value " << i;
+      }
+      first = actual;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     , MixerOfOrder,
     ::testing::Values(MixerCase{"identity", Merge::kSum, true, torch::kFloat, 2e-6},

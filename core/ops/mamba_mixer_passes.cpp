@@ -125,8 +125,8 @@ void MixerPasses::make(MixerMade& made, const at::Tensor& steps, const Group& gr
   const SelectiveScanArgs scan = operands(made, steps, group);
   RECORD_FUNCTION("serpentine::selective_scan",
                   std::vector<c10::IValue>({scan.u, scan.A, scan_.order.num_positions()}));
-  made.scan = made.u.is_cuda() ? cuda::forward_pass(scan, scan_, before)
-                               : cpu::forward_pass(scan, scan_);
+  made.scan =
+      made.u.is_cuda() ? cuda::forward_pass(scan, scan_, before) : cpu::forward_pass(scan, scan_);
 }
 
 at::Tensor MixerPasses::forward(at::Tensor& steps, MixerMade* kept) {
@@ -161,8 +161,7 @@ at::Tensor MixerPasses::forward(at::Tensor& steps, MixerMade* kept) {
     if (drops) made.x = made.u = made.delta = at::Tensor();
     if (!made.z.defined()) made.z = entered(group, /*is_gate=*/true);
     const at::Tensor rows = matrix(gated(made.scan.y, made.z));
-    if (scan_.keep_pieces)
-      kept->cuts.insert(kept->cuts.end(), {made.scan.pieces, made.scan.steps});
+    if (scan_.keep_pieces) kept->cuts.insert(kept->cuts.end(), {made.scan.pieces, made.scan.steps});
     if (scan_.keep_states) {
       if (options_.keep == MixerKeep::kScan) made.z = at::Tensor();
       *kept = made;

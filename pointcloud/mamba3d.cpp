@@ -45,7 +45,7 @@ struct Mamba3DOptions : GroupedModelOptions {
 class LocalNormPoolingImpl : public torch::nn::Module {
  public:
   explicit LocalNormPoolingImpl(const Mamba3DOptions& options)
-      : near_(options.center_local_k), of_batch_(options.published_batch) {
+      : of_batch_(options.published_batch) {
     const int64_t channels = options.trans_dim;
     const auto lga = std::make_shared<torch::nn::Module>("lga");
     alpha_ = lga->register_parameter("affine_alpha_feat", torch::ones({1, 1, 1, 2 * channels}));
@@ -83,7 +83,6 @@ class LocalNormPoolingImpl : public torch::nn::Module {
   void record(const char* name, const torch::Tensor& tensor) const {
     if (on_record) on_record(name, tensor);
   }
-  int64_t near_;
   bool of_batch_;
   torch::Tensor alpha_, beta_;  // [1, 1, 1, 2 C], under the reference's names
   torch::nn::Conv1d map_{nullptr};

@@ -94,7 +94,7 @@ void check_same_data(const std::string& folder, const RunParts& parts) {
 void resume_from(const std::string& folder, Trainer& trainer, const std::string& hash) {
   const auto checkpoints = list_checkpoints(folder + "/checkpoints");
   TORCH_CHECK(!checkpoints.empty(), folder,
-              ": holds no checkpoint to go on from; start it again without --resume");
+              ": holds no checkpoint to go on from; start it again with another --out");
   for (const auto& [path, step] : checkpoints) {
     try {
       verify_checkpoint(path);
@@ -108,7 +108,7 @@ void resume_from(const std::string& folder, Trainer& trainer, const std::string&
     return;
   }
   TORCH_CHECK(false, folder, ": none of its ", checkpoints.size(),
-              " checkpoints can be read; start it again without --resume");
+              " checkpoints can be read; start it again with another --out");
 }
 
 /// Fits a model that has something to learn; one without parameters is ready as it is.

@@ -13,6 +13,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "core/check.h"
+#include "core/kept_tables.h"
 
 namespace serpentine {
 namespace {
@@ -31,17 +32,26 @@ std::vector<int64_t> on_host(const at::Tensor& tensor) {
   return {host.data_ptr<int64_t>(), host.data_ptr<int64_t>() + host.numel()};
 }
 
+struct KeptTables {
+  std::mutex mutex;
+  std::map<std::pair<std::string, std::vector<int64_t>>, at::Tensor> tables;
+};
+
+KeptTables& kept_host_tables() {
+  static KeptTables kept;
+  return kept;
+}
+
 /// Small tables on a GPU are kept: a copy from the host would make a GPU wait in every layer that
 /// makes an order of its own, and cannot be part of a CUDA graph. Nobody writes to them.
 at::Tensor from_host(const std::vector<int64_t>& values, at::Device device) {
-  constexpr size_t kLongest = 64, kKeptTables = 1024;
+  constexpr size_t kLongest = 64, kMostTables = 1024;
   if (device.is_cpu() || values.size() > kLongest)
     return at::tensor(values, at::kLong).to(device, at::kInt);
-  static std::mutex mutex;
-  static std::map<std::pair<std::string, std::vector<int64_t>>, at::Tensor> kept;
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (kept.size() > kKeptTables) kept.clear();
-  at::Tensor& table = kept[{device.str(), values}];
+  KeptTables& kept = kept_host_tables();
+  const std::lock_guard<std::mutex> lock(kept.mutex);
+  if (kept.tables.size() > kMostTables) kept.tables.clear();
+  at::Tensor& table = kept.tables[{device.str(), values}];
   if (!table.defined()) {
     const c10::InferenceMode training_may_use_it(false);
     table = at::tensor(values, at::kLong).to(device, at::kInt);
@@ -119,14 +129,28 @@ bool is_complete(const ScanOrder& order) {
 int64_t count_branches(const std::vector<int64_t>& branch) {
   int64_t next = 0;
   for (const int64_t b : branch) {
-    SERPENTINE_CHECK(b == next || b == next - 1, kWho,
+    SERPENTINE_CHECK(b >= 0 && (b == next || b == next - 1), kWho,
                      "branches must be sorted from 0 without a gap, got ", branch);
     next = b + 1;
   }
   return std::max<int64_t>(1, next);
 }
 
-constexpr size_t kKeptOrders = 8;
+constexpr size_t kMostOrders = 8;
+
+struct KeptOrders {
+  struct Made {
+    ScanOrder order;
+    c10::Stream stream;
+  };
+  std::mutex mutex;
+  std::deque<Made> made;
+};
+
+KeptOrders& kept_identities() {
+  static KeptOrders kept;
+  return kept;
+}
 
 ScanOrder new_identity(int64_t num_tokens, at::Device device) {
   const c10::InferenceMode training_may_use_it(false);
@@ -188,23 +212,32 @@ ScanOrder identity_order(int64_t num_tokens, at::Device device) {
                    num_tokens);
   // a model asks for the same few again and again, and four small kernels take as long as a short
   // convolution; another stream could read one before it is made, so the stream belongs to the key
-  struct Made {
-    ScanOrder order;
-    c10::Stream stream;
-  };
-  static std::mutex mutex;
-  static std::deque<Made> made;
+  KeptOrders& kept = kept_identities();
   if (device.has_index() == false && !device.is_cpu()) {
     device = c10::impl::VirtualGuardImpl(device.type()).getDevice();
   }
   const c10::Stream stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
-  const std::lock_guard<std::mutex> lock(mutex);
-  for (const Made& one : made) {
+  const std::lock_guard<std::mutex> lock(kept.mutex);
+  for (const KeptOrders::Made& one : kept.made) {
     if (one.order.num_tokens == num_tokens && one.stream == stream) return one.order;
   }
-  if (made.size() == kKeptOrders) made.pop_front();
-  made.push_back({new_identity(num_tokens, device), stream});
-  return made.back().order;
+  if (kept.made.size() == kMostOrders) kept.made.pop_front();
+  kept.made.push_back({new_identity(num_tokens, device), stream});
+  return kept.made.back().order;
+}
+
+std::vector<at::Tensor> kept_tables() {
+  std::vector<at::Tensor> all;
+  {
+    KeptTables& kept = kept_host_tables();
+    const std::lock_guard<std::mutex> lock(kept.mutex);
+    for (const auto& [key, table] : kept.tables) all.push_back(table);
+  }
+  KeptOrders& kept = kept_identities();
+  const std::lock_guard<std::mutex> lock(kept.mutex);
+  for (const auto& [order, stream] : kept.made)
+    all.insert(all.end(), {order.tokens, order.offsets, order.branch, order.visits});
+  return all;
 }
 
 ScanOrder ragged_order(const at::Tensor& offsets) {

@@ -74,6 +74,7 @@ std::string date_format(const Figure& figure) {
   const double span = high - low;
   if (span < 3600) return "%H:%M:%S";
   if (span < 2 * kDay) return "%H:%M\\n%d %b";
+  if (span < 8 * kDay) return "%d %b\\n%H:%M";
   if (span < 300 * kDay) return "%d %b\\n%Y";
   return "%b\\n%Y";
 }

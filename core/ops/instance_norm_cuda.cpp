@@ -44,8 +44,9 @@ at::Tensor aligned(const at::Tensor& x) {
 
 bool takes_instances(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const auto type = x.scalar_type();
-  const auto plain = [](const at::Tensor& one) {
-    return !one.defined() || (one.is_cuda() && one.scalar_type() == at::kFloat);
+  const auto plain = [&x](const at::Tensor& one) {
+    return !one.defined() || (one.device() == x.device() && one.scalar_type() == at::kFloat &&
+                              one.dim() == 1 && one.size(0) == x.size(1));
   };
   return x.is_cuda() && (type == at::kFloat || type == at::kBFloat16 || type == at::kHalf) &&
          x.dim() >= 3 && plain(weight) && plain(bias) && weight.defined() == bias.defined() &&

@@ -11,6 +11,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/torch.h>
 
+#include "core/kept_tables.h"
 #include "core/train/step_graph.h"
 
 namespace serpentine {
@@ -31,8 +32,12 @@ std::vector<torch::Tensor> copies(const std::vector<torch::Tensor>& tensors) {
 
 bool same_bits(const torch::Tensor& a, const torch::Tensor& b) {
   if (a.defined() != b.defined()) return false;
-  return !a.defined() || (a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type() &&
-                          torch::equal(torch::nan_to_num(a), torch::nan_to_num(b)));
+  if (!a.defined()) return true;
+  const auto bytes = [](const torch::Tensor& of) {
+    return of.detach().contiguous().flatten().view(torch::kUInt8);  // NaN is NaN, -0 is not 0
+  };
+  return a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type() &&
+         torch::equal(bytes(a), bytes(b));
 }
 
 /// What a pass changes beside gradients: the model's buffers and the generators.
@@ -93,6 +98,7 @@ class CudaStepGraph : public StepGraph {
       pass(batch_);  // what is made once and kept, such as workspaces and orders, is made here
       take_gradients();
       before.restore();
+      held_ = kept_tables();
       torch::cuda::synchronize();
       c10::cuda::CUDACachingAllocator::emptyCache();
       // threads that read data go on with calls that only the recording one must not make
@@ -118,6 +124,9 @@ class CudaStepGraph : public StepGraph {
   bool fits(const Batch& batch) const override {
     const auto mine = tensors_of(batch_), theirs = tensors_of(batch);
     if (mine.size() != theirs.size()) return false;
+    for (const auto& [name, tensor] : batch_.named) {
+      if (batch.named.count(name) == 0) return false;
+    }
     for (size_t i = 0; i < mine.size(); ++i) {
       if (mine[i].defined() != theirs[i].defined()) return false;
       if (mine[i].defined() && (mine[i].sizes() != theirs[i].sizes() ||
@@ -157,7 +166,8 @@ class CudaStepGraph : public StepGraph {
   }
 
   std::vector<torch::Tensor> parameters_, gradients_;
-  Batch batch_;  // what the graph reads
+  std::vector<torch::Tensor> held_;  // of orders, which the graph knows by address alone
+  Batch batch_;                      // what the graph reads
   Loss loss_;
   at::cuda::CUDAGraph graph_;
 };

@@ -1,6 +1,8 @@
 // Orders, their algebra, and the two row primitives.
 #include "core/scan_order.h"
 
+#include "core/kept_tables.h"
+
 #include "core/ops/merge.h"
 #include "core/ops/scan_cases.h"
 #include "support/gradcheck.h"
@@ -100,7 +102,28 @@ TEST(ScanOrder, RefusesNonsense) {
   EXPECT_THROW(make_order(tokens, ints({0, 2, 1, 3}), ints({0, 0, 0}), 3), c10::Error);
   EXPECT_THROW(make_order(tokens, ints({0, 1, 3}), ints({1, 0}), 3), c10::Error);
   EXPECT_THROW(make_order(tokens, ints({0, 1, 3}), ints({0, 2}), 3), c10::Error);
+  EXPECT_THROW(make_order(tokens, ints({0, 3}), ints({-1}), 3), c10::Error);
   EXPECT_THROW(make_order(tokens.to(torch::kFloat), ints({0, 3}), ints({0}), 3), c10::Error);
+}
+
+/// One visit a token is written where it belongs; counted ones are sorted.
+TEST(ScanOrder, OneVisitIsFoundAsCountedOnesAre) {
+  for (const auto& tokens : {ints({2, -1, 0, 4, -1}), ints({3, 1, 2, 0}),
+                             torch::stack({ints({1, -1, 0}), ints({-1, 2, 1})})}) {
+    const int64_t positions = tokens.size(-1);
+    const auto made = [&](int64_t visits) {
+      return make_order(tokens, ints({0, positions}), ints({0}), 5, visits).visits;
+    };
+    EXPECT_TRUE(made(1).equal(made(-1))) << tokens;
+    EXPECT_EQ(made(1).scalar_type(), torch::kInt);
+  }
+}
+
+TEST(ScanOrder, KeepsItsTablesWhereTheyCanBeHeld) {
+  const ScanOrder order = identity_order(777);
+  bool held = false;
+  for (const auto& table : kept_tables()) held = held || table.is_same(order.tokens);
+  EXPECT_TRUE(held);
 }
 
 TEST(Rows, GatherReadsZerosAtPads) {

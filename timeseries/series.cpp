@@ -17,11 +17,27 @@
 namespace serpentine {
 namespace {
 
+// no number, and parts as a date has them: 01.04.2024 00:00
+bool looks_like_date(std::string_view text) {
+  int64_t marks = 0;
+  for (size_t i = 1; i < text.size(); ++i) {
+    const bool between = text.find_first_of("0123456789", i + 1) != std::string_view::npos;
+    if (std::string_view(".:/-").find(text[i]) != std::string_view::npos && between) ++marks;
+  }
+  return marks >= 2 && text.find_first_of("0123456789") == 0;
+}
+
 // the column that holds the dates, or -1
 int64_t date_column(const CsvTable& table, const FileOptions& options) {
   const int64_t named = named_date_column(table.names, options, table.path() + ":1:1");
   if (named >= 0 || options.date != "auto") return named;
-  const bool dated = DateParser(options.date_format).parse(table.cell(0, 0)).has_value();
+  const std::string_view first = table.cell(0, 0);
+  const bool dated = DateParser(options.date_format).parse(first).has_value();
+  if (!dated && options.start.empty() && looks_like_date(first)) {
+    table.fail(0, 0,
+               "the date " + quoted(first) +
+                   " has no known form; set data.date_format, as in %d/%m/%Y %H:%M");
+  }
   return dated && table.columns() > 1 && options.start.empty() ? 0 : -1;
 }
 

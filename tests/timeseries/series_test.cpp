@@ -86,6 +86,9 @@ TEST_F(SeriesFile, NamesThePlaceOfBadDates) {
   EXPECT_EQ(error_of("date,a\n7/1/2020 0:00,1\n"),
             ":2:1: the date '7/1/2020 0:00' has no known form; set data.date_format, as in "
             "%d/%m/%Y %H:%M");
+  EXPECT_EQ(error_of("when,a\n01.04.2024 00:00,1\n"),
+            ":2:1: the date '01.04.2024 00:00' has no known form; set data.date_format, as in "
+            "%d/%m/%Y %H:%M");
   EXPECT_EQ(error_of("date,a\n2020-01-01,1\n", {.date = "dat"}),
             ":1:1: there is no date column 'dat'; did you mean 'date'?");
   EXPECT_EQ(error_of("date,load\n2020-01-01,1\n", {.only = {"laod"}}),

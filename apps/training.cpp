@@ -14,6 +14,7 @@
 #include "apps/trained.h"
 #include "apps/training_plots.h"
 #include "core/check.h"
+#include "core/data/random.h"
 #include "core/dist/process_group.h"
 #include "core/io/atomic_file.h"
 #include "core/io/json_file.h"
@@ -24,12 +25,9 @@
 namespace serpentine {
 namespace {
 
-/// Settings that must not change when a run goes on; FNV-1a, the same on every machine.
+/// Settings that must not change when a run goes on.
 std::string hash_of(const RunPlan& plan) {
-  uint64_t hash = 1469598103934665603ull;
-  for (const char c : plan.options.model.yaml() + plan.options.task.yaml()) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
-  }
+  const uint64_t hash = text_key(plan.options.model.yaml() + plan.options.task.yaml());
   char text[20];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
   return text;

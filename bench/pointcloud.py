@@ -23,9 +23,10 @@ import numpy as np
 
 
 class Worker:
-    def __init__(self, program, cloud, threads):
+    def __init__(self, program, cloud, threads, device="cpu"):
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ask("load", cloud, threads)
+        self.ask("device", device)
 
     def ask(self, *words):
         self.process.stdin.write(" ".join(map(str, words)) + "\n")

@@ -9,30 +9,13 @@ after three calls that do not count. Results are compared before anything is tim
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import tempfile
 import time
 
 import numpy as np
 import torch
-
-
-class Worker:
-    def __init__(self, program, cloud):
-        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ask("load", cloud, 1)
-        self.ask("device", "cuda")
-
-    def ask(self, *words):
-        self.process.stdin.write(" ".join(map(str, words)) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+from pointcloud import Worker
 
 
 def farthest(points, x, _):
@@ -151,7 +134,7 @@ def main():
         for batch, count in ((32, 1024), (32, 8192), (1, 100_000), (1, 1_000_000)):
             cloud = sphere(batch, count)
             np.save(folder + "/cloud.npy", cloud)
-            worker, points = Worker(arguments.worker, folder + "/cloud.npy"), torch.from_numpy(cloud).cuda()
+            worker, points = Worker(arguments.worker, folder + "/cloud.npy", 1, "cuda"), torch.from_numpy(cloud).cuda()
             for operation, x, y, text, plain in cases(batch, count):
                 worker.ask("save", operation, x, y, folder + "/ours.npy")
                 found = torch.from_numpy(np.load(folder + "/ours.npy")).cuda()

@@ -19,6 +19,21 @@ function(serpentine_folder name)
   endif()
 endfunction()
 
+# serpentine_cuda_part(NAME SOURCES ... INSTEAD FILE): what a folder has for GPUs, or the file that
+# stands in for it in a build without CUDA.
+function(serpentine_cuda_part name)
+  cmake_parse_arguments(arg "" "INSTEAD" "SOURCES" ${ARGN})
+  set(target serpentine_${name}_objects)
+  if(NOT SERPENTINE_CUDA)
+    target_sources(${target} PRIVATE ${arg_INSTEAD})
+    return()
+  endif()
+  target_sources(${target} PRIVATE ${arg_SOURCES})
+  # joined, the kernels would be compiled one after another
+  set_source_files_properties(${arg_SOURCES} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  target_link_libraries(${target} PUBLIC serpentine_cuda)
+endfunction()
+
 # serpentine_library(NAME PARTS ...): the SHARED library `serpentine_NAME` of one or more folders.
 function(serpentine_library name)
   cmake_parse_arguments(arg "" "" "PARTS;LINK" ${ARGN})

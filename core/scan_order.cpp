@@ -4,8 +4,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
-#include <string>
-#include <utility>
+#include <tuple>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -34,7 +33,8 @@ std::vector<int64_t> on_host(const at::Tensor& tensor) {
 
 struct KeptTables {
   std::mutex mutex;
-  std::map<std::pair<std::string, std::vector<int64_t>>, at::Tensor> tables;
+  // by the stream too: another one could write where a dropped table is still read
+  std::map<std::tuple<c10::DeviceIndex, c10::StreamId, std::vector<int64_t>>, at::Tensor> tables;
 };
 
 KeptTables& kept_host_tables() {
@@ -46,15 +46,15 @@ KeptTables& kept_host_tables() {
 /// makes an order of its own, and cannot be part of a CUDA graph. Nobody writes to them.
 at::Tensor from_host(const std::vector<int64_t>& values, at::Device device) {
   constexpr size_t kLongest = 64, kMostTables = 1024;
-  if (device.is_cpu() || values.size() > kLongest)
-    return at::tensor(values, at::kLong).to(device, at::kInt);
+  if (device.is_cpu() || values.size() > kLongest) return at::tensor(values, at::kInt).to(device);
   KeptTables& kept = kept_host_tables();
   const std::lock_guard<std::mutex> lock(kept.mutex);
   if (kept.tables.size() > kMostTables) kept.tables.clear();
-  at::Tensor& table = kept.tables[{device.str(), values}];
+  const c10::Stream stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+  at::Tensor& table = kept.tables[{device.index(), stream.id(), values}];
   if (!table.defined()) {
     const c10::InferenceMode training_may_use_it(false);
-    table = at::tensor(values, at::kLong).to(device, at::kInt);
+    table = at::tensor(values, at::kInt).to(device);
   }
   return table;
 }

@@ -8,6 +8,7 @@
 
 #include "core/check.h"
 #include "core/config_node.h"
+#include "core/data/random.h"
 #include "pathology/bag_task.h"
 #include "pathology/pathology.h"
 #include "pathology/survival.h"
@@ -68,10 +69,8 @@ Batch BagDataset::draw(at::ArrayRef<int64_t> indices, const Draw& how) const {
     TileFeatures tiles = set_->read(bag(indices[i]), set_->augmented);
     if (tiles.copies.defined()) {
       const int64_t copy = how.copies.empty() ? 0 : how.copies[i];
-      auto seed = static_cast<uint64_t>(how.seed);
-      for (const int64_t part : {how.epoch, indices[i], copy})
-        seed = (seed ^ static_cast<uint64_t>(part)) * 0x9e3779b97f4a7c15ULL + 1;
-      auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+      auto generator = at::make_generator<at::CPUGeneratorImpl>(
+          Random(how.seed, how.epoch, {indices[i], copy}).next());
       const int64_t count = tiles.features.size(0), copies = tiles.copies.size(0);
       const auto chosen = torch::randint(copies + 1, {count}, generator, torch::kLong);
       const auto rows = torch::arange(count);

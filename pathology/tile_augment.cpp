@@ -1,42 +1,14 @@
 #include "pathology/tile_augment.h"
 
-#include <array>
 #include <vector>
 
 #include <torch/torch.h>
 
 #include "core/check.h"
+#include "core/data/random.h"
 
 namespace serpentine {
 namespace {
-
-/// SplitMix64: equal on every machine, unlike the distributions of the standard library.
-class TileDice {
- public:
-  explicit TileDice(uint64_t state) : state_(state) {}
-  uint64_t bits() {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15ULL);
-    z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27U)) * 0x94d049bb133111ebULL;
-    return z ^ (z >> 31U);
-  }
-  /// In [-1, 1).
-  float sign() {
-    return static_cast<float>(static_cast<double>(bits() >> 11U) / 4503599627370496.0 - 1);
-  }
-
- private:
-  uint64_t state_;
-};
-
-/// Everything the draw may depend on, as one number.
-uint64_t tile_seed(const std::string& slide, int64_t x, int64_t y, int64_t copy, int64_t seed) {
-  uint64_t hash = 1469598103934665603ULL;
-  for (const char c : slide) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
-  for (const int64_t value : {x, y, copy, seed})
-    hash = TileDice(hash ^ static_cast<uint64_t>(value)).bits();
-  return hash;
-}
 
 /// Rows: haematoxylin, eosin, DAB as unit vectors of optical density.
 torch::Tensor stain_matrix() {
@@ -46,9 +18,9 @@ torch::Tensor stain_matrix() {
 }
 
 /// One of the eight positions of a square [S, S, 3].
-torch::Tensor tile_position(const torch::Tensor& picture, uint64_t position) {
+torch::Tensor tile_position(const torch::Tensor& picture, int64_t position) {
   auto out = position % 2 == 1 ? picture.flip(1) : picture;
-  return torch::rot90(out, static_cast<int64_t>(position / 2 % 4), {0, 1});
+  return torch::rot90(out, position / 2, {0, 1});
 }
 
 }  // namespace
@@ -59,14 +31,15 @@ torch::Tensor augmented_tiles(const torch::Tensor& pictures, const torch::Tensor
   check_shape("augment", pictures, "pictures", {count, side, side, 3}, "B, S, S, 3");
   check_shape("augment", corners, "corners", {count, 2}, "B, 2");
   const auto at = corners.accessor<int64_t, 2>();
+  const auto name = static_cast<int64_t>(text_key(slide));
   std::vector<torch::Tensor> turned;
   std::vector<float> factors, shifts;
   for (int64_t i = 0; i < count; ++i) {
-    TileDice dice(tile_seed(slide, at[i][0], at[i][1], copy, options.seed));
-    turned.push_back(tile_position(pictures[i], dice.bits() >> 32U));
+    Random chance(options.seed, 0, {name, at[i][0], at[i][1], copy});
+    turned.push_back(tile_position(pictures[i], chance.below(int64_t{8})));
     for (int64_t stain = 0; stain < 3; ++stain) {
-      factors.push_back(1 + static_cast<float>(options.stain) * dice.sign());
-      shifts.push_back(static_cast<float>(options.stain) * dice.sign());
+      factors.push_back(static_cast<float>(1 + options.stain * chance.uniform(-1, 1)));
+      shifts.push_back(static_cast<float>(options.stain * chance.uniform(-1, 1)));
     }
   }
   const auto square = torch::stack(turned);

@@ -12,6 +12,9 @@
 namespace serpentine::cpu {
 namespace {
 
+/// The larger one, or NaN when b is none or a is: std::max would hide it in an answer.
+float larger(float a, float b) { return a > b ? a : a == a ? b : a; }
+
 constexpr int64_t kRowsAtATime = 768;  // of D floats: a second or third cache holds them
 
 }  // namespace
@@ -88,7 +91,7 @@ at::Tensor neighbourhood_features(const at::Tensor& from_points, const at::Tenso
         for (int64_t n = 0; n < k; ++n, row += width) {
           const float* other = from + (s / centres * points + index[s * k + n]) * width;
           const float* mine = centre + s * width;
-          for (int64_t d = 0; d < width; ++d) row[d] = std::max(0.0F, other[d] + mine[d]);
+          for (int64_t d = 0; d < width; ++d) row[d] = larger(0.0F, other[d] + mine[d]);
         }
       }
       for (size_t i = 0; i < maps.size(); ++i) {
@@ -101,7 +104,7 @@ at::Tensor neighbourhood_features(const at::Tensor& from_points, const at::Tenso
         float* result = to + s * width;
         std::fill_n(result, width, 0.0F);
         for (int64_t n = 0; n < k; ++n)
-          for (int64_t d = 0; d < width; ++d) result[d] = std::max(result[d], last[n * width + d]);
+          for (int64_t d = 0; d < width; ++d) result[d] = larger(result[d], last[n * width + d]);
       }
     }
   });

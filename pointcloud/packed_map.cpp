@@ -47,7 +47,9 @@ const std::optional<Operators>& operators() {
 PackedMap::PackedMap(const FoldedMap& map, int64_t rows)
     : weight_(map.weight),
       bias_(map.bias),
-      packed_(operators() && at::globalContext().userEnabledMkldnn()) {
+      // oneDNN's relu makes 0 of NaN; what came in as NaN stays, by the sum that follows
+      packed_(operators() && at::globalContext().userEnabledMkldnn() &&
+              at::isfinite(weight_).all().item<bool>() && at::isfinite(bias_).all().item<bool>()) {
   if (packed_) weight_ = operators()->reorder.call(weight_, c10::SymInt(rows));
 }
 

@@ -4,8 +4,17 @@
 #include <cmath>
 #include <cstdint>
 #include <initializer_list>
+#include <string_view>
 
 namespace serpentine {
+
+/// A text as a key or a mark: FNV-1a's steps, from a number that saved runs have always been marked
+/// by.
+inline uint64_t text_key(std::string_view text) {
+  uint64_t key = 1469598103934665603ULL;
+  for (const char c : text) key = (key ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+  return key;
+}
 
 /// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): the standard library's distributions differ by
 /// vendor.

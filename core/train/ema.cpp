@@ -22,8 +22,8 @@ Ema::Ema(const torch::nn::Module& module, double decay) : decay_(decay) {
       live_.push_back(item.value());
       averages_.push_back(item.value().detach().clone());
       if (!item.value().is_floating_point()) continue;
-      tracked_.push_back(live_.back());
-      averaged_.push_back(averages_.back());
+      float_live_.push_back(live_.back());
+      float_averages_.push_back(averages_.back());
     }
   };
   add(module.named_parameters());
@@ -35,8 +35,8 @@ void Ema::update() {
   ++updates_;
   const auto t = static_cast<double>(updates_);
   const double decay = std::min(decay_, (1 + t) / (10 + t));
-  // one call for all: on a GPU one launch in place of one for each tensor
-  if (!averaged_.empty()) at::_foreach_lerp_(averaged_, tracked_, 1 - decay);
+  // a lerp of each tensor by itself would be a launch each on a GPU
+  if (!float_averages_.empty()) at::_foreach_lerp_(float_averages_, float_live_, 1 - decay);
   for (size_t i = 0; i < live_.size(); ++i) {
     if (!live_[i].is_floating_point()) averages_[i].copy_(live_[i]);
   }

@@ -32,7 +32,7 @@ class Ema {
   int64_t updates_ = 0;
   std::vector<std::string> names_;
   std::vector<torch::Tensor> live_, averages_;
-  std::vector<torch::Tensor> tracked_, averaged_;  // those of both that are floating point
+  std::vector<torch::Tensor> float_live_, float_averages_;  // those of floating point
 };
 
 /// Swaps the averages in while it lives; nothing without an Ema.

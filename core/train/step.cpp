@@ -77,8 +77,7 @@ Loss Stepper::pass_or_replay(const Batch& batch, const TrainState& state) {
     return loss;
   };
   const Batch there = batch.to(device_, /*non_blocking=*/true);
-  if (graph_tried_ || ++graph_steps_ <= kWarmSteps) return with_backward(there);
-  graph_tried_ = true;
+  if (++eager_steps_ != kWarmSteps + 1) return with_backward(there);
   auto recorded = StepGraph::record(with_backward, model_, there);
   graph_ = std::move(recorded.graph);
   if (!graph_) {

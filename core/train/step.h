@@ -75,8 +75,7 @@ class Stepper {
   RunningLoss running_;
   torch::Tensor sum_;  // float64 scalar on the device, ahead of running_.sum
   std::unique_ptr<StepGraph> graph_;
-  bool graph_tried_ = false;
-  int64_t graph_steps_ = 0;  // of this process, before it is recorded
+  int64_t eager_steps_ = 0;  // of this process, that might have been replays
   torch::Tensor rng_state_;  // before the step, so that the guard repeats it exactly
 };
 

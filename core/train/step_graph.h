@@ -34,7 +34,8 @@ class StepGraph {
     std::string refusal;
   };
   /// Runs `pass` on the batch, records it, replays it and compares: a pass that draws on the CPU,
-  /// waits for the GPU or differs from its replay in one bit is refused. Either way the gradients,
+  /// waits for the GPU or differs from its replay in one bit is refused, as is a batch that lies on
+  /// no GPU. Either way the gradients,
   /// buffers and generators are those after the pass alone.
   static Recorded record(const Pass& pass, Model& model, const Batch& batch);
 };

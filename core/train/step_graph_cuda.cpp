@@ -176,9 +176,9 @@ class CudaStepGraph : public StepGraph {
 
 StepGraph::Recorded StepGraph::record(const Pass& pass, Model& model, const Batch& batch) {
   Recorded out;
-  if (batch.offsets.defined()) {
-    return {pass(batch), nullptr, "the batches are ragged"};
-  }
+  if (!batch.input.defined() || !batch.input.is_cuda())
+    return {pass(batch), nullptr, "the batch lies on no GPU"};
+  if (batch.offsets.defined()) return {pass(batch), nullptr, "the batches are ragged"};
   Surroundings before(model);
   auto graph = std::make_unique<CudaStepGraph>(model, batch);
   out.loss = pass(batch);

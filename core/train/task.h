@@ -42,8 +42,9 @@ class Task {
   /// Told before each optimiser step how many were done before, for tasks that go in stages.
   virtual void at_step(int64_t step) { (void)step; }
   virtual Loss loss(Model& model, const Batch& batch) = 0;
-  /// Whether the loss is the same function of weights and batch in every step, so that one may be
-  /// recorded (core/train/step_graph.h). False for tasks that go in stages.
+  /// Whether the loss is the same function of weights and batch in every step and its count one of
+  /// the batch's shape alone, so that a step may be recorded (core/train/step_graph.h). False for
+  /// tasks that go in stages.
   virtual bool same_every_step() const { return true; }
   /// Adds one batch to the running sums of the metrics (float64, exact whatever the batch size).
   virtual void evaluate(Model& model, const Batch& batch) = 0;

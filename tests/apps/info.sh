@@ -23,6 +23,12 @@ expect 0 '"precision": "bf16"' "$serpentine" info "${model[@]}" --train --precis
 expect 0 '"precision": "fp16"' "$serpentine" info "${model[@]}" --train --precision fp16
 expect 0 '"precision": "tf32"' "$serpentine" info "${model[@]}" --precision tf32
 
+# where the time goes: rows with a share, whose sum stands below
+expect 0 '^ +[0-9.]+ +[0-9.]+% +[0-9]+  aten::(add)?mm$' "$serpentine" info "$golden/config.json" --io "$golden/io.safetensors" "${few[@]}" --profile
+grep -Eq '^ +[0-9.]+ 100.0% +[0-9]+  all [0-9]+$' out.txt || fail "info --profile has no sum"
+expect 0 '"name": "aten::(add)?mm"' "$serpentine" info "${model[@]}" --profile
+refuse 1 '--graph: ' "$serpentine" info "${model[@]}" --train --graph --device cpu
+
 refuse 1 "weights.safetensors: a recording needs a tensor 'input'" "$serpentine" info "$golden/config.json" --io "$golden/weights.safetensors"
 refuse 1 'nowhere.safetensors' "$serpentine" info "$golden/config.json" --io nowhere.safetensors
 head -c 100 "$golden/io.safetensors" >cut.safetensors

@@ -168,6 +168,26 @@ TEST(PointCloudMamba, GivesTheSameByTheShorterWay) {
   }
 }
 
+/// A spoilt weight must be seen, not end as an answer.
+TEST(PointCloudMamba, CarriesNaNByTheShorterWay) {
+  Built built = build("pcm_cls");
+  built.model->eval();
+  const Batch batch = batch_of(built);
+  const torch::NoGradGuard no_grad;
+  int64_t spoilt = 0;
+  for (const auto& item : built.model->named_parameters()) {
+    if (item.key().find("pre_blocks") == std::string::npos || item.value().dim() < 2) continue;
+    torch::Tensor value = item.value().view({-1})[0];
+    const torch::Tensor before = value.clone();
+    value.fill_(NAN);
+    EXPECT_TRUE(built.model->forward(batch).isnan().any().item<bool>()) << item.key();
+    value.copy_(before);
+    ++spoilt;
+  }
+  EXPECT_GT(spoilt, 0);
+  EXPECT_FALSE(built.model->forward(batch).isnan().any().item<bool>());
+}
+
 TEST(CloudSource, CutsEveryClassAlike) {
   std::vector<bool> tested(18, false);
   for (int64_t fold = 0; fold < 3; ++fold) {

@@ -2,7 +2,7 @@
 
   python bench/models.py --serpentine build/cuda/apps/serpentine --peers PEERS --out models.json
 
-PEERS holds the originals' Python, one folder for each family (vim, vmamba, mambamil, umamba, pcm);
+PEERS holds the originals' Python, one folder for each family (vim, vmamba, smamba, ...);
 what they share and their extensions come by PYTHONPATH. Each family runs in a process of its own,
 for some bring different packages of one name. A family whose original cannot be imported is left
 out, with the reason.
@@ -52,7 +52,7 @@ class Case:
 
     def draw(self, shape):
         generator = torch.Generator().manual_seed(1)
-        if len(shape) == 3:  # clouds in a shell: the original never samples points at the origin
+        if len(shape) == 3 and shape[2] == 3:  # clouds in a shell: the original never samples points at the origin
             points = F.normalize(torch.randn(*shape, generator=generator), dim=-1)
             return points * (0.5 + 0.5 * torch.rand(*shape[:2], 1, generator=generator))
         return torch.randn(*shape, generator=generator)
@@ -142,6 +142,35 @@ def pcm():
                    (32, 1024, 3), precision, (2, 1024, 3), tuned)
 
 
+class Forecaster(nn.Module):
+    """S-Mamba without time marks and without its unused parts."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x.clone(), None, None, None)  # it scales its input in place
+
+
+def smamba():
+    from types import SimpleNamespace
+    from model.S_Mamba import Model
+    for variates, layers, states in ((321, 3, 16), (862, 4, 32)):
+        def build(layers=layers, states=states):
+            model = Model(SimpleNamespace(
+                seq_len=96, pred_len=96, d_model=512, d_ff=512, d_state=states, e_layers=layers, dropout=0.1, use_norm=True,
+                activation="gelu", embed="timeF", freq="h", class_strategy="projection", output_attention=False))
+            for layer in model.encoder.attn_layers:
+                del layer.man, layer.man2, layer.a
+            return Forecaster(model)
+
+        ours = {"type": "s_mamba", "seq_len": 96, "pred_len": 96, "e_layers": layers, "d_state": states}
+        for precision in ("fp32", "bf16"):
+            yield Case(f"S-Mamba, {variates} variates, batch 16", build, ours, (16, 96, variates), precision,
+                       (2, 96, variates) if precision == "fp32" else None)
+
+
 class Attention(nn.Module):
     """DeiT's block: pre-norm attention by scaled_dot_product_attention, and an MLP of four widths."""
 
@@ -182,7 +211,7 @@ def deit():
                    whats=("forward", "step") if depth == 12 else ("forward",))
 
 
-FAMILIES = {f.__name__: f for f in (vim, vmamba, mambamil, umamba, pcm, deit)}
+FAMILIES = {f.__name__: f for f in (vim, vmamba, mambamil, umamba, pcm, deit, smamba)}
 
 
 class Original:
@@ -269,7 +298,7 @@ def run_case(options, case, folder):
     weights = not isinstance(model, Deit)
     with open(f"{folder}/model.yaml", "w", encoding="utf-8") as file:
         json.dump({"model": ours}, file)  # JSON is YAML
-    inner = model.model if isinstance(model, FirstOutput) else model
+    inner = model.model if isinstance(model, (FirstOutput, Forecaster)) else model
     if weights:
         state = {k: v.detach().clone().contiguous() for k, v in inner.state_dict().items()}
         save_file(state, f"{folder}/weights.safetensors")

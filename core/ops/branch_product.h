@@ -10,8 +10,8 @@
 
 namespace serpentine {
 
-/// The positions of each branch, [K]. Waits for a GPU unless the order is complete or has one
-/// branch.
+/// The positions of each branch, [K]. Waits for a GPU unless the order is complete, has one branch
+/// or was asked for lately.
 std::vector<int64_t> branch_sizes(const ScanOrder& order);
 
 /// to[b, p] = (add ? to[b, p] : 0) + rows[b, p] matrix[branch of p], without a copy of the rows.

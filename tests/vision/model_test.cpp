@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/io/state_dict.h"
+#include "core/train/step_graph.h"
 #include "support/close.h"
 #include "vision/image_model.h"
 #include "vision/ss2d.h"
@@ -152,6 +153,24 @@ TEST_P(VisionModel, GivesTheSameOnAGpu) {
   const torch::Tensor here = model->forward(batch);
   model->to(torch::kCUDA);
   EXPECT_TRUE(testing::is_close_max(model->forward(batch.to(torch::kCUDA)).cpu(), here, 1e-3));
+}
+
+TEST_P(VisionModel, TrainsByOneGraphOnAGpu) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "no CUDA device";
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);  // as a trainer does
+  at::globalContext().setDeterministicCuDNN(true);
+  const auto model = build(GetParam());
+  model->train();
+  model->to(torch::kCUDA);
+  const auto pass = [&](const Batch& batch) {
+    const auto loss = torch::nn::functional::cross_entropy(model->forward(batch), batch.target);
+    loss.backward();
+    return Loss{loss, batch.target.size(0)};
+  };
+  const auto recorded = StepGraph::record(pass, *model, images().to(torch::kCUDA));
+  at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/false);
+  const bool shuffles = std::string(GetParam()).find("shuffle") == 0;  // an order of its own a step
+  EXPECT_EQ(recorded.graph == nullptr, shuffles) << recorded.refusal;
 }
 
 INSTANTIATE_TEST_SUITE_P(, VisionModel,

@@ -13,6 +13,7 @@
 #include "core/io/atomic_file.h"
 #include "core/io/json_file.h"
 #include "core/io/state_dict.h"
+#include "core/train/checkpoint.h"
 #include "core/train/trainer.h"
 #include "pathology/bag_source.h"
 #include "pathology/bag_task.h"
@@ -41,7 +42,7 @@ struct Fold {
     model = packages.models.build(plan.options.model);
     const std::string weights = weights_of_run(folder);
     const LoadReport fit =
-        load_state_dict(*model, read_state_dict(weights), model->tolerated_keys());
+        load_state_dict(*model, read_weights(weights), model->tolerated_keys());
     TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", folder, "\n", fit.text());
     model->eval();
     device = pick_device(plan.options.fit.trainer.device);

@@ -19,8 +19,9 @@ namespace {
 constexpr const char* kBacktestFooter =
     R"(Forecasts from many rows of FILE as if what came later were unknown, and compares. Prints the metrics
 (of scaled values, as in training) and each series' errors in its own units; writes backtest.json
-(also the error of every step), origins.csv and pictures of the error by step and of the latest window. Rows that the model was trained
-on flatter it: give a file of later data, or --windows for the latest ones.
+(also the error of every step), origins.csv and pictures of the error by step and of the latest window.
+Rows that the model was trained on flatter it, and a note says how many origins lie there: give a file
+of later data, or --windows for the latest ones.
 Examples:
   serpentine backtest runs/mine my.csv
   serpentine backtest runs/mine my.csv --stride 24 --windows 30)";
@@ -59,7 +60,9 @@ nlohmann::json steps_of(const torch::Tensor& errors, int64_t channel) {
 }
 
 nlohmann::json summary(const Backtest& result) {
-  nlohmann::json json = {{"origins", result.origins.size()}, {"metrics", result.metrics}};
+  nlohmann::json json = {{"origins", result.origins.size()},
+                         {"origins_in_training_rows", result.trained},
+                         {"metrics", result.metrics}};
   for (size_t c = 0; c < result.names.size(); ++c) {
     const auto channel = static_cast<int64_t>(c);
     json["series"].push_back(
@@ -70,6 +73,21 @@ nlohmann::json summary(const Backtest& result) {
          {"step_rmse", steps_of(result.step_rmse, channel)}});
   }
   return json;
+}
+
+/// Says how many origins the model has seen, which flatters it, and how to leave them out.
+void warn_of_seen_rows(const Backtest& result, const std::string& trained_until) {
+  if (result.trained == 0) return;
+  const auto unseen = static_cast<int64_t>(result.origins.size()) - result.trained;
+  std::printf(
+      "note: %lld of %zu origins lie in rows that the model was trained on (up to %s), which "
+      "flatters it",
+      static_cast<long long>(result.trained), result.origins.size(), trained_until.c_str());
+  if (unseen > 0) {
+    std::printf("; --windows %lld leaves them out\n", static_cast<long long>(unseen));
+  } else {
+    std::printf("; no origin lies behind them\n");
+  }
 }
 
 void print(const Backtest& result, const nlohmann::json& json) {
@@ -104,6 +122,7 @@ int run_backtest(const BacktestArguments& arguments) {
   write_atomically(out + "/backtest.json", json.dump(1) + "\n");
   write_atomically(out + "/origins.csv", origins_csv(result));
   print(result, json);
+  warn_of_seen_rows(result, run.schema.trained_until);
   std::printf("%s/backtest.json\n%s/origins.csv\n", out.c_str(), out.c_str());
   draw(steps_figure(result, run.model_type), out + "/error_by_step");
   draw(window, out + "/latest_window");

@@ -13,6 +13,7 @@
 #include "core/check.h"
 #include "core/io/json_file.h"
 #include "core/io/state_dict.h"
+#include "core/train/checkpoint.h"
 #include "core/train/trainer.h"
 
 namespace serpentine {
@@ -111,7 +112,7 @@ void BagEnsemble::add(const std::string& folder) {
     throw UsageError(folder + ": its model '" + type_ + "' does not read bags of tiles");
   }
   const std::string weights = weights_of_run(folder);
-  const StateDict state = read_state_dict(weights);
+  const StateDict state = read_weights(weights);
   const LoadReport fit = load_state_dict(*member.model, state, member.model->tolerated_keys());
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
   member.model->eval();

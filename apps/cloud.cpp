@@ -15,6 +15,7 @@
 #include "core/io/json_file.h"
 #include "core/io/progress.h"
 #include "core/io/state_dict.h"
+#include "core/train/checkpoint.h"
 #include "core/train/trainer.h"
 #include "pointcloud/cloud_source.h"
 #include "pointcloud/draw_cloud.h"
@@ -45,7 +46,7 @@ std::shared_ptr<Model> model_of(const std::string& run) {
   if (weights.empty()) throw UsageError("cloud segment: '" + run + "' is no run folder");
   const Config config = Config::load(yaml_of(run)).child("model");
   auto model = all_packages().models.build(config);
-  const LoadReport fit = load_state_dict(*model, read_state_dict(weights), model->tolerated_keys());
+  const LoadReport fit = load_state_dict(*model, read_weights(weights), model->tolerated_keys());
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(run), "\n", fit.text());
   model->eval();
   return model;

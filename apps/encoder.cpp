@@ -13,6 +13,7 @@
 #include "core/dist/process_group.h"
 #include "core/io/json_file.h"
 #include "core/io/state_dict.h"
+#include "core/train/checkpoint.h"
 #include "core/train/precision.h"
 #include "core/train/trainer.h"
 #include "pathology/colour_encoder.h"
@@ -49,14 +50,14 @@ Scaling scaling_of_run(const std::string& run) {
 std::shared_ptr<Model> model_of_run(const std::string& run) {
   const std::string weights = weights_of_run(run);
   const Config config = Config::load(yaml_of(run)).child("model");
-  return loaded(all_packages().models.build(config), read_state_dict(weights), weights);
+  return loaded(all_packages().models.build(config), read_weights(weights), weights);
 }
 
 /// A ResNet of torchvision's layout; its classifier is left out.
 std::shared_ptr<Model> resnet_of(const std::string& path) {
   StateDict weights;
   std::map<std::string, bool> has;
-  for (auto& [name, tensor] : read_state_dict(path)) {
+  for (auto& [name, tensor] : read_weights(path)) {
     if (name.starts_with("fc.")) continue;
     has[name] = true;
     weights.emplace_back(name, tensor);

@@ -13,6 +13,7 @@
 #include "apps/training.h"
 #include "core/check.h"
 #include "core/io/state_dict.h"
+#include "core/train/checkpoint.h"
 #include "core/train/classification.h"
 
 namespace serpentine {
@@ -74,7 +75,7 @@ int run_evaluate(const EvaluateArguments& arguments) {
   RunPlan plan = read_plan(packages, yaml_of(arguments.run), arguments.overrides);
   const RunParts parts = build_parts(packages, plan);
   const LoadReport fit =
-      load_state_dict(*parts.model, read_state_dict(weights), parts.model->tolerated_keys());
+      load_state_dict(*parts.model, read_weights(weights), parts.model->tolerated_keys());
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(arguments.run), "\n",
               fit.text());
   const Part part = arguments.split == "train"        ? Part::kTrain

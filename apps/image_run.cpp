@@ -14,6 +14,7 @@
 #include "core/io/json_file.h"
 #include "core/io/progress.h"
 #include "core/io/state_dict.h"
+#include "core/train/checkpoint.h"
 #include "core/train/trainer.h"
 
 namespace serpentine {
@@ -37,7 +38,7 @@ ImageRun open_image_run(const Packages& packages, const std::string& folder,
   run.model = packages.models.build(config);
   const std::string weights = weights_of_run(folder);
   const LoadReport fit =
-      load_state_dict(*run.model, read_state_dict(weights), run.model->tolerated_keys());
+      load_state_dict(*run.model, read_weights(weights), run.model->tolerated_keys());
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
   run.device = pick_device(device);
   run.model->to(run.device);

@@ -15,6 +15,7 @@
 #include "core/check.h"
 #include "core/io/safetensors.h"
 #include "core/ops/flop_count.h"
+#include "core/train/checkpoint.h"
 #include "core/train/trainer.h"
 
 namespace serpentine {
@@ -25,7 +26,7 @@ std::shared_ptr<Model> model_with_weights(const ModelInfoRequest& request) {
   auto model = build_model(all_packages(), request.run, request.overrides);
   const auto weights = request.weights.empty() ? weights_of_run(request.run) : request.weights;
   if (weights.empty()) return model;
-  const auto fit = load_state_dict(*model, read_state_dict(weights), model->tolerated_keys());
+  const auto fit = load_state_dict(*model, read_weights(weights), model->tolerated_keys());
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", request.run, "\n", fit.text());
   return model;
 }

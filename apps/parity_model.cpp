@@ -8,6 +8,7 @@
 #include "apps/model_file.h"
 #include "apps/parity.h"
 #include "core/check.h"
+#include "core/train/checkpoint.h"
 
 namespace serpentine {
 
@@ -17,7 +18,7 @@ ParityModel::ParityModel(const Packages& packages, std::string model, std::strin
   if (weights.empty()) weights = weights_of_run(model_);
   if (weights.empty())
     throw UsageError("parity: --weights is needed, for '" + model_ + "' is no run folder");
-  weights_ = read_state_dict(weights);
+  weights_ = read_weights(weights);
   const auto built = build_model(packages_, model_, overrides_);
   const LoadReport fit = load_state_dict(*built, weights_, built->tolerated_keys());
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", model_, "\n", fit.text());

@@ -16,6 +16,7 @@
 #include "core/io/json_file.h"
 #include "core/io/progress.h"
 #include "core/io/state_dict.h"
+#include "core/train/checkpoint.h"
 #include "core/train/precision.h"
 #include "core/train/trainer.h"
 #include "segmentation/dicom.h"
@@ -115,7 +116,7 @@ SegmentRun open_segment_run(const Packages& packages, const std::string& folder)
   run.model = packages.models.build(config);
   const std::string weights = weights_of_run(folder);
   const LoadReport fit =
-      load_state_dict(*run.model, read_state_dict(weights), run.model->tolerated_keys());
+      load_state_dict(*run.model, read_weights(weights), run.model->tolerated_keys());
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
   run.model->eval();
   const std::string path = folder + "/data.json";

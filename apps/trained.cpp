@@ -10,6 +10,7 @@
 #include "core/io/atomic_file.h"
 #include "core/io/json_file.h"
 #include "core/io/state_dict.h"
+#include "core/train/checkpoint.h"
 
 namespace serpentine {
 
@@ -24,7 +25,7 @@ TrainedRun open_run(const Packages& packages, const std::string& folder) {
   run.model = packages.models.build(config);
   const std::string weights = weights_of_run(folder);
   const LoadReport fit =
-      load_state_dict(*run.model, read_state_dict(weights), run.model->tolerated_keys());
+      load_state_dict(*run.model, read_weights(weights), run.model->tolerated_keys());
   TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", yaml_of(folder), "\n", fit.text());
   run.model->eval();
 

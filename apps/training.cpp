@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "apps/bag_results.h"
 #include "apps/command.h"
@@ -14,6 +15,7 @@
 #include "apps/trained.h"
 #include "apps/training_plots.h"
 #include "core/check.h"
+#include "core/config_node.h"
 #include "core/data/random.h"
 #include "core/dist/process_group.h"
 #include "core/io/atomic_file.h"
@@ -82,9 +84,30 @@ void check_same_data(const std::string& folder, const RunParts& parts) {
   TORCH_CHECK(before.is_object(), path, ": is damaged; the run cannot go on");
   const nlohmann::json now = nlohmann::json::parse(parts.source->description().dump());
   for (const auto& [key, value] : now.items()) {
-    TORCH_CHECK(before.contains(key) && before[key] == value, folder,
-                ": the run began with other data: ", key,
+    if (!before.contains(key)) continue;  // written by an earlier version, which did not note it
+    TORCH_CHECK(before[key] == value, folder, ": the run began with other data: ", key,
                 " in data.json differs. Start a new run, or resume without data overrides");
+  }
+}
+
+/// Model and task stay what they were, or the weights would mean something else.
+void check_same_settings(const std::string& folder, const RunPlan& plan) {
+  const std::string path = folder + "/config.yaml";
+  if (!std::filesystem::exists(path)) return;
+  const auto values = [](const Config& config) {
+    return nlohmann::json::parse(json_from_node(parse_yaml(config.yaml(), "")).dump()).flatten();
+  };
+  const auto before = values(Config::load(path)), now = values(plan.root);
+  auto both = before;
+  both.update(now);
+  for (const auto& [key, unused] : both.items()) {
+    if (key.rfind("/model/", 0) != 0 && key.rfind("/task/", 0) != 0) continue;
+    const std::string old = before.contains(key) ? before[key].dump() : "nothing",
+                      asked = now.contains(key) ? now[key].dump() : "nothing";
+    std::string name = key.substr(1);
+    std::replace(name.begin(), name.end(), '/', '.');
+    TORCH_CHECK(old == asked, folder, ": the run began with another configuration: ", name, " = ",
+                old, ", this call says ", asked, ". Start a new run, or resume without it");
   }
 }
 
@@ -179,6 +202,7 @@ TrainResult train_run(const Packages& packages, const TrainRequest& request) {
   result.folder = choose_folder(request, plan);
   Trainer trainer(plan.options.fit, parts.model, parts.task, device, group);
   if (request.resume) {  // before anything is written: a refused run stays as it is
+    check_same_settings(result.folder, plan);
     check_same_data(result.folder, parts);
     resume_from(result.folder, trainer, hash_of(plan));
   }

@@ -11,6 +11,7 @@
 #include "core/check.h"
 #include "core/io/safetensors.h"
 #include "core/io/torch_pickle.h"
+#include "core/train/checkpoint.h"
 
 namespace serpentine {
 namespace {
@@ -51,10 +52,11 @@ void list(const StateDict& weights) {
   std::printf("%zu tensors, %s values\n", weights.size(), readable_count(elements).c_str());
 }
 
-int compare(const WeightsOptions& options, const StateDict& weights) {
+int compare(const WeightsOptions& options) {
   const Packages packages = all_packages();
   const auto model = build_model(packages, options.model, options.overrides);
-  const LoadReport report = load_state_dict(*model, weights, model->tolerated_keys());
+  const LoadReport report =
+      load_state_dict(*model, read_weights(options.file), model->tolerated_keys());
   std::cout << report.text();
   if (!report.ok()) return 1;
   std::cout << options.file << " fits the model of " << options.model << "\n";
@@ -74,7 +76,7 @@ int run_weights(const WeightsOptions& options) {
     }
     std::cout << options.to << ": " << weights.size() << " tensors written\n";
   }
-  if (!options.model.empty()) return compare(options, weights);
+  if (!options.model.empty()) return compare(options);
   if (options.to.empty()) list(weights);
   return 0;
 }

@@ -71,6 +71,10 @@ Backtest backtest(Model& model, const SeriesSchema& schema, const Series& series
   Backtest out;
   out.names = schema.targets;
   for (const int64_t origin : origins) out.origins.push_back(series.label(origin));
+  if (!series.times.empty() && !schema.trained_until.empty()) {  // ISO dates sort as texts
+    out.trained = std::count_if(out.origins.begin(), out.origins.end(),
+                                [&](const auto& label) { return label <= schema.trained_until; });
+  }
   out.origin_mae = observed_mean(error.abs(), seen, 1);
   out.origin_rmse = observed_mean(error.square(), seen, 1).sqrt();
   out.step_mae = observed_mean(error.abs(), seen, 0);

@@ -44,6 +44,7 @@ struct BacktestOptions {
 struct Backtest {
   std::vector<std::string> names;    // C targets
   std::vector<std::string> origins;  // O labels of each first forecast row
+  int64_t trained = 0;               // of these, those within the dates of the training rows
   torch::Tensor origin_mae,
       origin_rmse;  // float64 [O, C], original units; NaN where nothing was observed
   torch::Tensor step_mae, step_rmse;      // float64 [H, C], original units, over all origins

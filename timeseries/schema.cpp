@@ -16,9 +16,10 @@ namespace serpentine {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(FileOptions, format, delimiter, decimal, header,
                                                 date, date_format, start, frequency, fill_gaps,
                                                 array, channel, categorical, ignore, only)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SeriesSchema, file, seq_len, pred_len, period, frequency, marks,
-                                   targets, past, future, statics, levels, future_categories, mean,
-                                   std, naive_error, quantiles, masked, irregular)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SeriesSchema, file, seq_len, pred_len, period, frequency,
+                                   trained_until, marks, targets, past, future, statics, levels,
+                                   future_categories, mean, std, naive_error, quantiles, masked,
+                                   irregular)
 
 namespace {
 
@@ -117,6 +118,7 @@ SeriesSchema make_schema(const SeriesOptions& options, const Series& series, Row
   schema.pred_len = options.pred_len;
   schema.period = options.period > 0 ? options.period : series.frequency.period();
   schema.frequency = series.frequency.known() ? series.frequency.text() : "";
+  if (!series.times.empty() && train.rows() > 0) schema.trained_until = series.label(train.end - 1);
   schema.marks = series.times.empty() ? "none" : options.marks;
   schema.irregular = !series.times.empty() &&
                      (options.elapsed == "yes" || (options.elapsed == "auto" && !series.regular));
@@ -147,7 +149,9 @@ nlohmann::json SeriesSchema::to_json() const { return *this; }
 
 SeriesSchema SeriesSchema::from_json(const nlohmann::json& json) {
   try {
-    auto schema = json.get<SeriesSchema>();
+    nlohmann::json all = json;
+    if (all.is_object()) all.emplace("trained_until", "");  // of runs before it was noted
+    auto schema = all.get<SeriesSchema>();
     const size_t scaled = schema.targets.size() + schema.past.size() + schema.future.size();
     if (schema.mean.size() != scaled || schema.std.size() != scaled ||
         schema.naive_error.size() != schema.targets.size() || schema.targets.empty() ||

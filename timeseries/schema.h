@@ -17,6 +17,7 @@ struct SeriesSchema {
   int64_t seq_len = 96, pred_len = 96;  // L, H
   int64_t period = 1;                   // steps of a season
   std::string frequency;                // the step of the training rows; empty without dates
+  std::string trained_until;            // the date of the last training row; empty without dates
   std::string marks = "h";              // granularity of the calendar features; "none"
   std::vector<std::string> targets, past, future, statics;  // numeric columns by role
   std::map<std::string, std::vector<std::string>> levels;   // of each categorical column

@@ -12,6 +12,7 @@
 #include "core/check.h"
 #include "core/io/json_file.h"
 #include "core/io/state_dict.h"
+#include "core/train/checkpoint.h"
 #include "core/train/classification.h"
 #include "vision/vision.h"
 
@@ -48,7 +49,7 @@ std::shared_ptr<Model> open_teacher(const std::string& folder) {
   Registry<Model> models{"model"};
   add_vision_models(models);
   auto model = models.build(Config::load(yaml).child("model"));
-  const LoadReport fit = load_state_dict(*model, read_state_dict(weights), model->tolerated_keys());
+  const LoadReport fit = load_state_dict(*model, read_weights(weights), model->tolerated_keys());
   SERPENTINE_CHECK(fit.ok(), weights, "does not fit the model of ", yaml, "\n", fit.text());
   for (auto& parameter : model->parameters()) parameter.requires_grad_(false);
   model->eval();

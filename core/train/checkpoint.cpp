@@ -131,8 +131,8 @@ void load_checkpoint(const std::string& path, Trainer& trainer, const std::strin
   const auto [tensors, training] = open(path);
   const std::string hash = training.value("config_hash", "");
   SERPENTINE_CHECK(hash.empty() || config_hash.empty() || hash == config_hash, "checkpoint", path,
-                   " was written with another configuration (", hash, ", this run has ",
-                   config_hash, ")");
+                   " was written with another configuration of the model or the task than this run "
+                   "has now");
   const std::string optimizer = training.at("optimizer").get<std::string>();
   load_model(path, trainer.model(), part_of(tensors, "model."));
   SERPENTINE_CHECK(optimizer == trainer.options().optimizer.type, "checkpoint", path,
@@ -157,6 +157,13 @@ StateDict read_checkpoint_weights(const std::string& path) {
   const Opened opened = open(path);
   const StateDict averages = part_of(opened.tensors, "ema.");
   return averages.empty() ? part_of(opened.tensors, "model.") : averages;
+}
+
+StateDict read_weights(const std::string& path) {
+  StateDict all = read_state_dict(path);
+  const bool training = std::any_of(all.begin(), all.end(),
+                                    [](const auto& item) { return item.first == "rank.rng_cpu"; });
+  return training ? read_checkpoint_weights(path) : all;
 }
 
 std::vector<CheckpointFile> list_checkpoints(const std::string& folder) {

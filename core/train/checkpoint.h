@@ -35,6 +35,9 @@ void verify_checkpoint(const std::string& path);
 /// sum.
 StateDict read_checkpoint_weights(const std::string& path);
 
+/// A file of weights of any format (read_state_dict), or a checkpoint's own.
+StateDict read_weights(const std::string& path);
+
 struct CheckpointFile {
   std::string path;
   int64_t step = 0;

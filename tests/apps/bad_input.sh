@@ -91,7 +91,7 @@ for each in flipped/checkpoints/step_*; do head -c 3000 "$each" >short.bin && mv
 sum() { find "$1" -type f | sort | xargs cat | cksum; }
 before=$(sum flipped)
 expect 1 'none of its [0-9]+ checkpoints can be read' "$serpentine" train --resume flipped trainer.epochs=3
-expect 1 'another configuration' "$serpentine" train --resume run trainer.epochs=3 model.d_model=32
+expect 1 'another configuration: model.d_model = [0-9]+, this call says 32' "$serpentine" train --resume run trainer.epochs=3 model.d_model=32
 expect 1 'other data: ' "$serpentine" train --resume run trainer.epochs=3 'data.targets=[load]'
 [ "$before" = "$(sum flipped)" ] || fail "a refused run must stay as it is"
 cp -r run kept

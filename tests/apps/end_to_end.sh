@@ -39,11 +39,17 @@ expect 0 'feeding its own forecasts back' "$serpentine" forecast run good.csv --
 
 expect 0 'origins from' "$serpentine" backtest run good.csv --stride 12 --windows 5 --out back
 expect_file back/backtest.json back/origins.csv
+expect 0 'note: [0-9]+ of [0-9]+ origins lie in rows that the model was trained on' "$serpentine" backtest run good.csv --out all
 for key in step_mae step_rmse; do
   grep -q "\"$key\"" back/backtest.json || fail "backtest.json must hold the error of every step"
 done
 if command -v gnuplot >/dev/null; then expect_file back/error_by_step.png back/latest_window.svg; fi
 [ "$(wc -l <back/origins.csv)" = 6 ] || fail "origins.csv must have a header and 5 rows"
+
+# a checkpoint of the training serves where weights do
+step=$(ls run/checkpoints/step_*.safetensors | tail -n 1)
+expect 0 'examples: ' "$serpentine" evaluate run --weights "$step"
+expect 0 'fits the model' "$serpentine" weights "$step" --model run
 
 # parity: with ourselves, with the reference's recordings, and a model that is not the same
 expect 0 'recorded' "$serpentine" parity run --io own.safetensors --record

@@ -236,6 +236,7 @@ TEST(Backtest, ComparesEveryOriginWithWhatCame) {
   const Backtest exact = backtest(*drift, source.schema(), source.series(), {.batch_size = 5});
   EXPECT_EQ(exact.origins.size(), 13u);  // 56, 52, ... 8
   EXPECT_LT(exact.step_mae.max().item<double>(), 1e-3);
+  EXPECT_EQ(exact.trained, 9);  // 8, 12, ... 40 of the 42 training rows
   for (const int64_t batch_size : {1, 4, 100}) {
     const Backtest out =
         backtest(*naive, source.schema(), source.series(), {.step = 1, .batch_size = batch_size});

@@ -4,6 +4,7 @@
 //   load FILE.npy THREADS            a cloud [N, 3], or clouds [B, N, 3]
 //   device NAME                      cpu or cuda; times then last until the device has finished
 //   model FILE.yaml WEIGHTS          a classifier of clouds
+//   precision NAME                   fp32 or bf16: of the model's products from now on
 //   time OPERATION X Y COUNT WARM    COUNT times in milliseconds, after WARM calls not counted
 //   save OPERATION X Y FILE.npy      the result: indices or normals
 //
@@ -20,6 +21,7 @@
 
 #include "core/io/npy.h"
 #include "core/io/state_dict.h"
+#include "core/train/precision.h"
 #include "pointcloud/geometry.h"
 #include "pointcloud/point_order.h"
 #include "pointcloud/pointcloud.h"
@@ -32,6 +34,7 @@ struct Request {
   std::string operation;
   int64_t x = 0;
   double y = 0;
+  std::string precision = "fp32";
 };
 
 std::shared_ptr<Model> read_model(const std::string& yaml, const std::string& weights) {
@@ -59,9 +62,10 @@ torch::Tensor result_of(const torch::Tensor& points, const Request& request, Mod
     return shaped(point_walk(all, request.operation.substr(walk.size()), {.cell = request.y}));
   if (request.operation == "classes" && model) {
     const c10::InferenceMode inference;
+    const Autocast autocast(all.device().type(), apply_precision(request.precision));
     Batch batch;
     batch.input = all;
-    return shaped(model->forward(batch));
+    return shaped(model->forward(batch)).to(torch::kFloat);
   }
   throw std::runtime_error("unknown operation " + request.operation);
 }
@@ -83,6 +87,7 @@ std::string times_of(const torch::Tensor& points, const Request& request, Model*
 int serve() {
   torch::Tensor points;
   std::shared_ptr<Model> model;
+  std::string precision = "fp32";
   for (std::string command; std::cin >> command;) {
     if (command == "load") {
       std::string path;
@@ -107,7 +112,13 @@ int serve() {
       std::cout << "{\"model\": true}" << std::endl;
       continue;
     }
+    if (command == "precision") {
+      std::cin >> precision;
+      std::cout << "{\"precision\": true}" << std::endl;
+      continue;
+    }
     Request request;
+    request.precision = precision;
     std::cin >> request.operation >> request.x >> request.y;
     if (command == "time") {
       int count = 0, warm = 0;

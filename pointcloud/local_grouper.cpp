@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <ATen/autocast_mode.h>
 #include <torch/torch.h>
 
 #include "core/check.h"
@@ -11,6 +12,13 @@ namespace serpentine {
 namespace {
 
 constexpr double kLocalGrouperLeastDeviation = 1e-5;
+
+/// The type of products on a CPU: bfloat16 under its autocast, else float32.
+at::ScalarType product_type() {
+  const bool narrow = at::autocast::is_autocast_enabled(at::kCPU) &&
+                      at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16;
+  return narrow ? at::kBFloat16 : at::kFloat;
+}
 
 }  // namespace
 
@@ -105,15 +113,20 @@ NeighbourhoodImpl::NeighbourhoodImpl(int64_t in, int64_t out, int64_t blocks,
 bool NeighbourhoodImpl::can_shorten(const LocalGrouperImpl& grouper,
                                     const torch::Tensor& features) const {
   return transfer_ && !is_training() && !at::GradMode::is_enabled() && features.is_cpu() &&
-         features.scalar_type() == torch::kFloat && grouper.is_anchored() && transfer_->is_relu() &&
+         (features.scalar_type() == torch::kFloat || features.scalar_type() == product_type()) &&
+         grouper.is_anchored() && transfer_->is_relu() &&
          std::all_of(operation_.begin(), operation_.end(),
                      [](const PointResidual& layer) { return layer->is_two_relus(); });
 }
 
 GroupedPoints NeighbourhoodImpl::shortened(const LocalGrouperImpl& grouper,
                                            const torch::Tensor& points,
-                                           const torch::Tensor& features,
+                                           const torch::Tensor& narrow_features,
                                            const torch::Tensor& residual) {
+  const at::ScalarType products = product_type();
+  // what is once a point stays float32: only the maps of all neighbours are worth less
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  const auto features = narrow_features.to(torch::kFloat);
   const auto chosen = grouper.choose(points, features, residual);
   const auto first = transfer_->folded();
   const auto [from_points, from_centres] = grouper.mapped(chosen, points, features, first.weight);
@@ -121,7 +134,7 @@ GroupedPoints NeighbourhoodImpl::shortened(const LocalGrouperImpl& grouper,
   for (const auto& layer : operation_) layers.push_back(layer->folded());
   GroupedPoints out = chosen.kept;
   out.grouped = cpu::neighbourhood_features(from_points, from_centres + first.bias,
-                                            chosen.near.contiguous(), layers);
+                                            chosen.near.contiguous(), layers, products);
   return out;
 }
 

@@ -63,49 +63,72 @@ at::Tensor neighbour_deviation(const at::Tensor& rows, const at::Tensor& anchors
   return out;
 }
 
+namespace {
+
+struct Neighbourhoods {
+  const float *points, *centres;  // [B N, D], [B S, D]
+  const int64_t* near;            // [B S, k]
+  int64_t num_points, num_centres, k, width;
+};
+
+/// Rows [some k, D] of the neighbourhoods from `first` on: relu(point + centre).
+void join(const Neighbourhoods& all, int64_t first, int64_t some, float* row) {
+  for (int64_t s = first; s < first + some; ++s) {
+    const float* mine = all.centres + s * all.width;
+    for (int64_t n = 0; n < all.k; ++n, row += all.width) {
+      const int64_t point = s / all.num_centres * all.num_points + all.near[s * all.k + n];
+      const float* other = all.points + point * all.width;
+      for (int64_t d = 0; d < all.width; ++d) row[d] = larger(0.0F, other[d] + mine[d]);
+    }
+  }
+}
+
+/// The largest of each neighbourhood's rows, at least 0: the last relu commutes with it.
+void largest(const float* row, int64_t some, int64_t k, int64_t width, float* result) {
+  for (int64_t s = 0; s < some; ++s, result += width) {
+    std::fill_n(result, width, 0.0F);
+    for (int64_t n = 0; n < k; ++n, row += width)
+      for (int64_t d = 0; d < width; ++d) result[d] = larger(result[d], row[d]);
+  }
+}
+
+}  // namespace
+
 at::Tensor neighbourhood_features(const at::Tensor& from_points, const at::Tensor& from_centres,
                                   const at::Tensor& near,
-                                  const std::vector<std::pair<FoldedMap, FoldedMap>>& layers) {
-  const int64_t batch = near.size(0), centres = near.size(1), k = near.size(2);
-  const int64_t points = from_points.size(1), width = from_points.size(2);
+                                  const std::vector<std::pair<FoldedMap, FoldedMap>>& layers,
+                                  at::ScalarType narrow) {
   const at::Tensor every = from_points.contiguous(), own = from_centres.contiguous();
-  const at::Tensor out = at::empty({batch, centres, width}, every.options());
-  const auto *from = every.const_data_ptr<float>(), *centre = own.const_data_ptr<float>();
-  const auto* index = near.const_data_ptr<int64_t>();
+  const int64_t centres = near.size(1), k = near.size(2), width = every.size(2);
+  const int64_t count = near.size(0) * centres;
+  const at::Tensor out = at::empty({near.size(0), centres, width}, every.options());
+  const Neighbourhoods all = {every.const_data_ptr<float>(),
+                              own.const_data_ptr<float>(),
+                              near.const_data_ptr<int64_t>(),
+                              every.size(1),
+                              centres,
+                              k,
+                              width};
   auto* to = out.mutable_data_ptr<float>();
   const int64_t at_a_time = std::max<int64_t>(1, kRowsAtATime / k);
-  const int64_t pieces = (batch * centres + at_a_time - 1) / at_a_time;
   std::vector<std::pair<PackedMap, PackedMap>> maps;
   for (const auto& [one, two] : layers) {
-    maps.emplace_back(PackedMap(one, at_a_time * k), PackedMap(two, at_a_time * k));
+    maps.emplace_back(PackedMap(one, at_a_time * k, narrow), PackedMap(two, at_a_time * k, narrow));
   }
-  parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, (count + at_a_time - 1) / at_a_time, 1, [&](int64_t begin, int64_t end) {
     // no gradient is needed, whatever this thread was told
     const at::AutoDispatchBelowADInplaceOrView guard;
     const at::Tensor rows = at::empty({at_a_time * k, width}, at::TensorOptions(at::kFloat));
     for (int64_t piece = begin; piece < end; ++piece) {
-      const int64_t first = piece * at_a_time, some = std::min(at_a_time, batch * centres - first);
+      const int64_t first = piece * at_a_time, some = std::min(at_a_time, count - first);
       at::Tensor now = rows.narrow(0, 0, some * k);
-      auto* row = now.mutable_data_ptr<float>();
-      for (int64_t s = first; s < first + some; ++s) {
-        for (int64_t n = 0; n < k; ++n, row += width) {
-          const float* other = from + (s / centres * points + index[s * k + n]) * width;
-          const float* mine = centre + s * width;
-          for (int64_t d = 0; d < width; ++d) row[d] = larger(0.0F, other[d] + mine[d]);
-        }
-      }
+      join(all, first, some, now.mutable_data_ptr<float>());
+      now = now.to(narrow);
       for (size_t i = 0; i < maps.size(); ++i) {
         now = maps[i].second.plus(maps[i].first.relu_of(now), now);
         if (i + 1 < maps.size()) now.relu_();
       }
-      // the last relu commutes with the largest of the neighbours
-      const auto* last = now.const_data_ptr<float>();
-      for (int64_t s = first; s < first + some; ++s, last += k * width) {
-        float* result = to + s * width;
-        std::fill_n(result, width, 0.0F);
-        for (int64_t n = 0; n < k; ++n)
-          for (int64_t d = 0; d < width; ++d) result[d] = larger(result[d], last[n * width + d]);
-      }
+      largest(now.to(at::kFloat).const_data_ptr<float>(), some, k, width, to + first * width);
     }
   });
   return out;

@@ -27,9 +27,11 @@ at::Tensor neighbour_deviation(const at::Tensor& rows, const at::Tensor& anchors
 
 /// y = relu(from_points[near] + from_centres); then for each of `layers`
 /// y = relu(second relu(first y) + y); the largest over the neighbours: [B, S, D]. from_points:
-/// float32 [B, N, D], from_centres: float32 [B, S, D].
+/// float32 [B, N, D], from_centres: float32 [B, S, D]. The maps of `layers` and what lies between
+/// them are of type `narrow`, float32 or bfloat16; the result is float32.
 at::Tensor neighbourhood_features(const at::Tensor& from_points, const at::Tensor& from_centres,
                                   const at::Tensor& near,
-                                  const std::vector<std::pair<FoldedMap, FoldedMap>>& layers);
+                                  const std::vector<std::pair<FoldedMap, FoldedMap>>& layers,
+                                  at::ScalarType narrow = at::kFloat);
 
 }  // namespace serpentine::cpu

@@ -44,9 +44,9 @@ const std::optional<Operators>& operators() {
 
 }  // namespace
 
-PackedMap::PackedMap(const FoldedMap& map, int64_t rows)
-    : weight_(map.weight),
-      bias_(map.bias),
+PackedMap::PackedMap(const FoldedMap& map, int64_t rows, at::ScalarType type)
+    : weight_(map.weight.to(type)),
+      bias_(map.bias.to(type)),
       // oneDNN's relu makes 0 of NaN; what came in as NaN stays, by the sum that follows
       packed_(operators() && at::globalContext().userEnabledMkldnn() &&
               at::isfinite(weight_).all().item<bool>() && at::isfinite(bias_).all().item<bool>()) {

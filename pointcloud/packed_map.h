@@ -10,12 +10,12 @@ namespace serpentine::cpu {
 
 class PackedMap {
  public:
-  /// For about `rows` rows at a time.
-  PackedMap(const FoldedMap& map, int64_t rows);
+  /// For about `rows` rows of `type` (float32 or bfloat16) at a time.
+  PackedMap(const FoldedMap& map, int64_t rows, at::ScalarType type = at::kFloat);
 
-  /// relu(weight x + bias); x: float32 [rows, in].
+  /// relu(weight x + bias); x: [rows, in] of the type.
   at::Tensor relu_of(const at::Tensor& x) const;
-  /// weight x + bias + y; y: float32 [rows, out].
+  /// weight x + bias + y; y: [rows, out] of the type.
   at::Tensor plus(const at::Tensor& x, const at::Tensor& y) const;
 
  private:

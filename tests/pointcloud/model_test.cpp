@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/io/state_dict.h"
+#include "core/train/precision.h"
 #include "pointcloud/pointcloud.h"
 #include "support/close.h"
 
@@ -166,6 +167,18 @@ TEST(PointCloudMamba, GivesTheSameByTheShorterWay) {
     const c10::InferenceMode inference;
     EXPECT_TRUE(testing::is_close(built.model->forward(batch), expected.detach(), 1e-4));
   }
+}
+
+TEST(PointCloudMamba, GivesNearlyTheSameInBfloat16) {
+  Built built = build("pcm_cls");
+  built.model->eval();
+  const Batch batch = batch_of(built);
+  const torch::NoGradGuard no_grad;
+  const torch::Tensor expected = built.model->forward(batch);
+  const Autocast autocast(torch::kCPU, torch::kBFloat16);
+  const torch::Tensor narrow = built.model->forward(batch).to(torch::kFloat);
+  EXPECT_TRUE(testing::is_close_max(narrow, expected, 3e-2));
+  EXPECT_FALSE(narrow.equal(expected));
 }
 
 /// A spoilt weight must be seen, not end as an answer.

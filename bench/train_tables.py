@@ -23,7 +23,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 IMAGES = ("accuracy", "top5", "ece")
-VOLUMES = ("dice", "iou")
+PICTURES = ("dice", "iou", "auc")
 SETS = {  # folder of configs, models, metrics of test.json (those that are there)
     "fashion_mnist": ("vision", ["vim", "shuffle", "vmamba", "efficient_vmamba"], IMAGES),
     "cifar10": ("vision", ["vim", "shuffle", "vmamba", "efficient_vmamba"], IMAGES),
@@ -32,9 +32,9 @@ SETS = {  # folder of configs, models, metrics of test.json (those that are ther
     "dales": ("pointcloud", ["pcm_tiny", "point_mamba", "mamba3d", "pointnet2"], ("accuracy", "mean_accuracy")),
     "hippocampus": ("segmentation", ["unet", "resunet", "umamba_bot", "umamba_enc", "segmamba"],
                     ("dice", "dice_Anterior", "dice_Posterior")),
-    "glas": ("segmentation", ["unet", "umamba_bot", "umamba_enc", "vmunet"], VOLUMES),
-    "drive": ("segmentation", ["unet", "umamba_bot", "umamba_enc", "vmunet"], VOLUMES),
-    "isbi2012": ("segmentation", ["unet", "umamba_bot", "umamba_enc", "vmunet"], VOLUMES),
+    "glas": ("segmentation", ["unet", "umamba_bot", "umamba_enc", "vmunet"], PICTURES),
+    "drive": ("segmentation", ["unet", "umamba_bot", "umamba_enc", "vmunet"], PICTURES),
+    "isbi2012": ("segmentation", ["unet", "umamba_bot", "umamba_enc", "vmunet"], PICTURES),
 }
 
 

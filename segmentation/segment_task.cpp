@@ -1,5 +1,6 @@
 // The task of labelling pixels and voxels: its loss over the network's scales, overlaps as metrics.
 #include <algorithm>
+#include <cmath>
 
 #include <torch/torch.h>
 
@@ -12,6 +13,27 @@ namespace serpentine {
 namespace {
 
 constexpr const char* kSegmentTaskWho = "segmentation";
+
+// the ROC curve of two classes is counted by the difference of their logits, in steps of 1/64
+constexpr int64_t kOddsBins = 4096;
+constexpr double kBinsOfOne = 64;
+
+/// [2, kOddsBins]: pixels of the background and of the other class by their log odds.
+torch::Tensor odds_counts(const torch::Tensor& logits, const torch::Tensor& target) {
+  const auto odds = (logits.select(1, 1) - logits.select(1, 0)).nan_to_num();
+  const auto bin =
+      (odds * kBinsOfOne + kOddsBins / 2.0).floor().clamp(0, kOddsBins - 1).to(torch::kLong);
+  std::vector<torch::Tensor> both;
+  for (const int64_t label : {0, 1})
+    both.push_back(bin.masked_select(target.eq(label)).bincount({}, kOddsBins));
+  return torch::stack(both).to(torch::kFloat64);
+}
+
+/// The share of pairs in the right order, those of one bin counting half; NaN without pairs.
+double area_of(const torch::Tensor& counts) {
+  const auto below = counts[0].cumsum(0) - 0.5 * counts[0];
+  return ((below * counts[1]).sum() / (counts[0].sum() * counts[1].sum())).item<double>();
+}
 
 struct SegmentTaskOptions {
   int64_t classes = 0;
@@ -27,14 +49,16 @@ struct SegmentTaskOptions {
 };
 
 /// Metrics: dice and iou (means over the classes but the background that occur or were predicted),
-/// dice_CLASS, loss. Sums: true positives, false positives and false negatives of each class, then
-/// the loss and its count: exact whatever the batch size.
+/// dice_CLASS, loss; of two classes the area under the ROC curve of the pixels too (auc). Sums:
+/// true positives, false positives and false negatives of each class, the loss and its count, the
+/// counts of that curve: exact whatever the batch size.
 class SegmentTask : public Task {
  public:
   explicit SegmentTask(SegmentTaskOptions options) : options_(std::move(options)) {
     SERPENTINE_CHECK(options_.classes > 0, kSegmentTaskWho,
                      "classes must be given, or come from the data");
-    sums_ = torch::zeros({3 * options_.classes + 2}, torch::kFloat64);
+    sums_ = torch::zeros({3 * options_.classes + 2 + (has_curve() ? 2 * kOddsBins : 0)},
+                         torch::kFloat64);
   }
 
   Loss loss(Model& model, const Batch& batch) override {
@@ -81,7 +105,9 @@ class SegmentTask : public Task {
                                     torch::kFloat64);
     const auto counts =
         torch::cat({count(truth & guess), count(guess & ~truth), count(truth & ~guess)});
-    sums_ = sums_ + torch::cat({counts.to(torch::kCPU), tail});
+    std::vector<torch::Tensor> all = {counts.to(torch::kCPU), tail};
+    if (has_curve()) all.push_back(odds_counts(logits, batch.target).flatten().to(torch::kCPU));
+    sums_ = sums_ + torch::cat(all);
   }
 
   std::map<std::string, double> metrics() override {
@@ -100,6 +126,11 @@ class SegmentTask : public Task {
     }
     all["dice"] = present > 0 ? dice / present : 0;
     all["iou"] = present > 0 ? iou / present : 0;
+    if (has_curve()) {
+      const double area =
+          area_of(cpu.narrow(0, 3 * options_.classes + 2, 2 * kOddsBins).view({2, kOddsBins}));
+      if (std::isfinite(area)) all["auc"] = area;
+    }
     all["loss"] = sum[3 * options_.classes] / std::max(1.0, sum[3 * options_.classes + 1]);
     sums_ = torch::zeros_like(cpu);
     return all;
@@ -109,6 +140,8 @@ class SegmentTask : public Task {
   std::string monitored() const override { return "+dice"; }
 
  private:
+  bool has_curve() const { return options_.classes == 2 && !options_.regions; }
+
   std::string name_of(int64_t k) const {
     const auto at = static_cast<size_t>(k);
     std::string name = at < options_.names.size() ? options_.names[at] : std::to_string(k);

@@ -1,5 +1,6 @@
 // Losses and the task: values by hand, ignored voxels, regions, exact metrics.
 #include "segmentation/loss.h"
+#include "core/train/class_metrics.h"
 
 #include "segmentation/files.h"
 #include "segmentation/segmentation.h"
@@ -112,6 +113,29 @@ TEST(SegmentTask, MetricsAreExactWhateverTheBatch) {
   EXPECT_NEAR(once.at("dice_b"),
               2 * (guess & truth).sum().item<double>() / (guess.sum() + truth.sum()).item<double>(),
               1e-12);
+}
+
+TEST(SegmentTask, CountsTheAreaUnderTheCurveOfTwoClasses) {
+  Registry<Task> tasks("task");
+  add_segmentation_tasks(tasks);
+  const auto task = tasks.build(Config::parse("{type: segmentation, classes: 2}"));
+  torch::manual_seed(6);
+  Batch batch;
+  batch.target = torch::randint(-1, 2, {3, 40, 40}, torch::kLong);
+  batch.input = 4 * torch::randn({3, 2, 40, 40});
+  batch.input.select(1, 1) += batch.target;  // some of it right
+  Echo model;
+  task->evaluate(model, batch);
+  const auto seen = batch.target.ge(0);
+  const double exact =
+      roc_auc((batch.input.select(1, 1) - batch.input.select(1, 0)).masked_select(seen),
+              batch.target.masked_select(seen).eq(1));
+  EXPECT_NEAR(task->metrics().at("auc"), exact, 1e-4);
+  EXPECT_GT(exact, 0.52);
+
+  batch.target.zero_();  // one class alone has no curve
+  task->evaluate(model, batch);
+  EXPECT_EQ(task->metrics().count("auc"), 0);
 }
 
 }  // namespace

@@ -41,8 +41,7 @@ struct Fold {
     RunPlan plan = read_plan(packages, yaml_of(folder));
     model = packages.models.build(plan.options.model);
     const std::string weights = weights_of_run(folder);
-    const LoadReport fit =
-        load_state_dict(*model, read_weights(weights), model->tolerated_keys());
+    const LoadReport fit = load_state_dict(*model, read_weights(weights), model->tolerated_keys());
     TORCH_CHECK(fit.ok(), weights, " does not fit the model of ", folder, "\n", fit.text());
     model->eval();
     device = pick_device(plan.options.fit.trainer.device);

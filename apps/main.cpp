@@ -1,4 +1,6 @@
 // The program: parses the command line, runs one action, turns every failure into one sentence.
+#include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdlib>
 #include <exception>
@@ -172,9 +174,10 @@ std::string without_source_line(std::string text) {
 /// begins once more with them; who sets one of them is left alone.
 void begin_with_settings(int argc, char** argv) {
   if (argc < 2 || std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
-  const std::string command = argv[1];
-  if (command != "train" && command != "demo" && command != "backtest" && command != "crossval")
-    return;
+  constexpr std::array kLong = {"train",   "demo",     "backtest",    "crossval",
+                                "segment", "evaluate", "predict",     "embed",
+                                "cloud",   "wsi",      "embed-slides"};
+  if (std::find(kLong.begin(), kLong.end(), std::string(argv[1])) == kLong.end()) return;
   setenv("GOMP_SPINCOUNT", "10000", 0);
   setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
   execv("/proc/self/exe", argv);  // where that fails, all goes on as it was

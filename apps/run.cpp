@@ -1,6 +1,7 @@
 #include "apps/run.h"
 
 #include <torch/torch.h>
+#include <nlohmann/json.hpp>
 
 #include "core/check.h"
 
@@ -27,6 +28,10 @@ RunParts build_parts(const Packages& packages, RunPlan& plan) {
   RunParts parts;
   parts.source = packages.sources.build(plan.options.data);
   parts.source->fill_model(plan.options.model, plan.options.task);
+  if (!plan.root.has("loader") || !plan.root.child("loader").has("batch_size")) {
+    const auto batch = parts.source->description().value("batch", int64_t{0});  // a plan's
+    if (batch > 0) plan.options.fit.loader.batch_size = batch;
+  }
 
   // weights start from the seed, whatever was drawn before
   seed_everything(plan.options.fit.trainer.seed, plan.options.fit.trainer.deterministic);

@@ -40,7 +40,10 @@ int train_fold(const Packages& packages, const SegmentCrossval& wanted, const st
   std::cout << "\n== fold " << fold << std::endl;
   TrainRequest request;
   request.config = wanted.config;
-  request.overrides = wanted.overrides;
+  // the last weights, as nnU-Net's: an epoch chosen by the cases held out would flatter the report
+  request.overrides = {"trainer.restore_best=false", "checkpoint.best=false"};
+  request.overrides.insert(request.overrides.end(), wanted.overrides.begin(),
+                           wanted.overrides.end());
   request.overrides.push_back("data.fold=" + std::to_string(fold));
   request.overrides.push_back("data.plan=" + plan);
   const auto result = train_run(packages, fold_request(std::move(request), folder));

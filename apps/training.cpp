@@ -23,6 +23,7 @@
 #include "core/io/run_folder.h"
 #include "core/io/state_dict.h"
 #include "core/train/checkpoint.h"
+#include "core/train/ema.h"
 
 namespace serpentine {
 namespace {
@@ -153,6 +154,7 @@ TrainState fit(const TrainRequest& request, const RunPlan& plan, const RunParts&
   if (trainer.first_rank() && trainer.state().signal == 0 && trainer.state().failure.empty() &&
       !std::filesystem::exists(best)) {
     make_folder(folder + "/checkpoints");
+    const EmaScope averaged(trainer.best_weights().empty() ? trainer.ema() : nullptr);
     write_weights(best, state_dict(trainer.model()));
   }
   return trainer.state();

@@ -217,7 +217,10 @@ class PatchSource : public DataSource {
   }
 
   nlohmann::json description() const override {
-    return {{"kind", "segmentation"}, {"plan", plan_yaml(plan_)}, {"held_out", held_names_}};
+    return {{"kind", "segmentation"},
+            {"plan", plan_yaml(plan_)},
+            {"batch", plan_.batch},
+            {"held_out", held_names_}};
   }
   std::vector<std::string> notes() const override { return notes_; }
 

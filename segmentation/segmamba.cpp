@@ -216,8 +216,9 @@ class SegMamba : public Model {
                      "the input must be [B, ", options_.in_channels, ", D, H, W], got ", x.sizes());
     for (int64_t axis = 2; axis < 5; ++axis) {
       SERPENTINE_CHECK(x.size(axis) % 16 == 0, "segmamba",
-                       "every axis of the input must be a multiple of 16, got ",
-                       x.sizes().slice(2));
+                       "every axis of the input must be a multiple of 16, got ", x.sizes().slice(2),
+                       "; plan with such a patch (data.patch, or `segment plan "
+                       "--patch`)");
     }
     const auto outs = vit_->forward(x, trace);
     std::vector<Tensor> skips = {encoders_[0](x)};

@@ -24,6 +24,19 @@ for case in 001 003 004 006; do expect_file "runs/cv/held_out/case_$case.nii.gz"
 [ "$(wc -l <runs/cv/report/cases.csv)" = 9 ] || fail "every case is judged once, by two classes"
 cmp runs/cv/fold_0/postprocess.json runs/cv/fold_1/postprocess.json || fail "the folds' rules differ"
 
+# a fold keeps its last weights: an epoch chosen by the cases held out would flatter the report
+rms() { "$serpentine" weights "$1" | sed 's/^model\.//' | awk '/ rms /{print $1, $NF}' | sort; }
+last=$(find runs/cv/fold_0/checkpoints -name 'step_*' | sort -V | tail -n 1)
+rms runs/cv/fold_0/checkpoints/best.safetensors >kept.txt
+rms "$last" | grep -Fxf kept.txt | cmp - kept.txt || fail "a fold must keep its last weights"
+grep -q 'restore_best: false' runs/cv/fold_0/config.yaml || fail "a fold must not restore its best"
+
+# the plan's batch counts where the configuration names none
+sed 's/^batch: .*/batch: 3/' runs/cv/plan.yaml >three.yaml
+expect 0 'epoch 1 of 1' "$serpentine" train "$tree/configs/segmentation/base/nnunet.yaml" data.path=four.csv \
+  data.plan=three.yaml data.folds=2 data.patches=6 model.type=unet trainer.epochs=1 --out runs/three
+tail -n 1 runs/three/metrics.csv | cut -d, -f1,2 | grep -qE '(^|,)2(,|$)' || fail "6 patches by threes are 2 steps"
+
 # what is finished is kept; the end of it is done again
 cp runs/cv/report/cases.csv before.csv
 rm -r runs/cv/report runs/cv/held_out/case_004.nii.gz runs/cv/fold_1/finished

@@ -25,6 +25,8 @@ Examples:
   serpentine segment evaluate predicted/ truth/ -o report --images new_cases/
   serpentine segment crossval configs/segmentation/hippocampus_unet.yaml --out runs/cv)";
 
+constexpr int kMostCount = 1 << 20;  // of patches' sides, windows, cases: beyond it is a slip
+
 struct SegmentArguments {
   std::vector<std::string> words;
   std::string out, data, guesses, truths, images, labels, plan;
@@ -98,19 +100,26 @@ void add_segment_command(CLI::App& app, Action& action) {
   plan->add_option("DATA", arguments->data, "Folder or CSV")->required();
   plan->add_option("-o,--out", arguments->out, "YAML to write; default: print it");
   plan->add_option("--dims", arguments->planned.dims,
-                   "2 or 3; default 3 where cases have several slices");
-  plan->add_option("--memory", arguments->planned.memory, "GB for the patch and the batch");
-  plan->add_option("--patch", arguments->planned.patch, "Patch instead of the rule, as 32 48 48");
-  plan->add_option("--batch", arguments->planned.batch, "Batch instead of the rule");
-  plan->add_option("--first-features", arguments->planned.first_features, "Channels of stage 1");
+                   "2 or 3; default 3 where cases have several slices")
+      ->check(CLI::Range(2, 3));
+  plan->add_option("--memory", arguments->planned.memory, "GB for the patch and the batch")
+      ->check(CLI::PositiveNumber);
+  plan->add_option("--patch", arguments->planned.patch, "Patch instead of the rule, as 32 48 48")
+      ->check(CLI::Range(1, kMostCount));
+  plan->add_option("--batch", arguments->planned.batch, "Batch instead of the rule")
+      ->check(CLI::Range(1, kMostCount));
+  plan->add_option("--first-features", arguments->planned.first_features, "Channels of stage 1")
+      ->check(CLI::Range(1, kMostCount));
   plan->add_option("--images", arguments->images, "Folder of images with an unusual name");
   plan->add_option("--labels", arguments->labels, "Folder of labels with an unusual name");
   chosen(plan, [](SegmentArguments given) { return run_plan(given); });
 
   const auto add_predict_options = [&](CLI::App* sub) {
-    sub->add_option("--step", arguments->predict.options.step, "Between windows, of their size");
+    sub->add_option("--step", arguments->predict.options.step, "Between windows, of their size")
+        ->check(CLI::Range(0.01, 1.0));
     sub->add_flag("--no-mirror", arguments->no_mirror, "One view instead of all mirrored ones");
-    sub->add_option("--windows", arguments->predict.options.batch, "Windows at once");
+    sub->add_option("--windows", arguments->predict.options.batch, "Windows at once")
+        ->check(CLI::Range(1, kMostCount));
     sub->add_option("--device", arguments->predict.device, "auto, cpu or cuda");
     sub->add_option("--precision", arguments->predict.precision, "fp32, tf32, bf16 or fp16")
         ->check(CLI::IsMember({"fp32", "tf32", "bf16", "fp16"}));
@@ -138,10 +147,13 @@ void add_segment_command(CLI::App& app, Action& action) {
   evaluate->add_option("--images", arguments->images, "Folder of the images, for overlays");
   evaluate->add_option("--plan", arguments->plan, "Plan with the names of the classes");
   evaluate->add_option("--tolerance", arguments->evaluation.metrics.tolerances,
-                       "Millimetres of the normalised surface distance");
-  evaluate->add_option("--worst", arguments->evaluation.worst, "Cases with pictures");
+                       "Millimetres of the normalised surface distance")
+      ->check(CLI::NonNegativeNumber);
+  evaluate->add_option("--worst", arguments->evaluation.worst, "Cases with pictures")
+      ->check(CLI::Range(0, kMostCount));
   evaluate->add_option("--lesion-overlap", arguments->evaluation.metrics.lesion_overlap,
-                       "Share of a lesion that must be covered to count as found");
+                       "Share of a lesion that must be covered to count as found")
+      ->check(CLI::Range(0.0, 1.0));
   chosen(evaluate, run_evaluate);
 
   auto* crossval = command->add_subcommand("crossval", "Train all folds, judge the held-out cases");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <set>
 
 #include <torch/torch.h>
 
@@ -59,6 +60,27 @@ std::vector<CaseFiles> named_cases(const std::vector<CaseFiles>& cases,
   return chosen;
 }
 
+/// Says what was left out: of the data already, or of `due`, which a fold each was to judge. Returns
+/// how many.
+int64_t say_left_out(const CaseList& list, const std::set<std::string>& due,
+                     const std::vector<CasePair>& judged) {
+  for (const auto& note : list.notes) std::cerr << note << "\n";
+  std::vector<std::string> absent;
+  for (const auto& name : due) {
+    const bool found = std::any_of(judged.begin(), judged.end(),
+                                   [&](const auto& pair) { return pair.name == name; });
+    if (!found) absent.push_back(name);
+  }
+  for (const auto& name : absent)
+    std::cerr << name << ": left out, no fold has a prediction of it\n";
+  const auto count = static_cast<int64_t>(list.notes.size() + absent.size());
+  if (count > 0) {
+    std::cerr << count << " of " << due.size() + list.notes.size()
+              << " cases were left out of the cross-validation" << std::endl;
+  }
+  return count;
+}
+
 PatchSourceOptions data_of(const Packages& packages, const SegmentCrossval& wanted) {
   const RunPlan plan = read_plan(packages, wanted.config, wanted.overrides);
   if (plan.options.data.type() != "segmentation")
@@ -79,21 +101,30 @@ void use_plan_classes(EvaluationOptions& options, const SegmentationPlan& plan) 
 int report_evaluation(const Evaluation& found, const EvaluationOptions& options,
                       const std::string& out) {
   for (const auto& note : found.notes) std::cerr << note << "\n";
+  for (const auto& name : found.missing)
+    std::cerr << name << ": is missing, there is no prediction of it\n";
+  for (const auto& warning : found.warnings) std::cerr << warning << "\n";
   std::cout << summary_text(found, options);
+  bool complete = found.notes.empty() && found.missing.empty();
   if (!out.empty()) {
-    for (const auto& file : write_evaluation(found, options, out)) std::cout << file << "\n";
+    const auto written = write_evaluation(found, options, out);
+    for (const auto& file : written.files) std::cout << file << "\n";
+    for (const auto& note : written.notes) std::cerr << note << "\n";
+    complete = complete && written.notes.empty();
   }
-  return found.notes.empty() ? 0 : 1;
+  return complete ? 0 : 1;
 }
 
 int run_segment_crossval(const SegmentCrossval& wanted) {
   const Packages packages = all_packages();
   const auto data = data_of(packages, wanted);
   const CaseList list = find_cases(data.path, {data.images, data.labels});
+  std::set<std::string> due;
   for (int64_t fold = 0; fold < data.folds; ++fold) {  // before anything is trained
     const auto split = split_cases(list, data.folds, fold, data.validation, data.seed);
     TORCH_CHECK(!split.validation.empty(), data.path, ": fold ", fold, " of ", data.folds,
                 " holds no case; there are ", list.cases.size(), " cases. Give fewer data.folds");
+    for (const auto& one : split.validation) due.insert(one.name);
     TORCH_CHECK(split.test.empty(), data.path, ": the data name their own test cases, so that ",
                 "every fold would be the same; train once with `serpentine train`");
   }
@@ -124,7 +155,8 @@ int run_segment_crossval(const SegmentCrossval& wanted) {
   const auto chosen_plan = read_plan_file(plan);
   EvaluationOptions options = wanted.evaluation;
   use_plan_classes(options, chosen_plan);
-  std::cout << "\n== every case by the fold that has not seen it\n";
+  std::cout << "\n== every case by the fold that has not seen it" << std::endl;
+  failed += say_left_out(list, due, pairs);
   const int code =
       report_evaluation(evaluate_pairs(pairs, options), options, wanted.out + "/report");
   const auto choice = choose_rules(pairs, chosen_plan);

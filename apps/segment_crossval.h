@@ -24,7 +24,8 @@ int run_segment_crossval(const SegmentCrossval& wanted);
 /// Classes of a plan, so that tables carry names.
 void use_plan_classes(EvaluationOptions& options, const SegmentationPlan& plan);
 
-/// Prints and, with `out`, writes an evaluation. 1 where cases were left out.
+/// Prints and, with `out`, writes an evaluation. 1 where cases were left out or are
+/// missing, or have no pictures though their images are there.
 int report_evaluation(const Evaluation& found, const EvaluationOptions& options,
                       const std::string& out);
 

@@ -92,7 +92,7 @@ int run_segment_demo(const std::string& root, const std::string& out,
   say_dice("no image: the usual label at each place", baseline);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   std::cout << "\nTook " << format_seconds(took.count()) << ". Look at\n";
-  for (const auto& file : written) std::cout << "  " << file << "\n";
+  for (const auto& file : written.files) std::cout << "  " << file << "\n";
   std::cout << "and try\n  serpentine segment predict " << request.out
             << " some_volume.nii.gz -o labels\n";
   return 0;

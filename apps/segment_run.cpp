@@ -87,10 +87,10 @@ bool label_case(const Predictor& with, const CaseFiles& one) {
   Volume volume = read_channels(one.images);
   torch::Tensor labels;
   if (there(file)) {
-    labels = read_labels(file, volume);
+    labels = read_prediction(file, volume, with.plan.label_scale);
   } else {
     labels = predicted_labels(with, one.name, volume);
-    write_labels(file, labels, volume);
+    write_prediction(file, labels, with.plan, volume);
   }
   if (!seg.empty() && !there(seg)) {
     try {

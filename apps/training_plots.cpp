@@ -13,7 +13,8 @@ namespace serpentine {
 namespace {
 
 Figure loss_figure(const RunPlan& plan, const RunParts& parts, const std::string& folder) {
-  const std::string monitored = parts.task->monitored();
+  std::string monitored = parts.task->monitored();
+  if (!monitored.empty() && monitored.front() == '+') monitored.erase(0, 1);  // larger is better
   Figure figure;
   figure.title = "Training of " + plan.options.model.type();
   figure.x_label = "epoch";

@@ -13,6 +13,7 @@
 #include "core/io/json_file.h"
 #include "core/io/progress.h"
 #include "segmentation/distance.h"
+#include "segmentation/predict.h"
 #include "segmentation/prepare.h"
 #include "segmentation/volume.h"
 
@@ -52,12 +53,12 @@ std::vector<std::vector<double>> score_rules(const std::vector<CasePair>& pairs,
   Progress progress("rules", static_cast<int64_t>(pairs.size()));
   int64_t done = 0;
   for (const auto& pair : pairs) {
-    progress.update(done++);
+    progress.update(done++);  // those before it
     torch::Tensor values, truth;
     try {
       const Volume place = read_volume(pair.truth);
       truth = to_classes(plan, read_labels(pair.truth, place, plan.label_scale), pair.truth);
-      values = read_labels(pair.guess, place);
+      values = read_prediction(pair.guess, place, plan.label_scale);
     } catch (const std::exception&) {
       continue;  // the evaluation reports it
     }
@@ -73,6 +74,7 @@ std::vector<std::vector<double>> score_rules(const std::vector<CasePair>& pairs,
       }
     }
   }
+  progress.update(done);
   progress.finish();
   for (size_t s = 0; s < sets.size(); ++s) {
     for (size_t k = 0; k < classes; ++k)

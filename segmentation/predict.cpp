@@ -187,6 +187,26 @@ std::vector<int64_t> window_starts(int64_t size, int64_t window, double step) {
   return starts;
 }
 
+void write_prediction(const std::string& file, const Tensor& labels, const SegmentationPlan& plan,
+                      const Volume& volume) {
+  if (!(plan.label_scale > 0)) return write_labels(file, labels, volume);
+  const double most = static_cast<double>(labels.numel() > 0 ? labels.max().item<int64_t>() : 0);
+  const auto type = most * plan.label_scale > 255 ? torch::kInt : torch::kByte;
+  auto scaled = torch::empty(labels.sizes(), type);
+  for (int64_t z = 0; z < labels.size(0); ++z)  // by slices: each step makes a copy
+    scaled[z].copy_(labels[z].to(torch::kDouble).mul(plan.label_scale).round());
+  write_labels(file, scaled, volume);
+}
+
+Tensor read_prediction(const std::string& file, const Volume& volume, double scale) {
+  auto labels = read_labels(file, volume);
+  if (!(scale > 0) || labels.numel() == 0) return labels;
+  if (static_cast<double>(labels.max().item<int64_t>()) < scale / 2) return labels;
+  for (int64_t z = 0; z < labels.size(0); ++z)
+    labels[z].copy_(labels[z].to(torch::kDouble).div(scale).round());
+  return labels;
+}
+
 PredictMemory predict_memory(const SegmentationPlan& plan, const Volume& volume,
                              const PredictOptions& options) {
   const Box box = nonzero_box(volume.data);

@@ -43,6 +43,15 @@ torch::Tensor predict_volume(const std::vector<std::shared_ptr<Model>>& models,
                              const SegmentationPlan& plan, Volume& volume, torch::Device device,
                              const PredictOptions& options, bool keep = false);
 
+/// Labels in the values of the plan, written as the training masks have them: multiplied by the
+/// plan's label_scale where it has one. The file and place as of write_labels().
+void write_prediction(const std::string& file, const torch::Tensor& labels,
+                      const SegmentationPlan& plan, const Volume& volume);
+
+/// The reverse, int32. A file whose values lie below half of `scale` was written without it, and is
+/// taken as it is.
+torch::Tensor read_prediction(const std::string& file, const Volume& volume, double scale);
+
 /// Where windows begin along an axis: evenly, at most step * window apart, the last at the end.
 std::vector<int64_t> window_starts(int64_t size, int64_t window, double step);
 

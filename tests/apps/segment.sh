@@ -16,6 +16,7 @@ cross() { "$serpentine" segment crossval "$config" data.path=four.csv data.folds
 
 expect 0 'patch: \[16, 16, 16\]' "$serpentine" segment plan four.csv --patch 16 16 16
 expect 0 'rules: ' cross --out runs/cv
+tr '\r' '\n' <err.txt | grep -q '^rules.* 4/4' || fail "the progress of the rules ends at all cases: $(cat err.txt)"
 expect_file runs/cv/plan.yaml runs/cv/fold_1/data.json \
   runs/cv/report/cases.csv runs/cv/report/classes.csv runs/cv/report/dice.svg \
   runs/cv/postprocess.txt runs/cv/fold_0/postprocess.json runs/cv/fold_1/postprocess.json
@@ -60,15 +61,45 @@ expect 0 'rules: the largest part of 1 and 2$' "$serpentine" segment predict run
 expect 0 'is there already' "$serpentine" segment predict runs/cv "$new" -o largest --no-mirror
 expect 1 'no DICOM-SEG; .*hippocampus_033.nii.gz is not DICOM|this build writes no DICOM-SEG' \
   "$serpentine" segment predict runs/cv "$new" -o largest --no-mirror --dicom-seg seg
-expect 0 'Anterior|class 1|1 ' "$serpentine" segment evaluate ruled "$samples/labelsTs" -o report \
+mkdir truth && cp "$samples/labelsTs/hippocampus_033.nii.gz" truth/
+expect 0 'Anterior|class 1|1 ' "$serpentine" segment evaluate ruled truth -o report \
   --images "$samples/imagesTs"
 expect_file report/cases.csv report/worst.png report/hippocampus_033.html
+
+# what is missing is named, and images that cannot be read cost their pictures only
+expect 1 'hippocampus_034: is missing' "$serpentine" segment evaluate ruled "$samples/labelsTs" -o missing
+grep -q '^missing 1$' out.txt || fail "the summary counts what is missing"
+grep -Eq '^hippocampus_034,1,+$' missing/cases.csv || fail "a missing case has a row without figures"
+mkdir images && cp "$samples/imagesTs/hippocampus_034.nii.gz" images/
+head -c 3000 "$samples/imagesTs/hippocampus_033.nii.gz" >images/hippocampus_033.nii.gz
+expect 1 'hippocampus_033: has no pictures; .*images/hippocampus_033.nii.gz: is cut off' \
+  "$serpentine" segment evaluate "$samples/labelsTs" "$samples/labelsTs" -o drawn --images images
+expect_file drawn/hippocampus_034.html drawn/worst.png
 
 echo '{"foreground": false, "largest": [2], "fill_holes": []}' >runs/cv/fold_1/postprocess.json
 refuse 1 "fold_1 was given the rules 'the largest part of 2'" \
   "$serpentine" segment predict runs/cv "$new" -o ruled --overwrite
 echo '{' >runs/cv/fold_1/postprocess.json
 refuse 1 'postprocess.json: is damaged' "$serpentine" segment predict runs/cv "$new" -o ruled
+
+# the plot of a training has both curves
+expect 0 'epoch|loss' "$serpentine" train "$config" data.path=four.csv trainer.epochs=2 --out runs/two
+[ "$(sed -n '/^$curve0_1 /,/^E/p' runs/two/plots/loss.gp | grep -Ec '^[0-9.]+ [0-9.e-]+$')" = 2 ] ||
+  fail "the validation curve has a point an epoch: $(head -n 12 runs/two/plots/loss.gp)"
+
+# options out of their range are named
+for option in '--dims 5' '--patch 0 0 0' '--first-features 0' '--batch -1' '--memory 0'; do
+  # shellcheck disable=SC2086  # an option and its values
+  refuse 2 "${option%% *}" "$serpentine" segment plan four.csv $option
+done
+for option in '--step 2' '--step 0' '--windows -1'; do
+  # shellcheck disable=SC2086
+  refuse 2 "${option%% *}" "$serpentine" segment predict runs/cv/fold_0 "$new" -o x $option
+done
+for option in '--worst -1' '--tolerance -1' '--lesion-overlap 2'; do
+  # shellcheck disable=SC2086
+  refuse 2 "${option%% *}" "$serpentine" segment evaluate ruled truth $option
+done
 
 # bad input: sentences, and what can be done is done
 head -c 3000 "$new" >cut.nii.gz
@@ -80,6 +111,12 @@ expect 1 'mixed/cut.nii.gz: is cut off' \
 expect_file some/hippocampus_033.nii.gz
 refuse 1 'fold 2 of 9|holds no case' "$serpentine" segment crossval "$config" data.path=four.csv \
   data.folds=9 --out runs/many
+mkdir -p lacks/images lacks/labels
+for case in 001 003 004; do cp "$samples/imagesTr/hippocampus_$case.nii.gz" lacks/images; done
+for case in 001 003; do cp "$samples/labelsTr/hippocampus_$case.nii.gz" lacks/labels; done
+expect 1 'hippocampus_004: left out' "$serpentine" segment crossval "$config" data.path=lacks \
+  data.folds=2 --no-mirror --out runs/lacks
+grep -q '^1 of 3 cases were left out' err.txt || fail "crossval counts what was left out: $(cat err.txt)"
 refuse 2 'data.type must be segmentation' "$serpentine" segment crossval tiny.yaml
 sed '1s/$/,split/; 2,4s/$/,train/; 5s/$/,test/' four.csv >split.csv
 refuse 1 'split.csv: .*' "$serpentine" segment crossval "$config" data.path=split.csv data.folds=2 \

@@ -76,11 +76,14 @@ TEST_F(RuleChoices, TakeWhatHelpsAndNothingElse) {
 
 TEST_F(RuleChoices, TakeNoneWherePartsAreReal) {
   add("a", with_mistakes(true, true), with_mistakes(true, true));
-  add("b", with_mistakes(true, false), with_mistakes(false, false));
-  // the speck is real as often as it is not; the hole too
-  const auto choice = choose_rules({pairs[0]}, plan);
-  EXPECT_TRUE(choice.rules.none());
-  EXPECT_EQ(choice.before, choice.after);
+  add("b", with_mistakes(true, true), with_mistakes(false, false));
+  // alone, b's mistakes call for both rules; the speck and the hole are real as often as not
+  EXPECT_FALSE(choose_rules({pairs[1]}, plan).rules.none());
+  for (const auto& judged : {std::vector<CasePair>{pairs[0]}, pairs}) {
+    const auto choice = choose_rules(judged, plan);
+    EXPECT_TRUE(choice.rules.none()) << rules_text(choice.rules);
+    EXPECT_EQ(choice.before, choice.after);
+  }
 }
 
 TEST_F(RuleChoices, TakeTheForegroundAsAWhole) {

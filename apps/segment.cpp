@@ -103,7 +103,7 @@ void add_segment_command(CLI::App& app, Action& action) {
                    "2 or 3; default 3 where cases have several slices")
       ->check(CLI::Range(2, 3));
   plan->add_option("--memory", arguments->planned.memory, "GB for the patch and the batch")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(0.01, 1e6));
   plan->add_option("--patch", arguments->planned.patch, "Patch instead of the rule, as 32 48 48")
       ->check(CLI::Range(1, kMostCount));
   plan->add_option("--batch", arguments->planned.batch, "Batch instead of the rule")
@@ -148,7 +148,7 @@ void add_segment_command(CLI::App& app, Action& action) {
   evaluate->add_option("--plan", arguments->plan, "Plan with the names of the classes");
   evaluate->add_option("--tolerance", arguments->evaluation.metrics.tolerances,
                        "Millimetres of the normalised surface distance")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, 1e6));
   evaluate->add_option("--worst", arguments->evaluation.worst, "Cases with pictures")
       ->check(CLI::Range(0, kMostCount));
   evaluate->add_option("--lesion-overlap", arguments->evaluation.metrics.lesion_overlap,

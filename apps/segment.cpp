@@ -146,13 +146,15 @@ void add_segment_command(CLI::App& app, Action& action) {
   evaluate->add_option("-o,--out", arguments->out, "Folder of tables and pictures");
   evaluate->add_option("--images", arguments->images, "Folder of the images, for overlays");
   evaluate->add_option("--plan", arguments->plan, "Plan with the names of the classes");
-  evaluate->add_option("--tolerance", arguments->evaluation.metrics.tolerances,
-                       "Millimetres of the normalised surface distance")
+  evaluate
+      ->add_option("--tolerance", arguments->evaluation.metrics.tolerances,
+                   "Millimetres of the normalised surface distance")
       ->check(CLI::Range(0.0, 1e6));
   evaluate->add_option("--worst", arguments->evaluation.worst, "Cases with pictures")
       ->check(CLI::Range(0, kMostCount));
-  evaluate->add_option("--lesion-overlap", arguments->evaluation.metrics.lesion_overlap,
-                       "Share of a lesion that must be covered to count as found")
+  evaluate
+      ->add_option("--lesion-overlap", arguments->evaluation.metrics.lesion_overlap,
+                   "Share of a lesion that must be covered to count as found")
       ->check(CLI::Range(0.0, 1.0));
   chosen(evaluate, run_evaluate);
 

@@ -60,8 +60,8 @@ std::vector<CaseFiles> named_cases(const std::vector<CaseFiles>& cases,
   return chosen;
 }
 
-/// Says what was left out: of the data already, or of `due`, which a fold each was to judge. Returns
-/// how many.
+/// Says what was left out: of the data already, or of `due`, which a fold each was to judge.
+/// Returns how many.
 int64_t say_left_out(const CaseList& list, const std::set<std::string>& due,
                      const std::vector<CasePair>& judged) {
   for (const auto& note : list.notes) std::cerr << note << "\n";

@@ -31,7 +31,7 @@ std::map<std::string, std::string> files_of(const std::string& folder) {
   return found;
 }
 
-constexpr const char* kTruthEndings[] = {"",        "_mask",  "_anno", "_segmentation",
+constexpr const char* kTruthEndings[] = {"",         "_mask", "_anno", "_segmentation",
                                          "_manual1", "_label"};
 
 /// The truth of a prediction: the same name, or one of the usual endings behind it.
@@ -165,9 +165,9 @@ std::string classes_csv(const Evaluation& all, const EvaluationOptions& options)
     for (size_t m = 0; m < names.size(); ++m) {
       const auto values = column(all, k, m);
       const auto spread = spread_of(values);
-      text += csv_cell(all.class_names[k]) + "," + names[m] + "," + std::to_string(values.size()) + "," +
-              number(spread.mean) + "," + number(spread.deviation) + "," + number(spread.median) +
-              "\n";
+      text += csv_cell(all.class_names[k]) + "," + names[m] + "," + std::to_string(values.size()) +
+              "," + number(spread.mean) + "," + number(spread.deviation) + "," +
+              number(spread.median) + "\n";
     }
   }
   return text;
@@ -267,7 +267,8 @@ Evaluation evaluate_pairs(const std::vector<CasePair>& pairs, const EvaluationOp
   TORCH_CHECK(!all.cases.empty(), "no case could be evaluated",
               all.notes.empty() ? "" : "; " + all.notes[0]);
   const auto common = [&](int64_t value) { return real.count(value) > 0; };
-  if (!predicted.empty() && !real.empty() && std::none_of(predicted.begin(), predicted.end(), common))
+  if (!predicted.empty() && !real.empty() &&
+      std::none_of(predicted.begin(), predicted.end(), common))
     all.warnings.push_back("predictions and truths share no value but 0: predictions hold " +
                            some_of(predicted) + ", truths " + some_of(real));
   return all;

@@ -33,8 +33,8 @@ struct CaseScores : CasePair {
 struct Evaluation {
   std::vector<std::string> class_names;
   std::vector<std::vector<int64_t>> class_values;
-  std::vector<CaseScores> cases;   // sorted by name
-  std::vector<std::string> notes;  // cases that were left out, and why
+  std::vector<CaseScores> cases;      // sorted by name
+  std::vector<std::string> notes;     // cases that were left out, and why
   std::vector<std::string> missing;   // truths, by name, of which there is no prediction
   std::vector<std::string> warnings;  // what all cases together look wrong by
 };

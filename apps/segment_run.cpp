@@ -32,7 +32,9 @@ void say_memory(const std::string& name, const PredictMemory& memory) {
             << bytes(memory.total()) << " (image " << bytes(memory.image) << ", sums "
             << bytes(memory.sums) << ", windows " << bytes(memory.windows_now) << ", slab "
             << bytes(memory.slab) << ", labels " << bytes(memory.labels) << "; preparing "
-            << bytes(memory.preparing) << ")" << std::endl;
+            << bytes(memory.preparing);
+  if (memory.rules > 0) std::cout << ", rules " << bytes(memory.rules);
+  std::cout << ")" << std::endl;
 }
 
 std::string reason_of(const std::exception& error) {
@@ -50,7 +52,9 @@ struct Predictor {
 
 torch::Tensor predicted_labels(const Predictor& with, const std::string& name, Volume& volume) {
   PredictOptions options = with.how.options;
-  const auto memory = predict_memory(with.plan, volume, options);
+  auto memory = predict_memory(with.plan, volume, options);
+  const auto size = volume.size();
+  memory.rules = rules_memory(size[0] * size[1] * size[2], with.rules);
   say_memory(name, memory);
   Progress progress(name, memory.windows);
   options.progress = [&](int64_t done, int64_t) { progress.update(done); };
@@ -59,7 +63,7 @@ torch::Tensor predicted_labels(const Predictor& with, const std::string& name, V
     const Autocast autocast(with.device.type(), apply_precision(with.how.precision));
     labels = predict_volume(with.models, with.plan, volume, with.device, options);
   }
-  labels = with_rules(labels, with.rules);
+  apply_rules(labels, with.rules);
   progress.finish();
   return labels;
 }

@@ -1,5 +1,6 @@
 #include "segmentation/distance.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -90,6 +91,108 @@ class Union {
  private:
   std::vector<int32_t> parent_ = {0};
 };
+
+bool narrow_enough(int64_t voxels) { return voxels < std::numeric_limits<int32_t>::max(); }
+
+/// Parts of one value of a mask that touch over faces, in one cell a voxel and nothing beside it: 0
+/// outside, below zero at the first voxel of a part (how many it has), else where to look on, plus 1.
+template <class Cell>
+class Parts {
+ public:
+  static constexpr Cell kOpen = std::numeric_limits<Cell>::min();  // no part has as many voxels
+
+  Parts(const torch::Tensor& mask, bool value)
+      : size_{mask.size(0), mask.size(1), mask.size(2)},
+        storage_(torch::zeros({mask.numel()}, torch::CppTypeToScalarType<Cell>::value)),
+        cells_(storage_.mutable_data_ptr<Cell>()) {
+    const auto* in = mask.const_data_ptr<bool>();
+    const int64_t H = size_[1], W = size_[2];
+    int64_t at = 0;
+    for (int64_t z = 0; z < size_[0]; ++z) {
+      for (int64_t y = 0; y < H; ++y) {
+        for (int64_t x = 0; x < W; ++x, ++at) {
+          if (in[at] != value) continue;
+          cells_[at] = -1;
+          if (x > 0 && cells_[at - 1] != 0) join(at, at - 1);
+          if (y > 0 && cells_[at - W] != 0) join(at, at - W);
+          if (z > 0 && cells_[at - H * W] != 0) join(at, at - H * W);
+        }
+      }
+    }
+  }
+
+  Cell operator[](int64_t at) const { return cells_[at]; }
+
+  int64_t root(int64_t at) {
+    while (cells_[at] > 0) {
+      const int64_t up = static_cast<int64_t>(cells_[at]) - 1;
+      if (cells_[up] > 0) cells_[at] = cells_[up];  // halves the way
+      at = up;
+    }
+    return at;
+  }
+
+  /// Marks every part that reaches the border. The two faces of a picture are no border.
+  void open_border() {
+    const std::array<int64_t, 3> stride = {size_[1] * size_[2], size_[2], 1};
+    for (size_t axis = 0; axis < 3; ++axis) {
+      if (size_[axis] == 1) continue;
+      const size_t a = axis == 0 ? 1 : 0, b = axis == 2 ? 1 : 2;
+      for (const int64_t face : {int64_t{0}, size_[axis] - 1}) {
+        for (int64_t i = 0; i < size_[a]; ++i) {
+          for (int64_t j = 0; j < size_[b]; ++j) {
+            const int64_t at = face * stride[axis] + i * stride[a] + j * stride[b];
+            if (cells_[at] != 0) cells_[root(at)] = kOpen;
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  void join(int64_t a, int64_t b) {
+    a = root(a);
+    b = root(b);
+    if (a == b) return;
+    const int64_t first = std::min(a, b), other = std::max(a, b);
+    cells_[first] += cells_[other];
+    cells_[other] = static_cast<Cell>(first + 1);
+  }
+
+  std::array<int64_t, 3> size_;
+  torch::Tensor storage_;
+  Cell* cells_;
+};
+
+template <class Cell>
+torch::Tensor largest_of(const torch::Tensor& mask) {
+  Parts<Cell> parts(mask, true);
+  int64_t best = -1, count = 0;
+  for (int64_t at = 0; at < mask.numel(); ++at) {
+    if (parts[at] >= 0) continue;
+    ++count;
+    if (best < 0 || parts[at] < parts[best]) best = at;
+  }
+  if (count <= 1) return mask;
+  auto kept = torch::zeros_like(mask);
+  auto* out = kept.mutable_data_ptr<bool>();
+  for (int64_t at = 0; at < mask.numel(); ++at)
+    out[at] = parts[at] != 0 && parts.root(at) == best;
+  return kept;
+}
+
+template <class Cell>
+torch::Tensor filled(const torch::Tensor& mask) {
+  Parts<Cell> outside(mask, false);
+  outside.open_border();
+  auto whole = mask.clone();
+  auto* out = whole.mutable_data_ptr<bool>();
+  for (int64_t at = 0; at < mask.numel(); ++at) {
+    if (outside[at] != 0 && outside[outside.root(at)] != Parts<Cell>::kOpen)
+      out[at] = true;
+  }
+  return whole;
+}
 
 }  // namespace
 
@@ -184,24 +287,19 @@ torch::Tensor components_of(const torch::Tensor& given, bool corners, int64_t* c
 }
 
 torch::Tensor largest_component(const torch::Tensor& mask) {
-  int64_t count = 0;
-  const auto labels = components_of(mask, false, &count);
-  if (count <= 1) return mask;
-  const auto sizes = torch::bincount(labels.flatten().to(torch::kLong));
-  return labels.eq(sizes.slice(0, 1).argmax().item<int64_t>() + 1);
+  check_mask("largest_component", mask);
+  return narrow_enough(mask.numel()) ? largest_of<int32_t>(mask.contiguous())
+                                     : largest_of<int64_t>(mask.contiguous());
 }
 
 torch::Tensor without_holes(const torch::Tensor& mask) {
-  int64_t count = 0;
-  const auto outside = components_of(~mask, false, &count);
-  auto reaches = torch::zeros({count + 1}, torch::kBool);
-  for (int64_t axis = 0; axis < 3; ++axis) {
-    if (mask.size(axis) == 1) continue;  // the two faces of a picture are no border
-    for (const int64_t at : {int64_t{0}, mask.size(axis) - 1})
-      reaches.index_fill_(0, outside.select(axis, at).flatten().to(torch::kLong), true);
-  }
-  const auto open = reaches.index_select(0, outside.flatten().to(torch::kLong)).view(mask.sizes());
-  return mask | ~open;
+  check_mask("without_holes", mask);
+  return narrow_enough(mask.numel()) ? filled<int32_t>(mask.contiguous())
+                                     : filled<int64_t>(mask.contiguous());
+}
+
+int64_t parts_memory(int64_t voxels) {
+  return voxels * ((narrow_enough(voxels) ? 4 : 8) + 1);  // the cells, and the mask returned
 }
 
 }  // namespace serpentine

@@ -23,10 +23,14 @@ torch::Tensor surface_of(const torch::Tensor& mask);
 /// Voxels touch over faces, or also over edges and corners.
 torch::Tensor components_of(const torch::Tensor& mask, bool corners, int64_t* count = nullptr);
 
-/// The largest component of a mask (the first of equal ones), touching over faces.
+/// The largest component of a mask (the first of equal ones), touching over faces. Linear in the
+/// voxels, in parts_memory().
 torch::Tensor largest_component(const torch::Tensor& mask);
 
-/// The mask with every hole that does not reach the border filled.
+/// The mask with every hole that does not reach the border filled; as that.
 torch::Tensor without_holes(const torch::Tensor& mask);
+
+/// Bytes that these two take beside the mask, with their result.
+int64_t parts_memory(int64_t voxels);
 
 }  // namespace serpentine

@@ -122,19 +122,29 @@ std::string rules_text(const PartRules& rules) {
   return text.empty() ? "none" : text;
 }
 
+void apply_rules(torch::Tensor& labels, const PartRules& rules) {
+  const auto keep_largest = [&](torch::Tensor mask) {
+    const auto kept = largest_component(mask);
+    labels.masked_fill_(mask.logical_xor_(kept), 0);  // the smaller parts
+  };
+  if (rules.foreground) keep_largest(labels.ne(0));
+  for (const int64_t value : rules.largest) keep_largest(labels.eq(value));
+  for (const int64_t value : rules.fill_holes) {
+    auto mask = labels.eq(value);
+    auto whole = without_holes(mask);
+    at::eq_out(mask, labels, 0);  // other labels stay
+    labels.masked_fill_(whole.logical_and_(mask), value);
+  }
+}
+
+int64_t rules_memory(int64_t voxels, const PartRules& rules) {
+  return rules.none() ? 0 : voxels + parts_memory(voxels);  // a mask
+}
+
 torch::Tensor with_rules(const torch::Tensor& labels, const PartRules& rules) {
   if (rules.none()) return labels;
   auto made = labels.clone();
-  if (rules.foreground) {
-    const auto mask = made.ne(0);
-    made.masked_fill_(mask.logical_and(largest_component(mask).logical_not()), 0);
-  }
-  for (const int64_t value : rules.largest) {
-    const auto mask = made.eq(value);
-    made.masked_fill_(mask.logical_and(largest_component(mask).logical_not()), 0);
-  }
-  for (const int64_t value : rules.fill_holes)
-    made.masked_fill_(without_holes(made.eq(value)).logical_and(made.eq(0)), value);
+  apply_rules(made, rules);
   return made;
 }
 

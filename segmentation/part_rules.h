@@ -27,8 +27,14 @@ struct PartRules {
 /// "the largest part of 1 and 2; holes of 1", or "none".
 std::string rules_text(const PartRules& rules);
 
-/// In the sequence foreground, largest, fill_holes. labels: values as label files hold them, [D, H,
-/// W].
+/// In place and in the sequence foreground, largest, fill_holes. labels: values as the plan has
+/// them, [D, H, W].
+void apply_rules(torch::Tensor& labels, const PartRules& rules);
+
+/// Bytes that this takes beside the labels.
+int64_t rules_memory(int64_t voxels, const PartRules& rules);
+
+/// A copy of labels that the rules were applied to; where there are none, the labels themselves.
 torch::Tensor with_rules(const torch::Tensor& labels, const PartRules& rules);
 
 /// The values that predictions of a plan hold, without the background.

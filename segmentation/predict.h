@@ -30,8 +30,11 @@ struct PredictOptions {
 struct PredictMemory {
   int64_t preparing = 0;  // the file's voxels and the prepared image, before the first window
   int64_t image = 0, sums = 0, slab = 0, windows_now = 0, labels = 0;
+  int64_t rules = 0;  // those on connected parts, when the windows are done; rules_memory()
   int64_t windows = 0;
-  int64_t total() const { return std::max(preparing, image + sums + slab + windows_now + labels); }
+  int64_t total() const {
+    return std::max({preparing, image + sums + slab + windows_now + labels, labels + rules});
+  }
 };
 PredictMemory predict_memory(const SegmentationPlan& plan, const Volume& volume,
                              const PredictOptions& options);

@@ -73,6 +73,49 @@ TEST(Components, JoinBranchesThatMeetLate) {
   EXPECT_EQ(count, 1);
 }
 
+/// By their definition, from numbered components.
+torch::Tensor largest_by_numbers(const torch::Tensor& mask) {
+  int64_t count = 0, best = 0, most = 0;
+  const auto numbers = components_of(mask, false, &count);
+  for (int64_t k = 1; k <= count; ++k) {
+    const auto voxels = numbers.eq(k).sum().item<int64_t>();
+    if (voxels > most) best = k;
+    most = std::max(most, voxels);
+  }
+  return best > 0 ? numbers.eq(best) : mask;
+}
+
+torch::Tensor holes_by_numbers(const torch::Tensor& mask) {
+  int64_t count = 0;
+  const auto numbers = components_of(mask.logical_not(), false, &count);
+  auto whole = mask.clone();
+  for (int64_t k = 1; k <= count; ++k) {
+    const auto part = numbers.eq(k);
+    bool open = false;
+    for (int64_t axis = 0; axis < 3; ++axis) {
+      if (mask.size(axis) == 1) continue;
+      open = open || part.select(axis, 0).any().item<bool>() ||
+             part.select(axis, mask.size(axis) - 1).any().item<bool>();
+    }
+    if (!open) whole.logical_or_(part);
+  }
+  return whole;
+}
+
+TEST(Components, LargestAndHolesAreThoseOfTheNumbers) {
+  torch::manual_seed(11);
+  for (const auto& size : {std::vector<int64_t>{1, 17, 23}, {9, 8, 7}, {6, 1, 30}, {1, 1, 1}}) {
+    for (const double share : {0., 0.2, 0.4, 0.6, 0.8, 1.}) {
+      const auto mask = torch::rand(size).lt(share);
+      expect_equal(largest_component(mask), largest_by_numbers(mask));
+      expect_equal(without_holes(mask), holes_by_numbers(mask));
+    }
+  }
+  const auto turned = torch::rand({5, 9, 7}).lt(0.5).transpose(0, 2);  // not contiguous
+  expect_equal(largest_component(turned), largest_by_numbers(turned));
+  expect_equal(without_holes(turned), holes_by_numbers(turned));
+}
+
 TEST(Holes, AreFilledUnlessOpen) {
   auto ring = torch::zeros({1, 5, 5}, torch::kBool);
   ring[0].slice(0, 1, 4).slice(1, 1, 4).fill_(true);

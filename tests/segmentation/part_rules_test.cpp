@@ -2,6 +2,9 @@
 // that looks at no image.
 #include "segmentation/part_rules.h"
 
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
 #include "segmentation/files.h"
 #include "segmentation/label_prior.h"
 #include "support/close.h"
@@ -29,6 +32,34 @@ TEST(PartRules, DoWhatTheySay) {
   EXPECT_EQ(with_rules(labels, together).eq(1).sum().item<int64_t>(), 0);  // 2 is the largest
   EXPECT_TRUE(PartRules{}.none());
   expect_equal(with_rules(labels, {}), labels);
+}
+
+/// Counts what tensors of the CPU hold, and its highest.
+class MemoryMeter : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
+    held += size;
+    peak = std::max(peak, held);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+  int64_t held = 0, peak = 0;
+};
+
+TEST(PartRules, KeepToTheirMemory) {
+  torch::manual_seed(3);
+  auto labels = torch::randint(0, 3, {32, 48, 64}, torch::kByte);
+  PartRules rules;
+  rules.foreground = true;
+  rules.largest = {1, 2};
+  rules.fill_holes = {1, 2};
+  const auto meter = std::make_shared<MemoryMeter>();
+  {
+    const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
+    apply_rules(labels, rules);
+  }
+  EXPECT_GT(meter->peak, 5 * labels.numel());  // the meter runs
+  EXPECT_LE(meter->peak, rules_memory(labels.numel(), rules) + 4096);  // numbers as tensors
+  EXPECT_EQ(rules_memory(labels.numel(), {}), 0);
 }
 
 TEST(PartRules, KeepNearLabelsTogether) {

@@ -62,6 +62,57 @@ TEST(Predict, EqualsTheWholeWhateverTheWindows) {
   expect_equal(flat.to(torch::kLong), expected.to(torch::kLong));
 }
 
+/// Adds a ramp over the place in the window, so that windows disagree where they overlap.
+class Ramp : public Model {
+ public:
+  static torch::Tensor of(int64_t height, int64_t width) {
+    return torch::arange(height, torch::kFloat).unsqueeze(1) * 0.31 -
+           torch::arange(width, torch::kFloat) * 0.17 - 0.6;
+  }
+  torch::Tensor forward(const Batch& batch) override {
+    const auto x = batch.input.select(1, 0);
+    const auto y = x + of(x.size(-2), x.size(-1));
+    return torch::stack({torch::zeros_like(y), y, y * 2 - 1.5}, 1);
+  }
+};
+
+TEST(Predict, WeighsWindowsByTheirGaussian) {
+  torch::manual_seed(8);
+  const int64_t H = 29, W = 37, side_y = 12, side_x = 16;
+  const auto image = torch::rand({1, H, W}) * 3 + 0.01;
+  PredictOptions options;
+  options.mirror = false;
+  auto volume = volume_of(image);
+  const auto labels = predict_volume({std::make_shared<Ramp>()}, plan_of(2, {1, side_y, side_x}),
+                                     volume, torch::kCPU, options);
+  // the mean of the windows' ramps at each voxel, weighed by a Gaussian of an eighth of the side
+  const auto expected_with = [&](bool gaussian) {
+    auto sum = torch::zeros({H, W}, torch::kDouble), weight = sum.clone();
+    const auto ramp = Ramp::of(side_y, side_x);
+    for (const int64_t top : window_starts(H, side_y, options.step)) {
+      for (const int64_t left : window_starts(W, side_x, options.step)) {
+        for (int64_t y = 0; y < side_y; ++y) {
+          for (int64_t x = 0; x < side_x; ++x) {
+            const double dy = (static_cast<double>(y) - 5.5) / 1.5,
+                         dx = (static_cast<double>(x) - 7.5) / 2;
+            // the four middle voxels weigh 1; none less than a thousandth
+            const double peak = std::exp(-(0.5 / 1.5 * 0.5 / 1.5 + 0.25 * 0.25) / 2);
+            const double own =
+                gaussian ? std::max(1e-3, std::exp(-(dy * dy + dx * dx) / 2) / peak) : 1;
+            sum[top + y][left + x] += own * ramp[y][x].item<double>();
+            weight[top + y][left + x] += own;
+          }
+        }
+      }
+    }
+    const auto y = image[0] + sum / weight;
+    const auto best = torch::stack({torch::zeros_like(y), y, y * 2 - 1.5}).argmax(0);
+    return (best.eq(1) * 4 + best.eq(2) * 9).unsqueeze(0);
+  };
+  expect_equal(labels.to(torch::kLong), expected_with(true));
+  EXPECT_GT(labels.ne(expected_with(false)).sum().item<int64_t>(), 20);  // the weights matter
+}
+
 TEST(Predict, ResamplesBackAndKeepsTheBorderOfZeros) {
   auto image = torch::zeros({10, 20, 20});
   image.slice(0, 2, 8).slice(1, 4, 16).slice(2, 4, 16).fill_(1);

@@ -95,7 +95,8 @@ class Union {
 bool narrow_enough(int64_t voxels) { return voxels < std::numeric_limits<int32_t>::max(); }
 
 /// Parts of one value of a mask that touch over faces, in one cell a voxel and nothing beside it: 0
-/// outside, below zero at the first voxel of a part (how many it has), else where to look on, plus 1.
+/// outside, below zero at the first voxel of a part (how many it has), else where to look on,
+/// plus 1.
 template <class Cell>
 class Parts {
  public:
@@ -176,8 +177,7 @@ torch::Tensor largest_of(const torch::Tensor& mask) {
   if (count <= 1) return mask;
   auto kept = torch::zeros_like(mask);
   auto* out = kept.mutable_data_ptr<bool>();
-  for (int64_t at = 0; at < mask.numel(); ++at)
-    out[at] = parts[at] != 0 && parts.root(at) == best;
+  for (int64_t at = 0; at < mask.numel(); ++at) out[at] = parts[at] != 0 && parts.root(at) == best;
   return kept;
 }
 
@@ -188,8 +188,7 @@ torch::Tensor filled(const torch::Tensor& mask) {
   auto whole = mask.clone();
   auto* out = whole.mutable_data_ptr<bool>();
   for (int64_t at = 0; at < mask.numel(); ++at) {
-    if (outside[at] != 0 && outside[outside.root(at)] != Parts<Cell>::kOpen)
-      out[at] = true;
+    if (outside[at] != 0 && outside[outside.root(at)] != Parts<Cell>::kOpen) out[at] = true;
   }
   return whole;
 }

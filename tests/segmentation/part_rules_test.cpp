@@ -57,7 +57,7 @@ TEST(PartRules, KeepToTheirMemory) {
     const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
     apply_rules(labels, rules);
   }
-  EXPECT_GT(meter->peak, 5 * labels.numel());  // the meter runs
+  EXPECT_GT(meter->peak, 5 * labels.numel());                          // the meter runs
   EXPECT_LE(meter->peak, rules_memory(labels.numel(), rules) + 4096);  // numbers as tensors
   EXPECT_EQ(rules_memory(labels.numel(), {}), 0);
 }

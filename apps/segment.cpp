@@ -72,9 +72,11 @@ int run_predict(SegmentArguments arguments) {
   std::vector<SegmentRun> runs;
   for (const auto& folder : run_folders({arguments.words.begin(), arguments.words.end() - 1}))
     runs.push_back(open_segment_run(packages, folder));
-  const auto cases = find_images(arguments.words.back(), runs[0].plan.in_channels);
+  const auto images = find_images(arguments.words.back(), runs[0].plan.in_channels);
   arguments.predict.options.mirror = !arguments.no_mirror;
-  return predict_files(runs, cases, arguments.predict) > 0 ? 1 : 0;
+  const int64_t failed = predict_files(runs, images.cases, arguments.predict);
+  for (const auto& note : images.notes) std::cerr << note << "\n";
+  return failed > 0 || !images.notes.empty() ? 1 : 0;
 }
 
 int run_evaluate(SegmentArguments arguments) {

@@ -68,7 +68,7 @@ int run_segment_demo(const std::string& root, const std::string& out,
 
   std::cout << "\n== labels for two new volumes" << std::endl;
   const auto run = open_segment_run(packages, request.out);
-  const auto cases = find_images(samples + "/imagesTs", run.plan.in_channels);
+  const auto cases = find_images(samples + "/imagesTs", run.plan.in_channels).cases;
   PredictFiles how;
   how.out = out + "/predicted";
   how.overwrite = true;

@@ -44,8 +44,16 @@ struct CaseOptions {
 /// Throws "PATH: why" where nothing is understood.
 CaseList find_cases(const std::string& path, const CaseOptions& options = {});
 
-/// The images of one file, DICOM series or folder to predict: NAME_0000.ext are channels of NAME if
-/// `channels` is above 1 or all names end so.
-std::vector<CaseFiles> find_images(const std::string& path, int64_t channels);
+struct FoundImages {
+  std::vector<CaseFiles> cases;    // sorted by name
+  std::vector<std::string> notes;  // one for each case that was left out
+};
+
+/// The images of one file, DICOM series or folder to predict: NAME_0000.ext are channels of NAME
+/// where some NAME has all `channels` of them.
+FoundImages find_images(const std::string& path, int64_t channels);
+
+/// "; NOTE; NOTE; NOTE; and 5 more", for the end of an error; "" without notes.
+std::string first_notes(const std::vector<std::string>& notes);
 
 }  // namespace serpentine

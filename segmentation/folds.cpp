@@ -28,6 +28,10 @@ CaseSplit split_cases(const CaseList& list, int64_t folds, int64_t fold, double 
   for (const auto& [name, cases] : groups) names.push_back(name);
   const auto count = static_cast<int64_t>(names.size());
   const bool tested = !split.test.empty() || !split.validation.empty();
+  TORCH_CHECK(!tested || fold <= 0, list.path, ": the data name their own ",
+              split.test.empty() ? "validation" : "test",
+              " cases, so that every fold would be the same; train once, with fold = 0, got ",
+              fold);
   const auto held = static_cast<int64_t>(std::llround(validation * static_cast<double>(count)));
   const auto order = permutation(count, seed, 0);
   for (int64_t i = 0; i < count; ++i) {
@@ -41,7 +45,7 @@ CaseSplit split_cases(const CaseList& list, int64_t folds, int64_t fold, double 
               [](const auto& a, const auto& b) { return a.name < b.name; });
   }
   TORCH_CHECK(!split.train.empty(), list.path, ": no case is left to train on; there are ", count,
-              " and ", folds, " folds");
+              " and ", folds, " folds", first_notes(list.notes));
   return split;
 }
 

@@ -12,6 +12,7 @@
 #include <zlib.h>
 
 #include "segmentation/file_error.h"
+#include "segmentation/text_header.h"
 #include "segmentation/voxels.h"
 
 namespace serpentine {
@@ -274,7 +275,7 @@ torch::Tensor read_nifti(const std::filesystem::path& file, NiftiHeader* header)
 }
 
 bool is_nifti_name(const std::filesystem::path& file) {
-  const auto name = file.filename().string();
+  const auto name = lower_case(file.filename().string());
   return name.ends_with(".nii") || name.ends_with(".nii.gz");
 }
 

@@ -160,6 +160,7 @@ class PatchSource : public DataSource {
     } else {
       plan_ = read_plan_file(options.plan);
     }
+    list.notes = notes_;
     const auto split =
         split_cases(list, options.folds, options.fold, options.validation, options.seed);
     auto training = split.train;
@@ -191,7 +192,7 @@ class PatchSource : public DataSource {
     prepare_all(split.test, [&](PreparedCase made) { test_.push_back(std::move(made)); });
     progress.finish();
     TORCH_CHECK(!train_->empty(), options.path, ": no training case can be used",
-                notes_.empty() ? "" : "; " + notes_.back());
+                first_notes(notes_));
   }
 
   std::shared_ptr<const Dataset> part(Part which) const override {

@@ -82,6 +82,19 @@ void check_same_place(const Volume& volume, const Volume& as) {
     fail_file(volume.name, "is orientated otherwise than " + as.name);
 }
 
+/// The first voxel of a label must lie where its image's does, where both files say so.
+void check_same_origin(const Volume& label, const Volume& image) {
+  if (!label.header || !image.header || !label.header->oriented || !image.header->oriented) return;
+  for (size_t world = 0; world < 3; ++world) {
+    const double apart = std::abs(label.header->affine[world][3] - image.header->affine[world][3]);
+    if (apart > 0.1 * image.spacing[2 - world]) {
+      std::ostringstream text;
+      text << "lies " << apart << " mm beside " << image.name << " along " << "xyz"[world];
+      fail_file(label.name, text.str());
+    }
+  }
+}
+
 using ReadVoxels = torch::Tensor (*)(const std::filesystem::path&, NiftiHeader*);
 
 /// The voxels of a file with their place, brought to one orientation.
@@ -143,7 +156,7 @@ std::string result_ending(const std::filesystem::path& image) {
 std::string case_name(const std::filesystem::path& file) {
   std::filesystem::path name = file.filename();
   if (name.empty()) name = file.parent_path().filename();  // FOLDER/
-  if (name.string().ends_with(".nii.gz")) name = name.stem();
+  if (lower_case(name.string()).ends_with(".nii.gz")) name = name.stem();
   const bool known = is_volume_name(name) || is_picture_name(name) ||
                      lower_case(name.extension().string()) == ".dcm";
   return known ? name.stem().string() : name.string();
@@ -195,6 +208,7 @@ Volume read_channels(const std::vector<std::string>& files) {
 torch::Tensor read_labels(const std::filesystem::path& file, const Volume& image, double scale) {
   Volume labels = read_volume(file);
   check_same_place(labels, image);
+  check_same_origin(labels, image);
   if (labels.picture && labels.data.size(0) == 3) {  // a grey picture that was saved in colour
     const auto grey = labels.data.narrow(0, 0, 1);
     if (!labels.data.equal(grey.expand_as(labels.data)))

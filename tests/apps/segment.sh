@@ -121,6 +121,24 @@ refuse 2 'data.type must be segmentation' "$serpentine" segment crossval tiny.ya
 sed '1s/$/,split/; 2,4s/$/,train/; 5s/$/,test/' four.csv >split.csv
 refuse 1 'split.csv: .*' "$serpentine" segment crossval "$config" data.path=split.csv data.folds=2 \
   --out runs/split
+sed '1s/$/,split/; 2,4s/$/,train/; 5s/$/,Val/' four.csv >held.csv
+refuse 1 'held.csv: the data name their own validation cases' "$serpentine" segment crossval \
+  "$config" data.path=held.csv data.folds=2 --out runs/held
+mkdir channels && cp "$new" channels/x_0000.nii.gz && cp "$new" channels/y_0001.nii.gz
+expect 1 'y: left out, channels are missing or too many: there are 0001 of 1' \
+  "$serpentine" segment predict runs/cv/fold_0 channels -o lacking --no-mirror
+expect_file lacking/x.nii.gz
+
+# cases of one file name, told apart by their folders
+mkdir -p same/p same/q
+for patient in p q; do
+  cp "$samples/imagesTr/hippocampus_001.nii.gz" "same/$patient/img.nii.gz"
+  cp "$samples/labelsTr/hippocampus_001.nii.gz" "same/$patient/seg.nii.gz"
+done
+printf 'image;label\r\np/img.nii.gz;p/seg.nii.gz\r\nq/img.nii.gz;q/seg.nii.gz\r\n' >same/set.csv
+expect 0 'fold 1' "$serpentine" segment crossval "$config" data.path=same/set.csv data.folds=2 \
+  --no-mirror --out runs/same
+expect_file runs/same/held_out/p_img.nii.gz runs/same/held_out/q_img.nii.gz
 refuse 2 "there is no run folder 'nowhere'" "$serpentine" segment predict nowhere "$new" -o x
 
 finish

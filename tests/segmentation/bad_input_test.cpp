@@ -38,6 +38,19 @@ class BadSegmentation : public ::testing::Test {
     made.kernels = made.strides = {"1x1x1"};
     return made;
   }
+  /// The volume of a file twice, as two channels of another, which is not packed.
+  static void put_channels(const std::string& from, const std::string& to) {
+    NiftiHeader header;
+    const auto voxels = read_nifti(from, &header);
+    write_nifti(to, voxels[0], header);
+    std::ifstream stream(to, std::ios::binary);
+    std::string bytes((std::istreambuf_iterator<char>(stream)), {});
+    bytes += bytes.substr(352);
+    const int16_t four = 4, two = 2;
+    std::memcpy(bytes.data() + 40, &four, 2);
+    std::memcpy(bytes.data() + 48, &two, 2);
+    std::ofstream(to, std::ios::binary) << bytes;
+  }
   TemporaryFolder folder;
   std::string image = folder / "images/a.nii.gz", label = folder / "labels/a.nii.gz";
 };
@@ -89,6 +102,88 @@ TEST_F(BadSegmentation, VoxelsThatAreNotNumbersAreLeftOut) {
   EXPECT_EQ(list.cases.size(), 1U);
   ASSERT_EQ(found.notes.size(), 1U);
   expect_says(found.notes[0], "holds 2 voxels that are not numbers");
+}
+
+TEST_F(BadSegmentation, OneOddCaseDoesNotDecideForTheOthers) {
+  for (const char* name : {"b", "c"}) {
+    for (const char* sub : {"images/", "labels/"})
+      std::filesystem::copy(std::string(sub) == "images/" ? image : label,
+                            folder / (std::string(sub) + name + ".nii.gz"));
+  }
+  save(folder / "images/0.nii.gz", ball(12, 12, 12, 4).image);  // the first, with two volumes
+  put_channels(folder / "images/0.nii.gz", folder / "images/0.nii");
+  std::filesystem::remove(folder / "images/0.nii.gz");
+  std::filesystem::copy(label, folder / "labels/0.nii.gz");
+  CaseList list = find_cases(folder.path());
+  ASSERT_EQ(list.cases.size(), 4U);
+  auto found = take_fingerprint(list);
+  EXPECT_EQ(list.cases.size(), 3U);
+  EXPECT_EQ(found.channels, 1);
+  ASSERT_EQ(found.notes.size(), 1U);
+  expect_says(found.notes[0], "images/0.nii: has 2 channels, most cases have 1");
+  // dataset.json decides against the most
+  list = find_cases(folder.path());
+  list.channels = {"T1", "T2"};
+  found = take_fingerprint(list);
+  EXPECT_EQ(list.cases.size(), 1U);
+  EXPECT_EQ(found.channels, 2);
+  expect_says(found.notes[0], "has 1 channels, dataset.json names 2");
+}
+
+TEST_F(BadSegmentation, OnePictureAmongVolumes) {
+  if (!images_available()) GTEST_SKIP() << "built without OpenCV";
+  std::filesystem::copy(image, folder / "images/b.nii.gz");
+  std::filesystem::copy(label, folder / "labels/b.nii.gz");
+  for (const char* sub : {"images/0.png", "labels/0.png"})
+    write_image(folder / sub, torch::ones({20, 20, 1}, torch::kByte));
+  CaseList list = find_cases(folder.path());
+  const auto found = take_fingerprint(list);
+  EXPECT_FALSE(found.pictures);
+  EXPECT_EQ(list.cases.size(), 2U);
+  ASSERT_EQ(found.notes.size(), 1U);
+  expect_says(found.notes[0], "images/0.png: is a picture, most cases are volumes");
+}
+
+TEST_F(BadSegmentation, NothingThatCanBeUsedSaysWhy) {
+  std::ofstream(folder / "images/a.nii.gz") << "nothing";
+  CaseList list = find_cases(folder.path());
+  expect_says(error_of([&] { take_fingerprint(list); }), "1 cases can be used; a: left out; ");
+}
+
+TEST_F(BadSegmentation, ValuesThatAreNoClasses) {
+  const auto labels = ball(12, 12, 12, 4).labels;
+  const auto said = [&](const torch::Tensor& voxels) {
+    save(folder / "labels/a.nii.gz", voxels);
+    CaseList list = find_cases(folder.path());
+    return error_of([&] { take_fingerprint(list); });
+  };
+  expect_says(said(labels.to(torch::kShort) - 2), "labels/a.nii.gz: holds the value -2; values of");
+  const auto grey = torch::arange(12 * 12 * 12, torch::kInt).remainder(90).view({12, 12, 12});
+  expect_says(said(grey.to(torch::kByte)), "labels/a.nii.gz alone 90; this looks like an anti-");
+}
+
+TEST_F(BadSegmentation, ValuesThatDatasetJsonDoesNotKnow) {
+  std::filesystem::copy(image, folder / "images/b.nii.gz");
+  const auto labels = ball(12, 12, 12, 4).labels;
+  save(folder / "labels/b.nii.gz", torch::where(labels.eq(2), labels + 5, labels));
+  CaseList list = find_cases(folder.path());
+  list.classes = {{"background", {0}}, {"one", {1}}, {"two", {2}}};
+  const auto found = take_fingerprint(list);
+  EXPECT_EQ(list.cases.size(), 1U);
+  ASSERT_EQ(found.notes.size(), 1U);
+  expect_says(found.notes[0], "labels/b.nii.gz: holds the value 7, which no class of dataset.json");
+}
+
+TEST_F(BadSegmentation, OriginsDiffer) {
+  Affine moved = {{{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}}};
+  const auto place = [&](double x, const char* file) {
+    moved[0][3] = x;
+    save(folder / file, ball(12, 12, 12, 4).labels, {1, 1, 1}, &moved);
+    return folder / file;
+  };
+  const auto first = place(5, "b.nii.gz");
+  expect_says(say(first, place(5.5, "c.nii.gz")), "c.nii.gz: lies 0.5 mm beside");
+  EXPECT_EQ(say(first, place(5.05, "d.nii.gz")), "");
 }
 
 TEST_F(BadSegmentation, FourDimensionsAsALabel) {

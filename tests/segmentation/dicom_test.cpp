@@ -80,7 +80,7 @@ TEST_F(Dicom, SagittalSlices) {
 TEST_F(Dicom, LabelsOfASeriesAreNifti) {
   put_series({0, 1, 2});
   EXPECT_EQ(result_ending(folder.path()), ".nii.gz");
-  const auto found = find_images(folder.path() + "/", 1);
+  const auto found = find_images(folder.path() + "/", 1).cases;
   ASSERT_EQ(found.size(), 1U);
   EXPECT_EQ(found[0].name, case_name(folder.path()));
   const Volume volume = read_volume(folder.path());
@@ -103,7 +103,7 @@ TEST_F(Dicom, SeriesAreImagesOfADataSet) {
   const auto list = find_cases(folder.path());
   ASSERT_EQ(list.cases.size(), 1U);
   EXPECT_EQ(list.cases[0].name, "case.1");
-  EXPECT_EQ(find_images(folder / "images", 1).size(), 1U);
+  EXPECT_EQ(find_images(folder / "images", 1).cases.size(), 1U);
 }
 
 TEST_F(Dicom, OneSliceIsAsThickAsItSays) {

@@ -198,7 +198,8 @@ TEST_F(FoundCases, MalformedDatasetJson) {
   says(R"({"labels": {"background": 0, "a": 1.5}})", "`labels.a` must be a whole number, got 1.5");
   says(R"({"labels": {"background": 0, "a": "x"}})", "`labels.a` must be a whole number");
   says(R"({"labels": {"background": 0, "a": 99999999999}})", "`labels.a` must be from 0 to 32767");
-  says(R"({"labels": {"background": 0, "a": 1, "b": 1}})", "`labels` gives 'a' and 'b' the same value 1");
+  says(R"({"labels": {"background": 0, "a": 1, "b": 1}})",
+       "`labels` gives 'a' and 'b' the same value 1");
   says(R"({"labels": {"background": 0, "a": ["x"]}})", "`labels.a` must be a whole number");
   says(R"({"labels": {"background": 0, "ignore": []}})", "`labels.ignore` must be a list");
   says(R"({"labels": {"background": 0, "a": [1, 2]}, "regions_class_order": 3})",

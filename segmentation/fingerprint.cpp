@@ -12,6 +12,7 @@
 #include "segmentation/order_statistics.h"
 #include "segmentation/plan.h"
 #include "segmentation/prepare.h"
+#include "segmentation/text_header.h"
 
 namespace serpentine {
 namespace {
@@ -161,6 +162,11 @@ void add_case(ReadCase& one, Fingerprint& found, std::vector<std::vector<double>
     if (value > 0) labelled += count;
   }
   if (labelled == 0) found.notes.push_back(one.files.name + ": its label is empty");
+  const auto ending = lower_case(std::filesystem::path(one.files.label).extension().string());
+  if ((ending == ".jpg" || ending == ".jpeg") && one.voxels.size() > 2) {
+    found.notes.push_back(one.files.label + ": holds " + std::to_string(one.voxels.size()) +
+                          " values; JPEG changes values, so save masks as PNG");
+  }
   for (size_t c = 0; c < foreground.size(); ++c)
     foreground[c].insert(foreground[c].end(), one.samples[c].begin(), one.samples[c].end());
   one.samples.clear();

@@ -162,6 +162,19 @@ TEST_F(BadSegmentation, ValuesThatAreNoClasses) {
   expect_says(said(grey.to(torch::kByte)), "labels/a.nii.gz alone 90; this looks like an anti-");
 }
 
+TEST_F(BadSegmentation, MasksThatJpegChanged) {
+  if (!images_available()) GTEST_SKIP() << "built without OpenCV";
+  const auto flat = ball(1, 24, 24, 7).labels.gt(0).to(torch::kByte)[0].unsqueeze(-1);
+  for (const char* sub : {"set/images", "set/masks"})
+    std::filesystem::create_directories(folder / sub);
+  write_image(folder / "set/images/a.png", flat * 100 + 20);
+  write_image(folder / "set/masks/a.jpg", flat * 3);
+  CaseList list = find_cases(folder / "set");
+  const auto found = take_fingerprint(list);
+  ASSERT_EQ(found.notes.size(), 1U);
+  expect_says(found.notes[0], "values; JPEG changes values, so save masks as PNG");
+}
+
 TEST_F(BadSegmentation, ValuesThatDatasetJsonDoesNotKnow) {
   std::filesystem::copy(image, folder / "images/b.nii.gz");
   const auto labels = ball(12, 12, 12, 4).labels;

@@ -132,6 +132,20 @@ TEST_F(FoundCases, NumbersThatAreChannels) {
   EXPECT_EQ(names(), "a:2 b:2 ");
 }
 
+TEST_F(FoundCases, OnePictureHasAllColours) {
+  if (!images_available()) GTEST_SKIP() << "built without OpenCV";
+  for (const char* name : {"a", "b"}) {
+    image("imagesTr/" + std::string(name) + "_0000.png", 3);
+    image("labelsTr/" + std::string(name) + ".png");
+  }
+  json(
+      R"({"labels": {"background": 0, "a": 40}, "channel_names": {"0": "R", "1": "G", "2": "B"}})");
+  CaseList list = find_cases(folder.path());
+  EXPECT_EQ(names_of(list), "a:1 b:1 ");
+  EXPECT_EQ(take_fingerprint(list).channels, 3);
+  EXPECT_EQ(list.cases.size(), 2U);
+}
+
 TEST_F(FoundCases, EndingsInAnyCaseAndLabelsOfAnyKind) {
   if (!images_available()) GTEST_SKIP() << "built without OpenCV";
   image("images/p.png", 3);

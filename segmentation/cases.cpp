@@ -29,8 +29,9 @@ void part_names_of_splits(CaseList& list) {
 
 CaseList from_folders(const fs::path& root, const CaseOptions& options) {
   static const std::vector<std::pair<const char*, const char*>> usual = {
-      {"imagesTr", "labelsTr"}, {"images", "labels"}, {"image", "label"}, {"images", "masks"},
-      {"image", "mask"},        {"img", "labelcol"},  {"images", "mask"}, {"images", "1st_manual"}};
+      // before mask/, which of DRIVE is the field of view
+      {"images", "1st_manual"}, {"imagesTr", "labelsTr"}, {"images", "labels"}, {"image", "label"},
+      {"images", "masks"},      {"image", "mask"},        {"img", "labelcol"},  {"images", "mask"}};
   CaseList list;
   std::vector<std::string> tried;  // notes of folders without one case
   bool found = false;

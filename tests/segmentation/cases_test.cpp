@@ -132,6 +132,17 @@ TEST_F(FoundCases, NumbersThatAreChannels) {
   EXPECT_EQ(names(), "a:2 b:2 ");
 }
 
+TEST_F(FoundCases, LabelsOfDriveAreNotItsFieldOfView) {
+  for (const std::string split : {"training", "test"}) {
+    image(split + "/images/21_" + split + ".nii.gz");
+    label(split + "/mask/21_" + split + "_mask.nii.gz");
+    label(split + "/1st_manual/21_manual1.nii.gz");
+  }
+  const auto list = find_cases(folder.path());
+  EXPECT_EQ(names_of(list), "21_test:1 21_training:1 ");
+  for (const auto& each : list.cases) has(each.label, "1st_manual/21_manual1");
+}
+
 TEST_F(FoundCases, OnePictureHasAllColours) {
   if (!images_available()) GTEST_SKIP() << "built without OpenCV";
   for (const char* name : {"a", "b"}) {

@@ -47,7 +47,7 @@ if command -v gnuplot >/dev/null; then expect_file back/error_by_step.png back/l
 [ "$(wc -l <back/origins.csv)" = 6 ] || fail "origins.csv must have a header and 5 rows"
 
 # a checkpoint of the training serves where weights do
-step=$(ls run/checkpoints/step_*.safetensors | tail -n 1)
+step=$(find run/checkpoints -name 'step_*.safetensors' | sort -V | tail -n 1)
 expect 0 'examples: ' "$serpentine" evaluate run --weights "$step"
 expect 0 'fits the model' "$serpentine" weights "$step" --model run
 

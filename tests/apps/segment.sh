@@ -84,6 +84,7 @@ refuse 1 'postprocess.json: is damaged' "$serpentine" segment predict runs/cv "$
 
 # the plot of a training has both curves
 expect 0 'epoch|loss' "$serpentine" train "$config" data.path=four.csv trainer.epochs=2 --out runs/two
+# shellcheck disable=SC2016  # gnuplot's name of the data
 [ "$(sed -n '/^$curve0_1 /,/^E/p' runs/two/plots/loss.gp | grep -Ec '^[0-9.]+ [0-9.e-]+$')" = 2 ] ||
   fail "the validation curve has a point an epoch: $(head -n 12 runs/two/plots/loss.gp)"
 

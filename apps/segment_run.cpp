@@ -21,6 +21,7 @@
 #include "core/train/trainer.h"
 #include "segmentation/dicom.h"
 #include "segmentation/dicom_seg.h"
+#include "segmentation/file_error.h"
 #include "segmentation/seg_file.h"
 
 namespace serpentine {
@@ -35,11 +36,6 @@ void say_memory(const std::string& name, const PredictMemory& memory) {
             << bytes(memory.preparing);
   if (memory.rules > 0) std::cout << ", rules " << bytes(memory.rules);
   std::cout << ")" << std::endl;
-}
-
-std::string reason_of(const std::exception& error) {
-  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-  return torch_error ? torch_error->what_without_backtrace() : error.what();
 }
 
 struct Predictor {

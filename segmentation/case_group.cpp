@@ -160,6 +160,8 @@ std::vector<std::string> prefixes(const std::vector<fs::path>& images) {
 
 }  // namespace
 
+c10::ArrayRef<const char*> label_endings() { return kLabelEndings; }
+
 LabelFolder::LabelFolder(const fs::path& folder) : folder_(folder) {
   for (const auto& file : images_in(folder)) {
     const auto name = case_name(file), lower = lower_case(name);

@@ -8,9 +8,14 @@
 #include <string>
 #include <vector>
 
+#include <c10/util/ArrayRef.h>
+
 #include "segmentation/cases.h"
 
 namespace serpentine {
+
+/// What may stand behind an image's name in that of its label, in lower case: "", "_mask", ...
+c10::ArrayRef<const char*> label_endings();
 
 /// The label files of a folder, found by the name of their image, alone or with a usual ending
 /// (_mask, _GT, ...) in any case.

@@ -12,7 +12,9 @@
 #include "core/io/atomic_file.h"
 #include "core/io/csv.h"
 #include "core/io/progress.h"
+#include "segmentation/case_group.h"
 #include "segmentation/draw.h"
+#include "segmentation/file_error.h"
 #include "segmentation/predict.h"
 #include "segmentation/volume.h"
 
@@ -31,12 +33,9 @@ std::map<std::string, std::string> files_of(const std::string& folder) {
   return found;
 }
 
-constexpr const char* kTruthEndings[] = {"",         "_mask", "_anno", "_segmentation",
-                                         "_manual1", "_label"};
-
 /// The truth of a prediction: the same name, or one of the usual endings behind it.
 std::string partner(const std::map<std::string, std::string>& files, const std::string& name) {
-  for (const char* suffix : kTruthEndings) {
+  for (const char* suffix : label_endings()) {
     const auto found = files.find(name + suffix);
     if (found != files.end()) return found->second;
   }
@@ -45,7 +44,7 @@ std::string partner(const std::map<std::string, std::string>& files, const std::
 
 /// The name that a prediction of this truth would have.
 std::string name_of_truth(const std::string& truth) {
-  for (const std::string ending : kTruthEndings) {
+  for (const std::string ending : label_endings()) {
     if (!ending.empty() && truth.size() > ending.size() && truth.ends_with(ending))
       return truth.substr(0, truth.size() - ending.size());
   }
@@ -71,11 +70,6 @@ std::string some_of(const std::set<int64_t>& values) {
     text += (text.empty() ? "" : ", ") + std::to_string(value);
   }
   return text;
-}
-
-std::string reason_of_case(const std::exception& error) {
-  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-  return torch_error ? torch_error->what_without_backtrace() : error.what();
 }
 
 torch::Tensor mask_of(const torch::Tensor& labels, const std::vector<int64_t>& values) {
@@ -208,7 +202,7 @@ void draw_cases(const Evaluation& all, const EvaluationOptions& options, const s
       written.files.insert(written.files.end(), pages.begin(), pages.end());
       sheet.push_back({title, worst_slice(image, pair.guess, pair.truth)});
     } catch (const std::exception& error) {
-      written.notes.push_back(one->name + ": has no pictures; " + reason_of_case(error));
+      written.notes.push_back(one->name + ": has no pictures; " + reason_of(error));
     }
   }
   if (sheet.empty()) return;
@@ -259,7 +253,7 @@ Evaluation evaluate_pairs(const std::vector<CasePair>& pairs, const EvaluationOp
       one.mean_dice = count > 0 ? sum / count : std::nan("");
       all.cases.push_back(std::move(one));
     } catch (const std::exception& error) {
-      all.notes.push_back(files.name + ": left out; " + reason_of_case(error));
+      all.notes.push_back(files.name + ": left out; " + reason_of(error));
     }
     progress.update(++done);
   }

@@ -199,9 +199,7 @@ Fingerprint take_fingerprint(CaseList& list) {
       one = read_case(files);
       check_known(known, *one);
     } catch (const std::exception& error) {
-      const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-      found.notes.push_back(files.name + ": left out; " +
-                            (torch_error ? torch_error->what_without_backtrace() : error.what()));
+      found.notes.push_back(files.name + ": left out; " + reason_of(error));
       one.reset();
     }
     progress.update(++done);

@@ -11,6 +11,7 @@
 #include "core/data/loader.h"
 #include "core/io/progress.h"
 #include "segmentation/augment.h"
+#include "segmentation/file_error.h"
 #include "segmentation/folds.h"
 #include "segmentation/patch_source.h"
 #include "segmentation/prepare.h"
@@ -176,9 +177,7 @@ class PatchSource : public DataSource {
           keep(prepare_case(plan_, files));
           names_.push_back(files.name);
         } catch (const std::exception& error) {
-          const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
-          notes_.push_back(files.name + ": left out; " +
-                           (torch_error ? torch_error->what_without_backtrace() : error.what()));
+          notes_.push_back(files.name + ": left out; " + reason_of(error));
         }
         progress.update(++done);
       }
